@@ -1,0 +1,1 @@
+"""3AM: geometry-aware video segmentation. See README.md and docs/ for the map of the package."""

@@ -1,0 +1,1 @@
+"""Data: scenes on disk, synthetic rooms, frame sampling."""

@@ -1,0 +1,144 @@
+"""Scenes on disk: RGB, instance ids, depth and cameras of one walk through a place.
+
+    SCENE/rgb/000000.jpg|png       8-bit RGB
+    SCENE/instance/000000.png      16-bit ids, 0 = nothing; one id is one object in every frame
+    SCENE/depth/000000.png         16-bit z-depth in millimetres, 0 = no measurement (optional)
+    SCENE/cameras.json             camera-to-world 4x4 (OpenCV axes, metres) and intrinsics per frame (optional)
+    SCENE/scene.json               objects: id, name, twin_of (optional)
+
+Pixel centres are at integer coordinates. Files pair by stem, never by position.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from geometry_fusion.errors import InputError
+from geometry_fusion.files import replacing_folder
+
+
+@dataclass(frozen=True)
+class SceneFrame:
+    stem: str
+    rgb: np.ndarray  # [H, W, 3] uint8
+    instance: np.ndarray  # [H, W] uint16
+    depth: np.ndarray  # [H, W] float, metres, 0 = no measurement
+    camera_to_world: np.ndarray  # [4, 4]
+    intrinsics: tuple[float, float, float, float]  # fx, fy, cx, cy in pixels
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    id: int
+    name: str
+    twin_of: int | None = None
+
+
+def write_scene(folder: Path, frames: Iterable[SceneFrame], objects: list[SceneObject]) -> None:
+    """Write a scene folder; an existing one is replaced only when the new one is complete."""
+    with replacing_folder(folder) as fresh:
+        for kind in ("rgb", "instance", "depth"):
+            (fresh / kind).mkdir()
+        cameras = []
+        for frame in frames:
+            height, width = frame.instance.shape
+            millimetres = (frame.depth * 1000).round().clip(0, 65535).astype(np.uint16)
+            _write(fresh / "rgb" / f"{frame.stem}.jpg", frame.rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 93])
+            _write(fresh / "instance" / f"{frame.stem}.png", frame.instance)
+            _write(fresh / "depth" / f"{frame.stem}.png", millimetres)
+            fx, fy, cx, cy = map(float, frame.intrinsics)
+            pose = frame.camera_to_world.tolist()
+            camera = {"stem": frame.stem, "camera_to_world": pose, "fx": fx, "fy": fy, "cx": cx, "cy": cy}
+            cameras.append({**camera, "width": width, "height": height})
+        (fresh / "cameras.json").write_text(json.dumps({"frames": cameras}))
+        (fresh / "scene.json").write_text(json.dumps({"objects": [asdict(o) for o in objects]}, indent=1))
+
+
+def _write(file: Path, image: np.ndarray, options=()) -> None:
+    if not cv2.imwrite(str(file), image, list(options)):
+        raise OSError(f"{file}: could not be written; is the disk full or read-only?")
+
+
+def _read(file: Path, flags: int) -> np.ndarray:
+    image = cv2.imread(str(file), flags)
+    if image is None:
+        raise InputError(f"{file}: missing or not an image; write the scene again or remove its stem everywhere")
+    return image
+
+
+class Scene:
+    """One scene folder, read frame by frame. `stems` are the frames that have colour and ids."""
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+        colour = {f.stem: f for f in self.folder.glob("rgb/*") if f.suffix in (".jpg", ".jpeg", ".png")}
+        ids = {f.stem for f in self.folder.glob("instance/*.png")}
+        self.stems = sorted(colour.keys() & ids)
+        if not self.stems:
+            raise InputError(f"{self.folder}: no frame has both rgb/STEM.jpg|png and instance/STEM.png")
+        self._colour = colour
+
+    def __len__(self) -> int:
+        return len(self.stems)
+
+    def rgb(self, index: int) -> np.ndarray:
+        """[H, W, 3] uint8."""
+        return _read(self._colour[self.stems[index]], cv2.IMREAD_COLOR)[..., ::-1]
+
+    def instance(self, index: int) -> np.ndarray:
+        """[H, W] int32 ids, 0 = nothing."""
+        return self._instance_file(index).astype(np.int32)
+
+    def _instance_file(self, index: int) -> np.ndarray:
+        return _read(self.folder / "instance" / f"{self.stems[index]}.png", cv2.IMREAD_UNCHANGED)
+
+    def depth(self, index: int) -> np.ndarray:
+        """[H, W] float32 metres, 0 = no measurement."""
+        return _read(self.folder / "depth" / f"{self.stems[index]}.png", cv2.IMREAD_UNCHANGED).astype(np.float32) / 1000
+
+    @cached_property
+    def _cameras(self) -> dict:
+        return {camera["stem"]: camera for camera in self._json("cameras.json")["frames"]}
+
+    def camera(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """camera_to_world [4, 4] and K [3, 3] of a frame."""
+        camera = self._cameras.get(self.stems[index])
+        if camera is None:
+            raise InputError(f"{self.folder / 'cameras.json'}: has no frame {self.stems[index]!r}")
+        k = np.array([[camera["fx"], 0, camera["cx"]], [0, camera["fy"], camera["cy"]], [0, 0, 1]])
+        return np.array(camera["camera_to_world"]), k
+
+    @cached_property
+    def objects(self) -> list[SceneObject]:
+        return [SceneObject(o["id"], o["name"], o.get("twin_of")) for o in self._json("scene.json")["objects"]]
+
+    @cached_property
+    def areas(self) -> np.ndarray:
+        """Pixels of every id in every frame, int [T, max_id + 1]."""
+        counts = [np.bincount(self._instance_file(i).reshape(-1)) for i in range(len(self))]
+        table = np.zeros((len(self), max(map(len, counts))), int)
+        for row, count in zip(table, counts):
+            row[: len(count)] = count
+        return table
+
+    def _json(self, name: str) -> dict:
+        file = self.folder / name
+        try:
+            return json.loads(file.read_text())
+        except FileNotFoundError:
+            raise InputError(f"{file}: missing; this needs it, see the scene layout in docs/data.md") from None
+        except ValueError as error:
+            raise InputError(f"{file}: not valid JSON ({error})") from None
+
+
+def find_scenes(folder: Path) -> list[Path]:
+    """Scene folders directly under `folder`, sorted by name."""
+    found = sorted(d.parent for d in Path(folder).glob("*/instance") if d.is_dir())
+    if not found:
+        raise InputError(f"{folder}: holds no scene folders (SCENE/rgb, SCENE/instance); render some or fix the path")
+    return found
