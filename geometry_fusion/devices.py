@@ -1,0 +1,43 @@
+"""The one place that knows device names: cuda, mps and cpu, and in which precision each computes."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from geometry_fusion.errors import InputError
+
+DEVICES = ("auto", "cuda", "mps", "cpu")
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """`auto` prefers cuda, then mps, then cpu. Raises InputError for unknown or unavailable devices."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, here in available.items() if here))
+    kind, _, index = str(name).partition(":")
+    if kind not in available or (index and not index.isdigit()):
+        raise InputError(f"device {name!r}: unknown; choose one of {', '.join(DEVICES)}")
+    if not available[kind]:
+        raise InputError(f"device {name!r}: not available on this machine; use --device auto or cpu")
+    if index and kind == "cuda" and int(index) >= torch.cuda.device_count():
+        raise InputError(f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices; use cuda:0")
+    return torch.device(str(name))
+
+
+def uses_bf16(device: torch.device, precision: str = "auto") -> bool:
+    """Whether to compute under bf16 autocast. `auto`: on CUDA devices with native bf16, fp32 elsewhere.
+
+    On the CPUs we measured (AVX-512, two cores) the tiny models run faster in fp32 with channels-last
+    convolutions than under bf16 autocast, so the CPU is fp32 unless asked.
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"precision {precision!r}: unknown; choose one of {', '.join(PRECISIONS)}")
+    if precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return precision == "bf16"
+
+
+def autocast(device: torch.device, precision: str = "auto") -> AbstractContextManager:
+    """A bf16 autocast context for `device`, or nothing where fp32 is used."""
+    return torch.autocast(device.type, torch.bfloat16) if uses_bf16(device, precision) else nullcontext()

@@ -1,0 +1,131 @@
+"""Prompts from command lines and JSON files.
+
+    --point x,y          a click on the object; repeat for more clicks; ID:x,y names another object than 1
+    --negative x,y       a click beside the object (ID:x,y likewise)
+    --box x0,y0,x1,y1    a box around the object (ID:x0,... likewise)
+    --mask PNG           a mask; a palette PNG prompts every object id in it
+    --prompt-frame N     the frame that all of these refer to
+    --prompts FILE       JSON list of {"frame": 0, "object": 1, "points": [[x, y]], "negatives": [], "box": [], "mask": "a.png"}
+"""
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+
+from geometry_fusion.errors import InputError
+from geometry_fusion.mask_files import read_ids
+from geometry_fusion.types import Prompt
+
+
+def _numbers(text: str, count: int, example: str) -> tuple[int, tuple[float, ...]]:
+    head, colon, tail = text.rpartition(":")
+    try:
+        object_id = int(head) if colon else 1
+        values = tuple(float(part) for part in tail.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: not numbers; write it like {example}") from None
+    if len(values) != count or not all(map(math.isfinite, values)):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected {count} numbers, like {example}")
+    return object_id, values
+
+
+def point_xy_px(text: str) -> tuple[int, tuple[float, ...]]:
+    """'180,296' -> (1, (180.0, 296.0)); '2:180,296' -> object 2."""
+    return _numbers(text, 2, '--point "180,296"')
+
+
+def box_xyxy_px(text: str) -> tuple[int, tuple[float, ...]]:
+    """'10,20,90,80' -> (1, (10.0, 20.0, 90.0, 80.0))."""
+    return _numbers(text, 4, '--box "10,20,90,80"')
+
+
+def add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("prompt (pixels of the frames; ID:x,y names an object other than 1)")
+    group.add_argument("--point", action="append", type=point_xy_px, metavar="x,y", help="click on the object; repeatable")
+    group.add_argument("--negative", action="append", type=point_xy_px, metavar="x,y", help="click beside the object; repeatable")
+    group.add_argument("--box", action="append", type=box_xyxy_px, metavar="x0,y0,x1,y1", help="box around the object")
+    group.add_argument("--mask", type=Path, metavar="PNG", help="mask of the object; palette ids are several objects")
+    group.add_argument("--prompt-frame", type=int, default=0, metavar="N", help="frame that the prompt refers to")
+    group.add_argument("--prompts", type=Path, metavar="JSON", help="several objects and frames, see docs/prompts.md")
+
+
+def prompts_from_arguments(args: argparse.Namespace) -> list[Prompt]:
+    """All prompts of a command line, one per object and frame. Raises InputError when there is none."""
+    prompts = read_prompts(args.prompts) if args.prompts else []
+    if args.mask:
+        prompts += [
+            Prompt(args.prompt_frame, object_id, mask=mask, source=f"--mask {args.mask}")
+            for object_id, mask in masks_by_id(args.mask).items()
+        ]
+    points, negatives = args.point or [], args.negative or []
+    boxes = dict(args.box or [])
+    if len(boxes) < len(args.box or []):
+        raise InputError("--box: two boxes for one object; number them, like --box 2:10,20,90,80")
+    for object_id in sorted({i for i, _ in (*points, *negatives)} | boxes.keys()):
+        prompts.append(
+            Prompt(
+                args.prompt_frame,
+                object_id,
+                points=tuple(xy for i, xy in points if i == object_id),
+                negatives=tuple(xy for i, xy in negatives if i == object_id),
+                box=boxes.get(object_id),
+                source=f"prompt of object {object_id}",
+            )
+        )
+    if not prompts:
+        raise InputError('no prompt: give --point "x,y", --box, --mask or --prompts (python main.py pick finds a point)')
+    seen = set()
+    for prompt in prompts:
+        if (prompt.frame, prompt.object_id) in seen:
+            raise InputError(f"{prompt.source}: object {prompt.object_id} has two prompts on frame {prompt.frame}; keep one")
+        seen.add((prompt.frame, prompt.object_id))
+    return prompts
+
+
+def masks_by_id(file: Path) -> dict[int, np.ndarray]:
+    """Object id -> [H, W] bool of a mask PNG; a black and white mask is object 1."""
+    ids = read_ids(file)
+    found = {int(i): ids == i for i in np.unique(ids) if i}
+    if not found:
+        raise InputError(f"--mask {file}: mask is empty; paint the object in a non-zero value")
+    return found
+
+
+def read_prompts(file: Path) -> list[Prompt]:
+    """Prompts of a JSON file; masks are relative to the file. Raises InputError naming what is wrong where."""
+    try:
+        entries = json.loads(Path(file).read_text())
+    except FileNotFoundError:
+        raise InputError(f"--prompts {file}: no such file; see docs/prompts.md for its form") from None
+    except (ValueError, IsADirectoryError) as error:
+        raise InputError(f"--prompts {file}: not valid JSON ({error})") from None
+    if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
+        raise InputError(f"--prompts {file}: expected a list of objects like {{'frame': 0, 'points': [[x, y]]}}")
+    prompts = []
+    for number, entry in enumerate(entries):
+        source = f"--prompts {file} entry {number}"
+        unknown = entry.keys() - {"frame", "object", "points", "negatives", "box", "mask"}
+        if unknown:
+            raise InputError(f"{source}: unknown key {sorted(unknown)[0]!r}; known are frame object points negatives box mask")
+        mask = masks_by_id(Path(file).parent / entry["mask"]) if entry.get("mask") else None
+        try:
+            frame, object_id = int(entry.get("frame", 0)), int(entry.get("object", 1))
+            points, negatives = (tuple((float(x), float(y)) for x, y in entry.get(k, ())) for k in ("points", "negatives"))
+            x0, y0, x1, y1 = map(float, entry["box"]) if entry.get("box") else (0, 0, 0, 0)
+        except (TypeError, ValueError):
+            raise InputError(f"{source}: points are [[x, y], ...], box is [x0, y0, x1, y1], frame and object integers") from None
+        prompts.append(
+            Prompt(
+                frame,
+                object_id,
+                points,
+                negatives,
+                (x0, y0, x1, y1) if entry.get("box") else None,
+                np.any(list(mask.values()), axis=0) if mask else None,
+                source,
+            )
+        )
+    return prompts

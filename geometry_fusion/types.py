@@ -1,0 +1,48 @@
+"""Records shared by all modules. Points are x, y in pixels of the original frame, pixel centres at integers."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from geometry_fusion.errors import InputError
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a user says about one object on one frame: clicks, a box (with or without clicks), or a mask."""
+
+    frame: int = 0
+    object_id: int = 1  # 1..255, the index in palette PNGs
+    points: tuple[tuple[float, float], ...] = ()  # on the object
+    negatives: tuple[tuple[float, float], ...] = ()  # not on the object
+    box: tuple[float, float, float, float] | None = None  # x0, y0, x1, y1
+    mask: np.ndarray | None = field(default=None, compare=False)  # [H, W] bool
+    source: str = "prompt"  # named in error messages: the flag or file it came from
+
+    def check(self, size: tuple[int, int], num_frames: int) -> None:
+        """Raise InputError when the prompt does not fit `num_frames` frames of `size` (width, height)."""
+        width, height = size
+        if not 0 <= self.frame < num_frames:
+            raise InputError(f"{self.source}: frame {self.frame} does not exist; frames are 0..{num_frames - 1}")
+        if not 1 <= self.object_id <= 255:
+            raise InputError(f"{self.source}: object id {self.object_id} is not in 1..255; choose another")
+        inside = f"frames are {width}x{height}, x is 0..{width - 1} and y 0..{height - 1}"
+        for x, y in (*self.points, *self.negatives):
+            if not (0 <= x <= width - 1 and 0 <= y <= height - 1):
+                raise InputError(f"{self.source}: point {x:g},{y:g} is outside the image; {inside}")
+        if self.box is not None:
+            x0, y0, x1, y1 = self.box
+            if not (x1 > x0 and y1 > y0):
+                raise InputError(f"{self.source}: box {x0:g},{y0:g},{x1:g},{y1:g} has no area; give x0 < x1 and y0 < y1")
+            if not (0 <= x0 and x1 <= width and 0 <= y0 and y1 <= height):
+                raise InputError(f"{self.source}: box {x0:g},{y0:g},{x1:g},{y1:g} is outside the image; {inside}")
+        if self.mask is not None:
+            if self.points or self.negatives or self.box is not None:
+                raise InputError(f"{self.source}: a mask excludes points and a box for the same object and frame")
+            if self.mask.shape != (height, width):
+                found = f"{self.mask.shape[1]}x{self.mask.shape[0]}"
+                raise InputError(f"{self.source}: mask is {found}, frames are {width}x{height}; export it at frame size")
+            if not self.mask.any():
+                raise InputError(f"{self.source}: mask is empty; paint the object in a non-zero value")
+        elif not self.points and self.box is None:
+            raise InputError(f"{self.source}: nothing marks the object; give a positive point, a box or a mask")

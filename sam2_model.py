@@ -1,0 +1,81 @@
+"""Wiring: build SAM2 from a name and a checkpoint file, load it strictly, explain what does not fit.
+
+Names: `tiny` (trained in this project, ships with it) and SAM2.1's `t`, `s`, `b+`, `l` (downloaded by the user).
+Configs are read as files, without Hydra's global state: building works from any working directory and inside
+`@hydra.main`.
+"""
+
+from pathlib import Path
+
+import sam2
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from geometry_fusion.devices import pick_device
+from geometry_fusion.errors import InputError
+from geometry_fusion.weights import load_strictly, read_weights
+
+ROOT = Path(__file__).resolve().parent
+_OFFICIAL = Path(sam2.__file__).parent / "configs" / "sam2.1"
+
+MODELS = {
+    "tiny": (ROOT / "configs/sam2/tiny.yaml", ROOT / "checkpoints/sam2_tiny.safetensors"),
+    "t": (_OFFICIAL / "sam2.1_hiera_t.yaml", ROOT / "checkpoints/sam2.1_hiera_tiny.pt"),
+    "s": (_OFFICIAL / "sam2.1_hiera_s.yaml", ROOT / "checkpoints/sam2.1_hiera_small.pt"),
+    "b+": (_OFFICIAL / "sam2.1_hiera_b+.yaml", ROOT / "checkpoints/sam2.1_hiera_base_plus.pt"),
+    "l": (_OFFICIAL / "sam2.1_hiera_l.yaml", ROOT / "checkpoints/sam2.1_hiera_large.pt"),
+}
+PREDICTOR = "sam2.sam2_video_predictor.SAM2VideoPredictor"
+# What sam2.build_sam.build_sam2_video_predictor adds (sam2 1.1.0, apply_postprocessing=True).
+_POSTPROCESSING = {"binarize_mask_from_pts_for_mem_enc": True, "fill_hole_area": 8}
+_DYNAMIC_MULTIMASK = {
+    "dynamic_multimask_via_stability": True,
+    "dynamic_multimask_stability_delta": 0.05,
+    "dynamic_multimask_stability_thresh": 0.98,
+}
+
+
+def model_files(name: str) -> tuple[Path, Path]:
+    """Config and default checkpoint of a model name. Raises InputError for an unknown name."""
+    if name not in MODELS:
+        raise InputError(f"--sam2 {name}: unknown model; choose one of {', '.join(MODELS)}")
+    return MODELS[name]
+
+
+def build_sam2(
+    name: str = "tiny",
+    *,
+    target: type | str = PREDICTOR,
+    checkpoint: Path | str | None = None,
+    random_weights: bool = False,
+    device: str | torch.device = "cpu",
+    **options,
+) -> torch.nn.Module:
+    """SAM2 of `name` as an instance of `target` (a SAM2Base subclass), in eval mode on `device`.
+
+    checkpoint: file to load instead of the model's own; random_weights: load nothing. `options` are keyword arguments
+    of `target`. Raises InputError when the file is missing, damaged or of another model.
+    """
+    config_file, default_checkpoint = model_files(name)
+    config = OmegaConf.load(config_file).model
+    config._target_ = target if isinstance(target, str) else f"{target.__module__}.{target.__qualname__}"
+    model = instantiate(config, **options)
+    if not random_weights:
+        file = Path(checkpoint) if checkpoint else default_checkpoint
+        if not file.is_file():
+            raise InputError(
+                f"{file}: SAM2 weights of '{name}' are missing; fetch them with: python main.py weights --sam2 {name}"
+            )
+        load_strictly(model, read_weights(file), file, f"SAM2 '{name}' ({config_file.name})")
+    return model.to(pick_device(str(device))).eval()
+
+
+def build_predictor(
+    name: str = "tiny", checkpoint: Path | str | None = None, device: str | torch.device = "auto", **options
+) -> torch.nn.Module:
+    """SAM2's video predictor with the post-processing of `sam2.build_sam.build_sam2_video_predictor`."""
+    options = {**_POSTPROCESSING, **options}
+    if name != "tiny":  # the tiny model is trained to answer with its single mask
+        options["sam_mask_decoder_extra_args"] = _DYNAMIC_MULTIMASK
+    return build_sam2(name, checkpoint=checkpoint, device=device, **options)
