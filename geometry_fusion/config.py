@@ -1,0 +1,126 @@
+"""Composing configs: Hydra groups, a YAML file by path, and key=value overrides, with errors that help.
+
+`compose_config` uses Hydra's compose API inside its own context, so it works from any working directory, inside
+`@hydra.main`, and beside the `sam2` package, which claims Hydra's global state on import.
+"""
+
+import difflib
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from geometry_fusion.errors import InputError, one_line
+
+
+@contextmanager
+def _own_hydra(config_dir: Path):
+    # Whoever initialised Hydra before us (sam2, @hydra.main) gets their state back afterwards.
+    before = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(config_dir.resolve()), version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = before
+
+
+def compose_config(config_dir: Path, root: str, overrides: Sequence[str], yaml_file: Path | None = None) -> DictConfig:
+    """The config `root` of `config_dir` with groups and values chosen by `yaml_file`, then by `overrides`.
+
+    A YAML file may choose groups at its top level (`experiment: tiny_sam2`) and set any existing key. Raises InputError
+    for unknown groups, unknown keys and unreadable files; the message lists what is known.
+    """
+    groups = {folder.name for folder in config_dir.iterdir() if folder.is_dir()}
+    from_file = _read_yaml(yaml_file, config_dir) if yaml_file else {}
+    choices = {key: from_file.pop(key) for key in list(from_file) if key in groups and isinstance(from_file[key], str)}
+    parsed = _parse(overrides)
+    for override in parsed:
+        if override.key_or_group in groups and isinstance(override.value(), str):
+            choices[override.key_or_group] = override.value()
+    for group, choice in choices.items():
+        known = sorted(f.stem for f in (config_dir / group).glob("*.yaml"))
+        if choice not in known and group != "sam2":
+            raise InputError(f"{group}={choice}: looked for {config_dir / group / choice}.yaml; known are: {', '.join(known)}")
+    try:
+        with _own_hydra(config_dir):
+            selected = [f"{group}={choice}" for group, choice in choices.items() if _is_group(config_dir, root, group)]
+            config = compose(root, overrides=selected)
+        OmegaConf.set_struct(config, True)
+        plain = [(key, choice) for key, choice in choices.items() if not _is_group(config_dir, root, key)]
+        for key, value in [*plain, *from_file.items()]:
+            _set(config, key, value, yaml_file)
+        for override in parsed:
+            if not (override.key_or_group in choices and _is_group(config_dir, root, override.key_or_group)):
+                _set(config, override.key_or_group, override.value(), None, force=override.is_force_add() or override.is_add())
+        OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(f"config: {one_line(error)}") from None
+    return config
+
+
+def _is_group(config_dir: Path, root: str, name: str) -> bool:
+    defaults = yaml.safe_load((config_dir / f"{root}.yaml").read_text()).get("defaults", [])
+    return any(isinstance(entry, dict) and name in entry for entry in defaults)
+
+
+def _parse(overrides):
+    try:
+        return OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise InputError(f"{' '.join(overrides)}: not key=value overrides ({one_line(error)[:160]})") from None
+
+
+def _set(config: DictConfig, key: str, value, file: Path | None, force: bool = False) -> None:
+    where = f"{file}: " if file else ""
+    if isinstance(value, dict) and OmegaConf.is_dict(OmegaConf.select(config, key)) and not _free_mapping(key):
+        for inner, inner_value in value.items():
+            _set(config, f"{key}.{inner}", inner_value, file)
+        return
+    parent, _, leaf = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    if not force and not (OmegaConf.is_dict(node) and (leaf in node or _free_mapping(parent))):
+        known = _known_keys(config)
+        close = difflib.get_close_matches(key, known, n=5, cutoff=0.6)
+        near = [k for k in known if k.rpartition(".")[0] == parent] or known
+        raise InputError(f"{where}{key}: unknown key; {'did you mean ' + ', '.join(close) if close else 'known are: ' + ', '.join(near)}")
+    OmegaConf.update(config, key, value, force_add=True, merge=False)
+
+
+def _free_mapping(key: str) -> bool:
+    # Its keys are module names, not settings.
+    return key == "trainer.trainable"
+
+
+def _known_keys(config: DictConfig, prefix: str = "") -> list[str]:
+    keys = []
+    for key in config:
+        keys.append(prefix + key)
+        if OmegaConf.is_dict(config._get_node(key)):
+            keys += _known_keys(config[key], f"{prefix}{key}.")
+    return keys
+
+
+def _read_yaml(file: Path, config_dir: Path) -> dict:
+    file = Path(file)
+    if not file.is_file():
+        here = sorted(p.name for p in file.parent.glob("*.y*ml")) if file.parent.is_dir() else []
+        experiments = sorted(p.stem for p in (config_dir / "experiment").glob("*.yaml"))
+        raise InputError(
+            f"--config {file}: looked for the file {file.absolute()}; YAML files in that folder: "
+            f"{', '.join(here) or 'none'}; ready experiments (experiment=NAME): {', '.join(experiments)}"
+        )
+    try:
+        content = yaml.safe_load(file.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"--config {file}: not valid YAML: {one_line(error)}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"--config {file}: expected keys and values, found {type(content).__name__}")
+    return content

@@ -1,0 +1,1 @@
+"""Training: one loop for all tasks. A task brings the model, the batches, the losses and the validation."""

@@ -1,0 +1,172 @@
+"""The training loop: one for every task, one process or several.
+
+A task knows its model, its batches, its losses and its validation; the loop knows optimisers, schedules, checkpoints
+and logs. Everything random in a step is a pure function of (seed, step, micro-batch, process), so that a resumed run
+repeats exactly what an uninterrupted one would have done, and no generator state has to be stored.
+
+Hugging Face Accelerate starts the processes (`accelerate launch` or `torchrun`), wraps the model for data parallelism
+and averages gradients; it is the most widely used engine that leaves the loop ours to read.
+"""
+
+import random
+import time
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from tqdm import tqdm
+
+from geometry_fusion.devices import autocast, pick_device
+from geometry_fusion.errors import InputError
+from geometry_fusion.training.checkpoints import load_resume, save_resume, save_weights
+from geometry_fusion.training.run_log import RunLog, SilentLog
+from geometry_fusion.training.schedule import describe_groups, lr_scale, parameter_groups
+
+
+class Task(Protocol):
+    """What is trained. `score` in the validation result decides which checkpoint is best (larger is better)."""
+
+    model: torch.nn.Module
+
+    def batch(self, rng: np.random.Generator, step: int): ...
+
+    def losses(self, model: torch.nn.Module, batch, rng: np.random.Generator) -> dict[str, torch.Tensor]: ...
+
+    def validate(self) -> dict[str, float]: ...
+
+    def pictures(self) -> dict[str, np.ndarray]: ...
+
+    def metadata(self) -> dict: ...
+
+
+def step_seed(seed: int, step: int, micro: int, rank: int) -> int:
+    """One integer per micro-batch, the same on every run."""
+    return int(np.random.SeedSequence([seed, step, micro, rank]).generate_state(1)[0])
+
+
+def seed_all(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def train(
+    task: Task,
+    run_dir: Path,
+    config: dict,
+    *,
+    device: str,
+    precision: str,
+    max_steps: int,
+    trainable: Mapping[str, float],
+    seed: int,
+    resume: bool,
+    accumulate: int,
+    weight_decay: float,
+    grad_clip: float,
+    warmup_steps: int,
+    final_lr_scale: float,
+    log_every: int,
+    eval_every: int,
+    save_every: int,
+) -> dict[str, float]:
+    """Train `task` until `max_steps` and return the last validation.
+
+    Writes run_dir/checkpoints/{checkpoint_last,checkpoint_best}.safetensors and resume.pt, logs and TensorBoard events.
+    Raises InputError when the loss is not finite (naming the batch) or when the run to resume does not fit.
+    """
+    wanted = pick_device(device)
+    accelerator = Accelerator(
+        cpu=wanted.type == "cpu",
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+    rank, first = accelerator.process_index, accelerator.is_main_process
+    groups = parameter_groups(task.model, trainable, weight_decay)
+    optimizer = torch.optim.AdamW(groups)
+    resume_file = run_dir / "checkpoints" / "resume.pt"
+    start, best = 0, float("-inf")
+    if resume and resume_file.exists():
+        start, best = _restore(resume_file, task.model, optimizer)
+    model = accelerator.prepare(task.model)
+    log = RunLog(run_dir, start) if first else SilentLog()
+    for line in describe_groups(groups):
+        log.say(line)
+    log.say(f"device {accelerator.device}, {accelerator.num_processes} process(es), steps {start} to {max_steps}")
+
+    result: dict[str, float] = {}
+    bar = tqdm(total=max_steps, initial=start, unit="step", disable=None if first else True)
+    for step in range(start, max_steps):
+        began = time.perf_counter()
+        scale = lr_scale(step, max_steps, warmup_steps, final_lr_scale)
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * scale
+        model.train()
+        totals: dict[str, float] = {}
+        for micro in range(accumulate):
+            unit_seed = step_seed(seed, step, micro, rank)
+            seed_all(unit_seed)
+            rng = np.random.default_rng(unit_seed)
+            batch = task.batch(rng, step).to(accelerator.device)
+            last = micro == accumulate - 1
+            with nullcontext() if last else accelerator.no_sync(model):
+                with autocast(accelerator.device, precision):
+                    losses = task.losses(model, batch, rng)
+                _stop_if_not_finite(losses["total"], step, batch)
+                accelerator.backward(losses["total"] / accumulate)
+            for name, value in losses.items():
+                totals[name] = totals.get(name, 0.0) + float(value.detach()) / accumulate
+        grad_norm = accelerator.clip_grad_norm_(task.model.parameters(), grad_clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+        done = step + 1
+        bar.update()
+        if done % log_every == 0 or done == max_steps:
+            speed = {"lr_scale": scale, "grad_norm": float(grad_norm), "seconds": time.perf_counter() - began}
+            log.record(done, "train", {**totals, **speed})
+            bar.set_postfix(loss=f"{totals['total']:.3f}")
+        evaluated = done % eval_every == 0 or done == max_steps
+        if first and evaluated:
+            result = task.validate()
+            log.record(done, "val", result)
+            log.say(f"step {done}: " + " ".join(f"{k} {v:.4f}" for k, v in {**totals, **result}.items()))
+            for name, picture in task.pictures().items():
+                log.image(done, name, picture)
+        if first and (evaluated or done % save_every == 0):
+            metadata = {**task.metadata(), "config": config, "step": done, "metrics": result}
+            weights = task.model.state_dict()
+            if evaluated and result["score"] > best:
+                best = result["score"]
+                save_weights(run_dir / "checkpoints" / "checkpoint_best.safetensors", weights, metadata)
+            save_weights(run_dir / "checkpoints" / "checkpoint_last.safetensors", weights, metadata)
+            state = {"model": weights, "optimizer": optimizer.state_dict(), "step": done, "best": best}
+            save_resume(resume_file, state)
+        accelerator.wait_for_everyone()
+    bar.close()
+    log.close()
+    return result
+
+
+def _restore(file: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
+    state = load_resume(file)
+    try:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        return int(state["step"]), float(state["best"])
+    except (KeyError, ValueError, RuntimeError, TypeError):
+        raise InputError(
+            f"{file}: holds another model or other trainable parts than this config; "
+            "choose another trainer.run_dir or set trainer.resume=false"
+        ) from None
+
+
+def _stop_if_not_finite(loss: torch.Tensor, step: int, batch) -> None:
+    if not torch.isfinite(loss):
+        raise InputError(
+            f"loss is {float(loss)} at step {step}, batch: {'; '.join(batch.sources)}. The last checkpoint is intact: "
+            "lower the learning rates in trainer.trainable or look at these frames, then resume"
+        )

@@ -1,0 +1,213 @@
+"""Training SAM2 on scenes: SAM2's own training forward and losses, fed with image clicks and short clips.
+
+`tiny_sam2` starts from random weights. Two things make that possible, both initialisations only:
+* `start_object_scores`: SAM2 replaces the mask logits of absent objects by -1024, which passes no gradient. The object
+  score starts positive, so that masks learn from the first step.
+* `start_click_attention`: a click's embedding is the positional code of its place, but fresh query and key projections
+  scramble it. The two-way transformer's cross attentions start with one shared selection of whole sine-cosine pairs
+  for queries and keys, so that a click attends to its own surroundings from the first step.
+"""
+
+from collections.abc import Iterable
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from training.loss_fns import CORE_LOSS_KEY, MultiStepMultiMasksAndIous
+from training.model.sam2 import SAM2Train
+
+from geometry_fusion.data.scenes import Scene
+from geometry_fusion.training.batches import ClipBatch, SceneClips, clip_arrays, to_batch
+
+
+class ClickTracker(SAM2Train):
+    """As SAM2Train (sam2 1.1.0), plus: the number of correction clicks can be zero, and prompts follow a given rng."""
+
+    def prepare_prompt_inputs(self, backbone_out, input, start_frame_idx=0):
+        backbone_out = super().prepare_prompt_inputs(backbone_out, input, start_frame_idx)
+        if self.num_correction_pt_per_frame == 0:
+            backbone_out["frames_to_add_correction_pt"] = []
+        return backbone_out
+
+
+def start_object_scores(model: torch.nn.Module, bias: float = 3.0) -> None:
+    """Let the object score of a random SAM2 start at about `bias` (a logit)."""
+    with torch.no_grad():
+        model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(bias)
+
+
+def start_click_attention(model: torch.nn.Module, gain: float = 2.2) -> None:
+    """Let the mask decoder's image-token cross attentions start as a match of positional codes.
+
+    SAM's code of a place is [sin(2 pi g.x), cos(2 pi g.x)] over random frequencies g. A head that selects both halves
+    of a few frequencies, in queries and keys alike, computes sum cos(2 pi g.(x - y)): largest where both places agree.
+    """
+    transformer = model.sam_mask_decoder.transformer
+    attentions = [transformer.final_attn_token_to_image]
+    for layer in transformer.layers:
+        attentions += [layer.cross_attn_token_to_image, layer.cross_attn_image_to_token]
+    for attention in attentions:
+        heads, per_head = attention.num_heads, attention.internal_dim // attention.num_heads
+        half = attention.embedding_dim // 2
+        weight = torch.zeros(attention.internal_dim, attention.embedding_dim)
+        for head in range(heads):
+            for pair in range(per_head // 2):
+                frequency = (head * (per_head // 2) + pair) % half
+                row = head * per_head + 2 * pair
+                weight[row, frequency] = weight[row + 1, half + frequency] = gain
+        noise = 0.02
+        with torch.no_grad():
+            for projection in (attention.q_proj, attention.k_proj):
+                projection.weight.copy_(weight + noise * torch.randn(weight.shape))
+                projection.bias.zero_()
+
+
+def mask_iou(predicted: Tensor, truth: Tensor) -> Tensor:
+    """IoU of boolean masks over the last two dimensions; 1 where both are empty."""
+    union = (predicted | truth).flatten(-2).sum(-1)
+    return torch.where(union > 0, (predicted & truth).flatten(-2).sum(-1) / union.clamp(min=1), 1.0)
+
+
+def largest_view_windows(areas: np.ndarray, length: int, min_area: int) -> list[tuple[int, list[int]]]:
+    """For each object its id and `length` consecutive frames, the first of which shows it largest.
+
+    Only windows in which the object keeps at least `min_area` pixels count; they run forwards or backwards in time.
+    areas: int [T, ids]. Objects without such a window are left out.
+    """
+    windows = []
+    for object_id in range(1, areas.shape[1]):
+        visible = areas[:, object_id] >= min_area
+        best = None
+        for start in np.argsort(-areas[:, object_id], kind="stable"):
+            for direction in (1, -1):
+                frames = [int(start) + direction * i for i in range(length)]
+                if min(frames) >= 0 and max(frames) < len(areas) and visible[frames].all():
+                    best = best or (object_id, frames)
+            if best or not visible[start]:
+                break
+        if best:
+            windows.append(best)
+    return windows
+
+
+class Sam2Task:
+    """Trains a `ClickTracker` on scenes; see geometry_fusion.training.loop.Task for the interface.
+
+    image, clip: keyword arguments of `SceneClips.batch`. Before `image_only_until` (share of `max_steps`) every batch
+    is an image batch; later an image batch is drawn with probability `image_share`.
+    """
+
+    def __init__(
+        self,
+        model: ClickTracker,
+        train_scenes: list[Scene],
+        val_scenes: list[Scene],
+        *,
+        max_steps: int,
+        image: dict,
+        clip: dict,
+        image_only_until: float,
+        image_share: float,
+        correction_share: float,
+        min_area: int,
+        loss_weights: dict[str, float],
+        val_objects: int,
+        val_frames: int,
+    ):
+        self.model = model.to(memory_format=torch.channels_last)  # twice as fast convolutions on CPUs
+        self._clips = SceneClips(train_scenes, model.image_size, min_area)
+        self._image, self._clip = dict(image), dict(clip)
+        self._image_only_steps, self._image_share = image_only_until * max_steps, image_share
+        self._correction_share = correction_share
+        self._loss = MultiStepMultiMasksAndIous(
+            dict(loss_weights),
+            supervise_all_iou=True,
+            iou_use_l1_loss=True,
+            pred_obj_scores=True,
+            focal_gamma_obj_score=0.0,
+            focal_alpha_obj_score=-1.0,
+        )
+        self._val = _spread(_validation_windows(val_scenes, val_frames, min_area), val_objects)
+        self._pictures: dict[str, np.ndarray] = {}
+
+    def batch(self, rng: np.random.Generator, step: int) -> ClipBatch:
+        only_images = step < self._image_only_steps
+        kind = self._image if only_images or rng.random() < self._image_share else self._clip
+        return self._clips.batch(rng, **kind)
+
+    def losses(self, model: torch.nn.Module, batch: ClipBatch, rng: np.random.Generator) -> dict[str, Tensor]:
+        self.model.rng = rng  # SAM2Train draws its prompts from this generator
+        corrects = rng.random() < self._correction_share
+        self.model.num_correction_pt_per_frame = 1 if corrects else 0
+        outputs = [_as_float(out) for out in model(batch)]
+        losses = self._loss(outputs, batch.masks)
+        frames = batch.num_frames
+        named = {name.removeprefix("loss_"): value / frames for name, value in losses.items() if name != CORE_LOSS_KEY}
+        with torch.no_grad():
+            predicted = torch.stack([out["pred_masks_high_res"][:, 0] > 0 for out in outputs])
+            iou = mask_iou(predicted, batch.masks)[batch.masks.flatten(-2).any(-1)].mean()
+        return {"total": losses[CORE_LOSS_KEY] / frames, **named, "mean_iou": iou}
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """One click or one mask on the largest view, then `val_frames` frames: mean IoU. `score` is the click's."""
+        model, result = self.model.eval(), {}
+        device = next(model.parameters()).device
+        for prompt, probability in (("click", 1.0), ("mask", 0.0)):
+            model.prob_to_use_pt_input_for_eval = probability
+            model.num_correction_pt_per_frame = 0
+            ious = []
+            for chunk in _chunks(self._val, 8):
+                clips = [clip_arrays(scene, frames, [object_id], model.image_size) for scene, object_id, frames in chunk]
+                batch = to_batch(clips, [scene.folder.name for scene, _, _ in chunk]).to(device)
+                predicted = torch.stack([out["pred_masks_high_res"][:, 0] > 0 for out in model(batch)])
+                ious.append(mask_iou(predicted, batch.masks))
+                if len(ious) == 1:
+                    self._pictures[f"val_{prompt}"] = _strip(clips, predicted.cpu().numpy())
+            table = torch.cat(ious, 1)
+            if prompt == "click":
+                result["click_first_frame_iou"] = float(table[0].mean())
+                result["click_iou"] = float(table.mean())
+            else:
+                result["mask_later_iou"] = float(table[1:].mean())
+        return {"score": result["click_iou"], **result}
+
+    def pictures(self) -> dict[str, np.ndarray]:
+        """Strips of the first validation clips, RGB uint8: truth in green, prediction in red."""
+        return self._pictures
+
+    def metadata(self) -> dict:
+        return {"model": "sam2", "trained": "all parameters, from random weights"}
+
+
+def _as_float(output: dict) -> dict:
+    # The losses are computed in fp32 whatever the forward pass was computed in.
+    return {k: [t.float() for t in v] if k.startswith("multistep") and isinstance(v, list) and torch.is_tensor(v[0]) else v for k, v in output.items()}
+
+
+def _validation_windows(scenes: Iterable[Scene], length: int, min_area: int) -> list[tuple[Scene, int, list[int]]]:
+    return [(s, object_id, frames) for s in scenes for object_id, frames in largest_view_windows(s.areas, length, min_area)]
+
+
+def _spread(items: list, count: int) -> list:
+    """`count` items evenly spread over the list, all of them if there are fewer."""
+    return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).astype(int))]
+
+
+def _chunks(items: list, size: int) -> Iterable[list]:
+    return (items[i : i + size] for i in range(0, len(items), size))
+
+
+def _strip(clips: list, predicted: np.ndarray, rows: int = 4) -> np.ndarray:
+    lines = []
+    for column, (images, masks) in enumerate(clips[:rows]):
+        tiles = []
+        for t, image in enumerate(images):
+            tile = np.ascontiguousarray(image)
+            for mask, colour in ((masks[t, 0], (0, 255, 0)), (predicted[t, column], (255, 0, 0))):
+                outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+                cv2.drawContours(tile, outlines, -1, colour, 1)
+            tiles.append(tile)
+        lines.append(np.hstack(tiles))
+    return np.vstack(lines)
