@@ -36,4 +36,5 @@ $(VENV)/run.stamp: requirements.txt | $(VENV)/bin/python
 
 $(VENV)/dev.stamp: $(VENV)/run.stamp requirements-train.txt requirements-dev.txt
 	$(PIP) -r requirements-train.txt -r requirements-dev.txt
+	$(PIP) --no-deps vos-benchmark==0.1.0
 	touch $@

@@ -1,0 +1,40 @@
+"""Shared helpers: scripts run as a user runs them, and small worlds made once per session."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run_script(*arguments, cwd: Path = ROOT, env: dict | None = None, timeout: float = 300):
+    """`python ARGUMENTS` in a fresh process, as a user would; returns the completed process with text output."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2", **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def error_line(done) -> str:
+    """The message of a script that refused its input: exit code 2 and exactly one line on stderr."""
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
+    assert len(lines) == 1 and lines[0].startswith("error: "), done.stderr
+    return lines[0]
+
+
+@pytest.fixture(scope="session")
+def rooms(tmp_path_factory) -> Path:
+    """Two small rooms on disk: 8 frames of 96x96, seeds 5 and 6."""
+    from geometry_fusion.data.rooms import write_rooms
+
+    folder = tmp_path_factory.mktemp("rooms")
+    write_rooms(range(5, 7), folder, workers=1, frames=8, width=96, height=96)
+    return folder
