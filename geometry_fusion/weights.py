@@ -1,6 +1,7 @@
 """Reading weight files safely: safetensors, and PyTorch pickles restricted to tensors and plain values."""
 
 import pickle
+import warnings
 from pathlib import Path
 
 import torch
@@ -28,7 +29,8 @@ def read_weights(file: Path) -> dict[str, torch.Tensor]:
     if file.suffix not in SUFFIXES:
         raise InputError(f"{file}: unknown kind of checkpoint; expected one of {', '.join(SUFFIXES)}")
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # torch warns of odd pickles before it refuses them
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = one_line(error)[:120]
         raise InputError(f"{file}: refused, holds more than tensors and plain values, or is damaged ({reason})") from None
