@@ -4,6 +4,7 @@ Scripts run their `main` through `run_cli`: bad input exits with 2 and that one 
 keeps its traceback, because it is a bug.
 """
 
+import argparse
 import sys
 from collections.abc import Callable
 
@@ -12,6 +13,13 @@ INTERRUPTED = 130  # 128 + SIGINT, what shells expect
 
 class InputError(ValueError):
     """Something the user gave cannot be used. The message is one line: value, file, cure."""
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """As ArgumentParser, but a wrong command line is an InputError: one line, without the usage before it."""
+
+    def error(self, message: str):
+        raise InputError(f"{message}; see {self.prog} --help")
 
 
 def one_line(error: BaseException | str) -> str:

@@ -3,9 +3,11 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from geometry_fusion.errors import InputError
 
 
 @contextmanager
@@ -43,3 +45,15 @@ def replacing_file(target: Path) -> Iterator[Path]:
         os.replace(fresh, target)
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def check_replaceable(folder: Path, suffixes: Collection[str], flag: str) -> None:
+    """Raise InputError unless `folder` is new, empty, or holds nothing but files that we write there.
+
+    Replacing a folder deletes what was in it: `--out .` or a folder of photos must never be taken for old results.
+    """
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise InputError(f"{flag} {folder}: exists and is not a folder; choose another name")
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        if entry.is_dir() or entry.suffix.lower() not in suffixes:
+            raise InputError(f"{flag} {folder}: holds {entry.name!r}, not only old results; choose a new or empty folder")

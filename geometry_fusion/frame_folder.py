@@ -1,0 +1,96 @@
+"""A folder of images as frames: read in natural order, and made safe to replace.
+
+Extraction writes `0000.jpg`, `0001.jpg`, ... and a `frames.json` beside them that states their rate.
+"""
+
+import json
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from natsort import natsorted
+
+from geometry_fusion.errors import InputError, one_line
+from geometry_fusion.mask_files import image_size, read_rgb
+
+Size = tuple[int, int]  # (width, height)
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+FRAMES_JSON = "frames.json"
+UNSTATED_RATE = Fraction(10)  # of folders without frames.json; a pace at which masks can be judged
+CLUTTER = (".DS_Store", "Thumbs.db", "desktop.ini")  # what file managers leave in folders that someone looked at
+
+
+class FrameFolder:
+    """Images of a folder in natural order (frame2 before frame10), decoded when they are asked for.
+
+    EXIF orientation is applied. The frame rate is that of `frames.json`, which `extract_frames` writes, else 10.
+    """
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        if not self.path.exists():
+            raise InputError(f"{path}: no such folder; give a folder of frames or a video")
+        if not self.path.is_dir():
+            raise InputError(f"{path}: is a file, not a folder of frames; give the folder")
+        images = (f for f in self.path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith("."))
+        self.files = natsorted((f for f in images if f.is_file()), key=lambda file: file.name)
+        if not self.files:
+            raise InputError(f"{path}: holds no frames ({' '.join(IMAGE_SUFFIXES)}); extract them from a video first")
+        self.stems = [file.stem for file in self.files]
+        by_stem: dict[str, Path] = {}
+        for file in self.files:
+            if (other := by_stem.setdefault(file.stem, file)) is not file:
+                raise InputError(f"{path}: {other.name} and {file.name} are the same frame twice; remove one")
+        self.size: Size = image_size(self.files[0])
+        for file in self.files[1:]:
+            if (size := image_size(file)) != self.size:
+                raise InputError(
+                    f"{path}: {file.name} is {size[0]}x{size[1]}, {self.files[0].name} is "
+                    f"{self.size[0]}x{self.size[1]}; frames must have one size"
+                )
+        self.frame_rate = self._stated_rate()
+
+    def _stated_rate(self) -> Fraction:
+        file = self.path / FRAMES_JSON
+        if not file.exists():
+            return UNSTATED_RATE
+        try:
+            rate = Fraction(json.loads(file.read_text(encoding="utf-8"))["frame_rate"])
+            if rate <= 0:
+                raise ValueError(f"frame_rate is {rate}")
+        except (ValueError, KeyError, TypeError, ZeroDivisionError, OverflowError) as error:
+            raise InputError(
+                f"{file}: no usable frame_rate ({one_line(error)}); extract again or delete the file"
+            ) from None
+        return rate
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return read_rgb(self.files[index])
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return map(read_rgb, self.files)
+
+
+def frame_stem(index: int, count: int) -> str:
+    """Zero-padded to four digits, or to more where `count` frames need them."""
+    return f"{index:0{max(4, len(str(count - 1)))}d}"
+
+
+def check_holds_only_frames(out: Path) -> None:
+    """Raise InputError unless replacing `out` loses nothing but extracted frames: stricter than `check_replaceable`."""
+    resolved = out.resolve()
+    if Path.cwd().is_relative_to(resolved):
+        raise InputError(f"{out}: is the folder you are in or above it; choose a new folder for the frames")
+    if resolved.is_dir():
+        for entry in sorted(resolved.iterdir()):
+            # Masks are PNG and photos have names: neither may vanish because of a wrong path.
+            is_frame = entry.suffix == ".jpg" and entry.stem.isdecimal() and entry.is_file()
+            if not is_frame and entry.name not in (FRAMES_JSON, *CLUTTER):
+                raise InputError(f"{out}: holds {entry.name}, which is not an extracted frame; choose a new folder")
+    elif resolved.exists():
+        raise InputError(f"{out}: is a file; choose a folder for the frames")

@@ -1,0 +1,159 @@
+"""Pictures on disk: frames as RGB, masks as PNG, and masks painted over frames.
+
+A mask is 0 or 255; a mask of several objects is a palette PNG whose index is the object id (1..255) and whose colours
+are DAVIS's. Reading raises InputError (one line: value, file, cure); a failed write is an OSError that names the file.
+"""
+
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+from geometry_fusion.errors import InputError, one_line
+
+EXIF_ORIENTATION = 0x0112
+
+
+def davis_palette() -> np.ndarray:
+    """[256, 3] uint8 RGB, as PASCAL VOC and DAVIS: low bits of the id become high bits of the channels."""
+    ids = np.arange(256)[:, None]
+    return sum(((ids >> (3 * k + np.arange(3))) & 1) << (7 - k) for k in range(3)).astype(np.uint8)
+
+
+PALETTE = davis_palette()
+
+
+def colour(object_id: int) -> tuple[int, int, int]:
+    """RGB of an object in masks and overlays."""
+    return tuple(int(channel) for channel in PALETTE[object_id])
+
+
+def open_image(path: Path) -> Image.Image:
+    """The picture with its header read and its pixels still on disk."""
+    try:
+        return Image.open(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except Exception as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> Exception:
+    # Pillow's decoders meet damage with OSError, SyntaxError, ValueError, struct.error and more: all mean the file.
+    if isinstance(error, PermissionError):
+        return error
+    return InputError(f"{path}: not a readable image ({one_line(error)}); export it again as PNG or JPEG")
+
+
+def _is_turned(image: Image.Image) -> bool:
+    # Only cameras' formats: Pillow would decode a whole PNG to look for EXIF.
+    return image.format in ("JPEG", "MPO", "WEBP") and image.getexif().get(EXIF_ORIENTATION, 1) != 1
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(width, height) of `read_rgb`, from the header alone."""
+    with open_image(path) as image:
+        sideways = _is_turned(image) and image.getexif()[EXIF_ORIENTATION] in (5, 6, 7, 8)
+        return image.size[::-1] if sideways else image.size
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    """[H, W, 3] uint8, upright by its EXIF orientation. Grey becomes RGB, transparency is ignored."""
+    with open_image(path) as image:
+        if image.mode.startswith(("I", "F")):
+            raise InputError(f"{path}: has more than 8 bits per pixel; convert frames to 8-bit RGB")
+        try:
+            upright = ImageOps.exif_transpose(image) if _is_turned(image) else image
+            return np.array(upright.convert("RGB"))
+        except Exception as error:
+            raise _unreadable(path, error) from None
+
+
+def read_ids(
+    path: Path,
+    size: tuple[int, int] | None = None,  # (width, height) that it must have
+) -> np.ndarray:  # [H, W] uint8
+    """Object ids of a mask file. A palette PNG holds ids; of any other picture every pixel that is not black is 1."""
+    with open_image(path) as image:
+        try:
+            pixels = np.array(image)
+        except Exception as error:
+            raise _unreadable(path, error) from None
+        bands, lossy = image.getbands(), image.format in ("JPEG", "WEBP")
+        # Palettes of mask PNGs start with black; others belong to pictures that some tool shrank.
+        holds_ids = image.mode == "P" and image.getpalette()[:3] == [0, 0, 0]
+        if image.mode == "P" and not holds_ids:
+            pixels, bands = np.array(image.convert("RGB")), ("R", "G", "B")
+    if not holds_ids:
+        if pixels.ndim == 3:
+            pixels = pixels[..., [i for i, band in enumerate(bands) if band != "A"]].max(-1)
+        # JPEG rings around edges: black is never quite 0 there.
+        pixels = pixels > (127 if lossy else 0)
+    if size is not None and pixels.shape != size[::-1]:
+        found = f"{pixels.shape[1]}x{pixels.shape[0]}"
+        raise InputError(f"{path}: mask is {found}, frames are {size[0]}x{size[1]}; export masks at frame size")
+    return pixels.astype(np.uint8)
+
+
+def read_mask(
+    path: Path,
+    size: tuple[int, int] | None = None,  # (width, height) that it must have
+    allow_empty: bool = True,
+) -> np.ndarray:  # [H, W] bool
+    """True where the mask file holds any object: every pixel whose colour is not black, whatever its transparency."""
+    mask = read_ids(path, size) > 0
+    if not (allow_empty or mask.any()):
+        raise InputError(f"{path}: mask is empty; paint the object in a non-zero value")
+    return mask
+
+
+def write_rgb(path: Path, image_rgb: np.ndarray, quality: int = 95) -> None:
+    """[H, W, 3] uint8 to JPEG, PNG, ..., by the suffix of `path`; `quality` is JPEG's and WebP's."""
+    _save(Image.fromarray(image_rgb), path, quality=quality)
+
+
+def write_mask(path: Path, mask: np.ndarray) -> None:
+    """[H, W] bool -> PNG with 0 and 255."""
+    _save(Image.fromarray(np.asarray(mask, bool).astype(np.uint8) * 255), path)
+
+
+def write_palette_mask(path: Path, ids: np.ndarray) -> None:
+    """[H, W] ids 0..255 -> palette PNG in DAVIS's colours."""
+    ids = np.asarray(ids)
+    assert ids.min() >= 0 and ids.max() <= 255, (ids.min(), ids.max())
+    image = Image.fromarray(ids.astype(np.uint8))
+    image.putpalette(PALETTE.tobytes())
+    _save(image, path)
+
+
+def _save(image: Image.Image, path: Path, **options) -> None:
+    path = Path(path)
+    buffer = io.BytesIO()
+    image.save(buffer, Image.registered_extensions()[path.suffix.lower()], **options)
+    try:
+        path.write_bytes(buffer.getvalue())
+    except OSError as error:
+        # A full disk does not say which file it was.
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def overlay(
+    image_rgb: np.ndarray,  # [H, W, 3] uint8
+    ids: np.ndarray,  # [H, W] object ids (or bool), 0 = nothing
+    alpha: float = 0.5,
+) -> np.ndarray:  # [H, W, 3] uint8
+    """Tint every object in its DAVIS colour; the outline is its brightest shade, to be seen on dark frames."""
+    ids = np.asarray(ids).astype(np.uint8)
+    assert ids.shape == image_rgb.shape[:2], (ids.shape, image_rgb.shape)
+    # The outline: pixels whose neighbourhood holds another id. One pixel wide at 360 lines, wider on larger frames.
+    width = max(1, round(min(ids.shape) / 360))
+    window = np.ones((2 * width + 1,) * 2, np.uint8)
+    edge = (cv2.dilate(ids, window) != ids) | (cv2.erode(ids, window) != ids)
+    inside, edge = ids > 0, edge & (ids > 0)
+    painted = image_rgb.copy()
+    painted[inside] = np.rint(image_rgb[inside] * (1 - alpha) + PALETTE[ids[inside]] * alpha)
+    outline = PALETTE[ids[edge]].astype(np.float32)
+    painted[edge] = np.rint(outline * (255 / outline.max(-1, keepdims=True)))
+    return painted
