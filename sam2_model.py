@@ -5,6 +5,7 @@ Configs are read as files, without Hydra's global state: building works from any
 `@hydra.main`.
 """
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import sam2
@@ -26,9 +27,10 @@ MODELS = {
     "b+": (_OFFICIAL / "sam2.1_hiera_b+.yaml", ROOT / "checkpoints/sam2.1_hiera_base_plus.pt"),
     "l": (_OFFICIAL / "sam2.1_hiera_l.yaml", ROOT / "checkpoints/sam2.1_hiera_large.pt"),
 }
-PREDICTOR = "sam2.sam2_video_predictor.SAM2VideoPredictor"
+PREDICTOR = "geometry_fusion.predictor.LazyVideoPredictor"
 # What sam2.build_sam.build_sam2_video_predictor adds (sam2 1.1.0, apply_postprocessing=True).
-_POSTPROCESSING = {"binarize_mask_from_pts_for_mem_enc": True, "fill_hole_area": 8}
+# Filling holes needs sam2's CUDA extension; without it SAM2 warns on every frame and skips the step.
+_POSTPROCESSING = {"binarize_mask_from_pts_for_mem_enc": True, "fill_hole_area": 8 if find_spec("sam2._C") else 0}
 _DYNAMIC_MULTIMASK = {
     "dynamic_multimask_via_stability": True,
     "dynamic_multimask_stability_delta": 0.05,

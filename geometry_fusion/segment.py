@@ -3,13 +3,19 @@
 `track` yields masks frame by frame in tracking order; nothing but SAM2's own state is kept in memory.
 """
 
+import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from geometry_fusion.devices import autocast
+from geometry_fusion.mask_files import overlay, read_ids, write_mask, write_palette_mask
 from geometry_fusion.types import Prompt
+from geometry_fusion.video import VideoWriter
+
+MASK_SUFFIXES = (".png",)
 
 
 @torch.inference_mode()
@@ -54,3 +60,30 @@ def id_image(object_ids: Sequence[int], logits: torch.Tensor) -> np.ndarray:
     best, index = logits[:, 0].float().max(0)
     ids = torch.tensor(list(object_ids), dtype=torch.uint8, device=logits.device)[index]
     return torch.where(best > 0, ids, 0).to(torch.uint8).cpu().numpy()
+
+
+def write_masks_and_video(
+    predictor,
+    frames,  # sequence of RGB [H, W, 3] uint8 with .size, .stems and .frame_rate
+    prompts: Sequence[Prompt],
+    masks: Path,  # an existing, empty folder
+    video: Path,
+    precision: str = "auto",
+) -> float:
+    """Track `prompts`, write one mask PNG per frame and the overlay video, and return the seconds per frame of tracking.
+
+    One object gives 0/255 masks, several give palette PNGs whose index is the object id.
+    """
+    several = len({prompt.object_id for prompt in prompts}) > 1
+    write = write_palette_mask if several else lambda file, ids: write_mask(file, ids > 0)
+    began = time.perf_counter()
+    for index, ids in track(predictor, frames, prompts, precision):  # SAM2 shows its own progress bar
+        write(masks / f"{frames.stems[index]}.png", ids)
+    seconds = (time.perf_counter() - began) / len(frames)
+    object_id = prompts[0].object_id
+    with VideoWriter(video, frames.frame_rate, frames.size) as writer:
+        for index, stem in enumerate(frames.stems):
+            ids = read_ids(masks / f"{stem}.png")
+            # A single object keeps the colour of its id, though its mask says only yes or no.
+            writer.write(overlay(frames[index], ids if several else (ids > 0) * object_id))
+    return seconds

@@ -1,0 +1,134 @@
+"""The everyday commands; each explains itself with --help.
+
+    python main.py frames VIDEO                       video -> videos/frames/0000.jpg ...
+    python main.py pick                               click in a window, prints --point "x,y"
+    python main.py segment --point "180,296"          masks and an overlay video of one arm
+    python main.py weights                            which weights are here; fetches missing ones
+
+From Python: `from main import getFrames; getFrames("x.mp4")`.
+"""
+
+import argparse
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import sam2_model
+from geometry_fusion.devices import DEVICES, PRECISIONS, pick_device
+from geometry_fusion.downloads import check_digest, fetch, file_digest
+from geometry_fusion.errors import InputError, OneLineParser, run_cli
+from geometry_fusion.files import check_replaceable, replacing_file, replacing_folder
+from geometry_fusion.pick import pick_point
+from geometry_fusion.prompts import add_prompt_arguments, prompts_from_arguments
+from geometry_fusion.segment import MASK_SUFFIXES, write_masks_and_video
+from geometry_fusion.video import extract_frames, frame_size, opened_frames
+
+ROOT = Path(__file__).resolve().parent
+FRAMES = Path("videos/frames")
+
+_SAM2_URL = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/"
+# Files of the MUSt3R release with the MD5 sums that its authors publish (shared/must3r/SPEC.md, section 5).
+MUST3R_FILES = {
+    "224": ("MUSt3R_224_cvpr.pth", "md5:ac176abd2b2c3bc5f2aea664d82e9ffa"),
+    "512": ("MUSt3R_512.pth", "md5:8854f948a8674fb1740258c1872f80dc"),
+}
+
+
+def getFrames(video, out=FRAMES, every: int = 6, size=None) -> list[Path]:  # noqa: N802  the name users know
+    """Write every `every`-th frame of `video` to `out` as 0000.jpg ... and return the files.
+
+    size: None (keep the shape, long side at most 1280), "keep", or (width, height). Raises InputError on bad input.
+    """
+    return extract_frames(video, out, every, size)
+
+
+def parse(argv=None) -> argparse.Namespace:
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="frames|pick|segment|weights")
+    defaults = {"formatter_class": argparse.ArgumentDefaultsHelpFormatter}
+
+    frames = commands.add_parser("frames", help="extract frames of a video", **defaults)
+    frames.add_argument("video", type=Path, help="any file FFmpeg reads")
+    frames.add_argument("--every", type=int, default=6, help="keep every N-th frame")
+    frames.add_argument("--size", type=frame_size, default=None, help="WxH or keep; default: long side at most 1280")
+    frames.add_argument("--out", type=Path, default=FRAMES, help="folder that receives the frames")
+
+    pick = commands.add_parser("pick", help="click on an object, get its --point", **defaults)
+    pick.add_argument("--frames", type=Path, default=FRAMES, help="folder of frames or a video file")
+    pick.add_argument("--prompt-frame", type=int, default=0, help="frame to show")
+
+    segment = commands.add_parser("segment", help="track the prompted objects through all frames", **defaults)
+    segment.add_argument("--frames", type=Path, default=FRAMES, help="folder of frames or a video file")
+    segment.add_argument("--out", type=Path, default=Path("videos/segment"), help="receives masks/ and segmented.mp4")
+    segment.add_argument("--sam2", default="tiny", help=f"model: {', '.join(sam2_model.MODELS)}")
+    segment.add_argument("--sam2-checkpoint", type=Path, metavar="FILE", help="weights, if not in checkpoints/")
+    segment.add_argument("--device", default="auto", help=f"one of {', '.join(DEVICES)}")
+    segment.add_argument("--precision", default="auto", choices=PRECISIONS, help="auto is bf16 on CUDA, else fp32")
+    add_prompt_arguments(segment)
+
+    weights = commands.add_parser("weights", help="list, fetch and verify weights", **defaults)
+    weights.add_argument("--sam2", choices=sam2_model.MODELS, help="model to fetch or verify")
+    weights.add_argument("--must3r", choices=MUST3R_FILES, help="model to verify, or to fetch from --url")
+    weights.add_argument("--url", help="fetch from here instead of the official address")
+    weights.add_argument("--sha256", help="checksum that the file must have")
+    return parser.parse_args(argv)
+
+
+def run_frames(args: argparse.Namespace) -> None:
+    files = getFrames(args.video, args.out, args.every, args.size)
+    print(f"{len(files)} frames in {args.out}; next: python main.py pick, or python ab_iou.py --point x,y")
+
+
+def run_pick(args: argparse.Namespace) -> None:
+    with opened_frames(args.frames) as frames:
+        x, y = pick_point(frames, args.prompt_frame)
+    print(f'--point "{x},{y}"' + (f" --prompt-frame {args.prompt_frame}" if args.prompt_frame else ""))
+
+
+def run_segment(args: argparse.Namespace) -> None:
+    prompts = prompts_from_arguments(args)
+    check_replaceable(args.out / "masks", MASK_SUFFIXES, "--out")
+    predictor = sam2_model.build_predictor(args.sam2, args.sam2_checkpoint, pick_device(args.device))
+    with opened_frames(args.frames) as frames, ExitStack() as swaps:
+        masks = swaps.enter_context(replacing_folder(args.out / "masks"))
+        video = swaps.enter_context(replacing_file(args.out / "segmented.mp4"))
+        seconds = write_masks_and_video(predictor, frames, prompts, masks, video, args.precision)
+    print(f"{args.out / 'masks'}/ and {args.out / 'segmented.mp4'}, {1 / seconds:.1f} frames/s")
+
+
+def run_weights(args: argparse.Namespace) -> None:
+    digest = f"sha256:{args.sha256}" if args.sha256 else None
+    if args.sam2:
+        _, file = sam2_model.model_files(args.sam2)
+        if args.sam2 == "tiny" and not (file.exists() or args.url):
+            raise InputError(f"{file}: ships with the repository but is missing; restore it with: git checkout -- {file.name}")
+        fetch(args.url or _SAM2_URL + file.name, file, digest)
+        sam2_model.build_sam2(args.sam2)  # strict: proves that the file is complete and of this model
+        # Meta publishes no checksums: what was fetched is told, so that two machines can be compared.
+        print(f"{file}: loads as SAM2 '{args.sam2}', sha256 {file_digest(file)}")
+    if args.must3r:
+        name, published = MUST3R_FILES[args.must3r]
+        file = ROOT / "must3r_weights" / name
+        if not file.exists() and not args.url:
+            raise InputError(f"{file}: missing; download {name} as the MUSt3R project's README tells (non-commercial licence)")
+        if args.url:
+            fetch(args.url, file, digest or published)
+        check_digest(file, digest or published)
+        print(f"{file}: complete, {digest or published}")
+    if not (args.sam2 or args.must3r):
+        for name, (_, file) in sam2_model.MODELS.items():
+            state = f"{file.stat().st_size / 2**20:.1f} MB" if file.exists() else f"missing; python main.py weights --sam2 {name}"
+            print(f"sam2   {name:<5} {file.name:<28} {state}")
+        for name, (file_name, _) in MUST3R_FILES.items():
+            file = ROOT / "must3r_weights" / file_name
+            state = f"{file.stat().st_size / 2**20:.1f} MB" if file.exists() else "missing; see the MUSt3R project's README"
+            print(f"must3r {name:<5} {file_name:<28} {state}")
+
+
+def main() -> None:
+    args = parse()
+    {"frames": run_frames, "pick": run_pick, "segment": run_segment, "weights": run_weights}[args.command](args)
+
+
+if __name__ == "__main__":
+    sys.exit(run_cli(main))
