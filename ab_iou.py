@@ -1,0 +1,175 @@
+"""One prompt, two arms: SAM2 alone and SAM2 with geometry -> masks, videos and a report.
+
+    python ab_iou.py --sample twins
+    python ab_iou.py --point "180,296" --frames my_video.mp4 [--gt masks/]
+    python ab_iou.py --point "180,296"                       # on videos/frames, as `main.py frames` left them
+
+Writes OUT/pred_masks_baseline/, OUT/output_segmented_baseline.mp4, the same for `geom` when that arm runs, and
+OUT/ab_report/index.html; OUT is `videos`. Everything is swapped in at the end: an interrupted run changes nothing.
+"""
+
+import argparse
+import json
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+import check_checkpoint_geometry
+import metrics
+import sam2_model
+from geometry_fusion.devices import DEVICES, PRECISIONS, pick_device
+from geometry_fusion.errors import InputError, OneLineParser, run_cli
+from geometry_fusion.files import check_replaceable, replacing_file, replacing_folder
+from geometry_fusion.mask_files import read_ids
+from geometry_fusion.prompts import add_prompt_arguments, point_xy_px, prompts_from_arguments
+from geometry_fusion.report import Arm, write_report
+from geometry_fusion.segment import MASK_SUFFIXES, write_masks_and_video
+from geometry_fusion.video import opened_frames
+
+ROOT = Path(__file__).resolve().parent
+SAMPLES = ROOT / "videos/samples"
+REPORT_SUFFIXES = (".html", ".csv", ".json", ".mp4")
+
+
+def parse(argv=None) -> argparse.Namespace:
+    parser = OneLineParser(
+        description=__doc__.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add_prompt_arguments(parser)
+    parser.add_argument("--sample", metavar="NAME", help=f"a bundled sample: {', '.join(sample_names())}")
+    parser.add_argument("--frames", type=Path, default=Path("videos/frames"), help="folder of frames or a video file")
+    parser.add_argument("--gt", type=Path, metavar="DIR", help="ground-truth masks, PNG, named like the frames")
+    parser.add_argument("--out", type=Path, default=Path("videos"), help="where masks, videos and the report go")
+    parser.add_argument("--pred-a", type=Path, metavar="DIR", help="masks of the baseline; default OUT/pred_masks_baseline")
+    parser.add_argument("--pred-b", type=Path, metavar="DIR", help="masks with geometry; default OUT/pred_masks_geom")
+    parser.add_argument("--sam2", default="tiny", help=f"model: {', '.join(sam2_model.MODELS)}")
+    parser.add_argument("--sam2-checkpoint", type=Path, metavar="FILE", help="weights of --sam2, if not in checkpoints/")
+    parser.add_argument("--must3r", default="tiny", help="geometry backbone of the second arm")
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="merger weights of the second arm")
+    parser.add_argument("--device", default="auto", help=f"one of {', '.join(DEVICES)}")
+    parser.add_argument("--precision", default="auto", choices=PRECISIONS, help="auto is bf16 on CUDA, fp32 elsewhere")
+    return parser.parse_args(argv)
+
+
+def sample_names() -> list[str]:
+    return sorted(file.parent.name for file in SAMPLES.glob("*/sample.json"))
+
+
+def apply_sample(args: argparse.Namespace) -> str:
+    """Point --frames, --gt and, where none was given, the prompt to a bundled sample; returns its title."""
+    folder = SAMPLES / args.sample
+    if args.sample not in sample_names():
+        raise InputError(f"--sample {args.sample}: unknown; choose one of {', '.join(sample_names())}")
+    sample = json.loads((folder / "sample.json").read_text())
+    args.frames, args.gt = folder / "video.mp4", folder / "gt"
+    if not (args.point or args.box or args.mask or args.prompts):
+        args.point, args.prompt_frame = [point_xy_px(sample["point"])], sample["prompt_frame"]
+    return sample["title"]
+
+
+def geometry_arm(args: argparse.Namespace) -> tuple[None, str]:
+    """The predictor of the second arm, or None and the reason why it cannot run."""
+    backbones = f"sam2 '{args.sam2}' with must3r '{args.must3r}'"
+    if args.checkpoint is None:
+        return None, f"The geometry arm did not run: there are no merger weights for {backbones} yet."
+    if not check_checkpoint_geometry.inspect(args.checkpoint).merger_parameters:
+        raise InputError(f"--checkpoint {args.checkpoint}: carries no merger weights; see check_checkpoint_geometry.py")
+    return None, f"The geometry arm did not run: this version cannot fuse geometry ({args.checkpoint} was not used)."
+
+
+def main() -> None:
+    args = parse()
+    title = apply_sample(args) if args.sample else f"{args.frames.name}: {args.sam2}"
+    prompts = prompts_from_arguments(args)
+    device = pick_device(args.device)
+    folders = {"baseline": args.pred_a or args.out / "pred_masks_baseline", "geom": args.pred_b or args.out / "pred_masks_geom"}
+    report_folder = args.out / "ab_report"
+    for flag, folder in zip(("--pred-a", "--pred-b"), folders.values()):
+        check_replaceable(folder, MASK_SUFFIXES, flag)
+    check_replaceable(report_folder, REPORT_SUFFIXES, "--out")
+
+    _, reason = geometry_arm(args)
+    predictors = {"baseline": ("SAM2", sam2_model.build_predictor(args.sam2, args.sam2_checkpoint, device))}
+    with opened_frames(args.frames) as frames, ExitStack() as swaps:
+        for prompt in prompts:
+            prompt.check(frames.size, len(frames))
+        if args.gt:
+            # Bad ground truth is told before minutes of tracking, not after.
+            truth_ids = metrics.check_ground_truth(args.gt, frames.stems, frames.size)
+        report = swaps.enter_context(replacing_folder(report_folder))
+        arms = []
+        for key, (name, predictor) in predictors.items():
+            masks = swaps.enter_context(replacing_folder(folders[key]))
+            final_video = args.out / f"output_segmented_{key}.mp4"
+            video = swaps.enter_context(replacing_file(final_video))
+            seconds = write_masks_and_video(predictor, frames, prompts, masks, video, args.precision)
+            arms.append(Arm(key, name, masks, video, final_video.name, seconds))
+        objects = sorted({p.object_id for p in prompts}) if args.gt and truth_ids else None
+        summary, scored = score(arms, args.gt, objects, frames, prompts)
+        summary |= {
+            "prompt_frame": min(p.frame for p in prompts),
+            "device": f"{device} ({args.precision})",
+            "command": " ".join(["python ab_iou.py", *map(_quoted, sys.argv[1:])]),
+            "settings": {"SAM2 model": args.sam2, "frames": str(args.frames), "ground truth": str(args.gt or "none given")},
+        }
+        notes = [reason] + ([] if args.gt else ["No ground truth was given: nothing is measured here, look at the video."])
+        write_report(
+            report,
+            title=title,
+            frames=frames,
+            prompts=prompts,
+            arms=arms,
+            read_ids=lambda arm, stem: read_ids(arm.masks / f"{stem}.png"),
+            summary=summary,
+            notes=notes,
+            **scored,
+        )
+    print_result(arms, summary, notes, folders, args.out)
+
+
+def score(arms: list[Arm], gt: Path | None, objects: list[int] | None, frames, prompts) -> tuple[dict, dict]:
+    """Fill the arms' scores against `gt`; returns facts about the clip and what the report needs to show them."""
+    summary = {"num_frames": len(frames), "width": frames.size[0], "height": frames.size[1]}
+    if not gt:
+        return summary, {}
+    prompted = {frames.stems[p.frame] for p in prompts}
+    for arm in arms:
+        result = metrics.score_folders(arm.masks, gt, prompted=prompted, objects=objects)
+        arm.scores = vars(metrics.mean_scores(result.objects.values()))
+        if result.without_prompted:
+            arm.unprompted = vars(metrics.mean_scores(result.without_prompted.values()))
+        per_frame = dict(zip(result.stems, np.mean([s.frame_ious for s in result.objects.values()], 0).tolist()))
+        arm.ious = [per_frame.get(stem) for stem in frames.stems]
+    files = {file.stem: file for file in gt.glob("*.png")}
+    present = [stem in files and bool(read_ids(files[stem]).any()) for stem in frames.stems]
+    first = next(iter(result.objects.values()))
+    summary |= {
+        "num_truth_frames": len(result.stems),
+        "num_objects": len(result.objects),
+        "num_positive_frames": first.num_positive_frames,
+    }
+    return summary, {"truth_ids": lambda stem: read_ids(files[stem]) if stem in files else None, "present": present}
+
+
+def print_result(arms: list[Arm], summary: dict, notes: list[str], folders: dict[str, Path], out: Path) -> None:
+    if arms[0].scores:
+        print(f"{'measure':<16}" + "".join(f"{arm.title:>12}" for arm in arms))
+        for measure in ("iou", "positive_iou", "accuracy", "success_rate", "jf"):
+            cells = ["-" if arm.scores[measure] is None else f"{arm.scores[measure]:.3f}" for arm in arms]
+            print(f"{measure:<16}" + "".join(f"{cell:>12}" for cell in cells))
+        print(f"{summary['num_truth_frames']} ground-truth frames, object in view in {summary['num_positive_frames']}")
+    for note in notes:
+        print(note)
+    print(f"report: {out / 'ab_report' / 'index.html'}")
+    for arm in arms:
+        print(f"{arm.title}: {folders[arm.key]}/ and {out / arm.video_name}, {1 / arm.seconds_per_frame:.1f} frames/s")
+
+
+def _quoted(word: str) -> str:
+    return f'"{word}"' if set(word) & set(' ,;"') else word
+
+
+if __name__ == "__main__":
+    sys.exit(run_cli(main))

@@ -1,0 +1,73 @@
+"""The bundled samples: three rooms from the validation seeds, none of them seen in training.
+
+    python -m geometry_fusion.data.samples --out videos/samples
+
+Each sample is a folder: video.mp4 (H.264), gt/STEM.png (0/255), sample.json (title, click, prompted frame, origin).
+The click is the innermost point of the object, on the frame of its first appearance that shows it largest.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from geometry_fusion.data.rooms import draw_layout, render_room
+from geometry_fusion.errors import OneLineParser, run_cli
+from geometry_fusion.files import replacing_folder
+from geometry_fusion.mask_files import write_mask
+from geometry_fusion.video import VideoWriter
+
+WIDTH, HEIGHT, FRAMES, FRAME_RATE = 320, 240, 60, 10
+# name: (seed, object id, title)
+SAMPLES = {
+    "walk": (100_028, 6, "A ball seen from changing sides, sometimes hidden"),
+    "return": (100_033, 6, "A table that the camera leaves and finds again"),
+    "twins": (100_026, 5, "A vase and its twin: the camera leaves the one, passes the other and comes back"),
+}
+
+
+def innermost_point(mask: np.ndarray) -> tuple[int, int]:
+    """x, y of the pixel of a mask [H, W] that is farthest from its outline."""
+    distance = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    y, x = np.unravel_index(distance.argmax(), mask.shape)
+    return int(x), int(y)
+
+
+def write_sample(folder: Path, seed: int, object_id: int, title: str) -> None:
+    with replacing_folder(folder) as fresh:
+        (fresh / "gt").mkdir()
+        masks = []
+        with VideoWriter(fresh / "video.mp4", FRAME_RATE, (WIDTH, HEIGHT)) as writer:
+            for index, frame in enumerate(render_room(seed, FRAMES, WIDTH, HEIGHT)):
+                masks.append(frame.instance == object_id)
+                writer.write(frame.rgb)
+                write_mask(fresh / "gt" / f"{index:04d}.png", masks[-1])
+        areas = [int(mask.sum()) for mask in masks]
+        appears = next(i for i, area in enumerate(areas) if area)
+        leaves = next((i for i, area in enumerate(areas) if i > appears and not area), FRAMES)
+        prompt_frame = max(range(appears, leaves), key=areas.__getitem__)
+        click = innermost_point(masks[prompt_frame])
+        twin = draw_layout(seed, FRAMES).objects[object_id - 1].twin_of
+        origin = {"seed": seed, "object": object_id, "twin_of": twin}
+        text = {"title": title, "point": f"{click[0]},{click[1]}", "prompt_frame": prompt_frame, **origin}
+        (fresh / "sample.json").write_text(json.dumps(text, indent=1) + "\n")
+
+
+def main(argv=None) -> None:
+    parser = OneLineParser(
+        prog="python -m geometry_fusion.data.samples",
+        description="Render the bundled samples.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, default=Path("videos/samples"), help="folder that receives one folder each")
+    args = parser.parse_args(argv)
+    for name, (seed, object_id, title) in SAMPLES.items():
+        write_sample(args.out / name, seed, object_id, title)
+        print(args.out / name)
+
+
+if __name__ == "__main__":
+    sys.exit(run_cli(main))
