@@ -16,7 +16,7 @@ import sam2_model
 from geometry_fusion.config import compose_config
 from geometry_fusion.data.rooms import room_folder, seed_range, write_rooms
 from geometry_fusion.data.scenes import Scene, find_scenes
-from geometry_fusion.errors import run_cli
+from geometry_fusion.errors import OneLineParser, run_cli
 from geometry_fusion.files import replacing_file
 from geometry_fusion.training.loop import seed_all, train
 
@@ -68,7 +68,7 @@ TASKS = {"sam2": build_sam2_task}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, help="YAML file that sets keys of the composed config")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides: experiment=NAME, trainer.device=cpu, ...")
     args = parser.parse_args()

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from geometry_fusion.data import meshes, textures
 from geometry_fusion.data.scenes import SceneFrame, SceneObject, write_scene
-from geometry_fusion.errors import InputError, run_cli
+from geometry_fusion.errors import InputError, OneLineParser, run_cli
 
 NEAR_M, FAR_M = 0.05, 30.0
 EYE_CLEARANCE_M = 0.4  # smallest distance from the camera to an object's bounding circle and to a wall
@@ -300,7 +300,7 @@ def seed_range(text: str) -> range:
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python -m geometry_fusion.data.rooms",
         description="Render synthetic rooms as scene folders.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

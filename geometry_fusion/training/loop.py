@@ -54,6 +54,15 @@ def seed_all(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def set_modes(model: torch.nn.Module) -> None:
+    """Training mode where something is trained, evaluation mode elsewhere: frozen norms keep their statistics too."""
+    model.train()
+    for module in model.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(p.requires_grad for p in parameters):
+            module.eval()
+
+
 def train(
     task: Task,
     run_dir: Path,
@@ -104,7 +113,7 @@ def train(
         scale = lr_scale(step, max_steps, warmup_steps, final_lr_scale)
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * scale
-        model.train()
+        set_modes(task.model)
         totals: dict[str, float] = {}
         for micro in range(accumulate):
             unit_seed = step_seed(seed, step, micro, rank)

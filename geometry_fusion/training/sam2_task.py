@@ -1,6 +1,6 @@
 """Training SAM2 on scenes: SAM2's own training forward and losses, fed with image clicks and short clips.
 
-`tiny_sam2` starts from random weights. Two things make that possible, both initialisations only:
+`tiny_sam2` starts from random weights. Besides `ClickTracker`, two initialisations make that possible:
 * `start_object_scores`: SAM2 replaces the mask logits of absent objects by -1024, which passes no gradient. The object
   score starts positive, so that masks learn from the first step.
 * `start_click_attention`: a click's embedding is the positional code of its place, but fresh query and key projections
@@ -22,13 +22,40 @@ from geometry_fusion.training.batches import ClipBatch, SceneClips, clip_arrays,
 
 
 class ClickTracker(SAM2Train):
-    """As SAM2Train (sam2 1.1.0), plus: the number of correction clicks can be zero, and prompts follow a given rng."""
+    """As SAM2Train (sam2 1.1.0), plus two things that training from random weights needs.
+
+    * The number of correction clicks can be zero.
+    * In training, an object that is there keeps its mask though its score says absent. SAM2 would put -1024 in place
+      of the mask logits, through which no gradient passes; the score is still trained on what it said itself.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._present = None  # [O, 1] bool of the frame that is being tracked, None outside of training
+        self._scores: list[Tensor] = []
+        self.sam_mask_decoder.register_forward_hook(self._keep_masks_of_present_objects)
 
     def prepare_prompt_inputs(self, backbone_out, input, start_frame_idx=0):
         backbone_out = super().prepare_prompt_inputs(backbone_out, input, start_frame_idx)
         if self.num_correction_pt_per_frame == 0:
             backbone_out["frames_to_add_correction_pt"] = []
         return backbone_out
+
+    def track_step(self, *args, mask_inputs=None, gt_masks=None, **kwargs):
+        self._present = gt_masks.flatten(1).any(1, keepdim=True) if self.training else None
+        self._scores = []
+        output = super().track_step(*args, mask_inputs=mask_inputs, gt_masks=gt_masks, **kwargs)
+        # On frames with a mask prompt SAM2 takes the score from the mask, not from the decoder.
+        if self.training and mask_inputs is None:
+            output["multistep_object_score_logits"] = self._scores
+        return output
+
+    def _keep_masks_of_present_objects(self, decoder, inputs, output):
+        if self._present is None:
+            return output
+        masks, ious, tokens, scores = output
+        self._scores.append(scores)
+        return masks, ious, tokens, torch.where(self._present & (scores <= 0), 1.0, scores)
 
 
 def start_object_scores(model: torch.nn.Module, bias: float = 3.0) -> None:
