@@ -42,10 +42,14 @@ def parse(argv=None) -> argparse.Namespace:
     parser.add_argument("--frames", type=Path, default=Path("videos/frames"), help="folder of frames or a video file")
     parser.add_argument("--gt", type=Path, metavar="DIR", help="ground-truth masks, PNG, named like the frames")
     parser.add_argument("--out", type=Path, default=Path("videos"), help="where masks, videos and the report go")
-    parser.add_argument("--pred-a", type=Path, metavar="DIR", help="masks of the baseline; default OUT/pred_masks_baseline")
+    parser.add_argument(
+        "--pred-a", type=Path, metavar="DIR", help="masks of the baseline; default OUT/pred_masks_baseline"
+    )
     parser.add_argument("--pred-b", type=Path, metavar="DIR", help="masks with geometry; default OUT/pred_masks_geom")
     parser.add_argument("--sam2", default="tiny", help=f"model: {', '.join(sam2_model.MODELS)}")
-    parser.add_argument("--sam2-checkpoint", type=Path, metavar="FILE", help="weights of --sam2, if not in checkpoints/")
+    parser.add_argument(
+        "--sam2-checkpoint", type=Path, metavar="FILE", help="weights of --sam2, if not in checkpoints/"
+    )
     parser.add_argument("--must3r", default="tiny", help="geometry backbone of the second arm")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="merger weights of the second arm")
     parser.add_argument("--device", default="auto", help=f"one of {', '.join(DEVICES)}")
@@ -79,12 +83,15 @@ def geometry_arm(args: argparse.Namespace) -> tuple[None, str]:
     return None, f"The geometry arm did not run: this version cannot fuse geometry ({args.checkpoint} was not used)."
 
 
-def main() -> None:
-    args = parse()
+def main(argv=None) -> None:
+    args = parse(argv)
     title = apply_sample(args) if args.sample else f"{args.frames.name}: {args.sam2}"
     prompts = prompts_from_arguments(args)
     device = pick_device(args.device)
-    folders = {"baseline": args.pred_a or args.out / "pred_masks_baseline", "geom": args.pred_b or args.out / "pred_masks_geom"}
+    folders = {
+        "baseline": args.pred_a or args.out / "pred_masks_baseline",
+        "geom": args.pred_b or args.out / "pred_masks_geom",
+    }
     report_folder = args.out / "ab_report"
     for flag, folder in zip(("--pred-a", "--pred-b"), folders.values()):
         check_replaceable(folder, MASK_SUFFIXES, flag)
@@ -111,10 +118,16 @@ def main() -> None:
         summary |= {
             "prompt_frame": min(p.frame for p in prompts),
             "device": f"{device} ({args.precision})",
-            "command": " ".join(["python ab_iou.py", *map(_quoted, sys.argv[1:])]),
-            "settings": {"SAM2 model": args.sam2, "frames": str(args.frames), "ground truth": str(args.gt or "none given")},
+            "command": " ".join(["python ab_iou.py", *map(_quoted, sys.argv[1:] if argv is None else argv)]),
+            "settings": {
+                "SAM2 model": args.sam2,
+                "frames": str(args.frames),
+                "ground truth": str(args.gt or "none given"),
+            },
         }
-        notes = [reason] + ([] if args.gt else ["No ground truth was given: nothing is measured here, look at the video."])
+        notes = [reason] + (
+            [] if args.gt else ["No ground truth was given: nothing is measured here, look at the video."]
+        )
         write_report(
             report,
             title=title,

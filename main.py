@@ -34,7 +34,7 @@ MUST3R_FILES = {
 }
 
 
-def getFrames(video, out=FRAMES, every: int = 6, size=None) -> list[Path]:  # noqa: N802  the name users know
+def getFrames(video, out=FRAMES, every: int = 6, size=None) -> list[Path]:
     """Write every `every`-th frame of `video` to `out` as 0000.jpg ... and return the files.
 
     size: None (keep the shape, long side at most 1280), "keep", or (width, height). Raises InputError on bad input.
@@ -101,7 +101,9 @@ def run_weights(args: argparse.Namespace) -> None:
     if args.sam2:
         _, file = sam2_model.model_files(args.sam2)
         if args.sam2 == "tiny" and not (file.exists() or args.url):
-            raise InputError(f"{file}: ships with the repository but is missing; restore it with: git checkout -- {file.name}")
+            raise InputError(
+                f"{file}: ships with the repository but is missing; restore it with: git checkout -- {file.name}"
+            )
         fetch(args.url or _SAM2_URL + file.name, file, digest)
         sam2_model.build_sam2(args.sam2)  # strict: proves that the file is complete and of this model
         # Meta publishes no checksums: what was fetched is told, so that two machines can be compared.
@@ -110,23 +112,31 @@ def run_weights(args: argparse.Namespace) -> None:
         name, published = MUST3R_FILES[args.must3r]
         file = ROOT / "must3r_weights" / name
         if not file.exists() and not args.url:
-            raise InputError(f"{file}: missing; download {name} as the MUSt3R project's README tells (non-commercial licence)")
+            raise InputError(
+                f"{file}: missing; download {name} as the MUSt3R project's README tells (non-commercial licence)"
+            )
         if args.url:
             fetch(args.url, file, digest or published)
         check_digest(file, digest or published)
         print(f"{file}: complete, {digest or published}")
     if not (args.sam2 or args.must3r):
         for name, (_, file) in sam2_model.MODELS.items():
-            state = f"{file.stat().st_size / 2**20:.1f} MB" if file.exists() else f"missing; python main.py weights --sam2 {name}"
+            state = (
+                f"{file.stat().st_size / 2**20:.1f} MB"
+                if file.exists()
+                else f"missing; python main.py weights --sam2 {name}"
+            )
             print(f"sam2   {name:<5} {file.name:<28} {state}")
         for name, (file_name, _) in MUST3R_FILES.items():
             file = ROOT / "must3r_weights" / file_name
-            state = f"{file.stat().st_size / 2**20:.1f} MB" if file.exists() else "missing; see the MUSt3R project's README"
+            state = (
+                f"{file.stat().st_size / 2**20:.1f} MB" if file.exists() else "missing; see the MUSt3R project's README"
+            )
             print(f"must3r {name:<5} {file_name:<28} {state}")
 
 
-def main() -> None:
-    args = parse()
+def main(argv=None) -> None:
+    args = parse(argv)
     {"frames": run_frames, "pick": run_pick, "segment": run_segment, "weights": run_weights}[args.command](args)
 
 

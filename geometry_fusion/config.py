@@ -48,7 +48,9 @@ def compose_config(config_dir: Path, root: str, overrides: Sequence[str], yaml_f
     for group, choice in choices.items():
         known = sorted(f.stem for f in (config_dir / group).glob("*.yaml"))
         if choice not in known and group != "sam2":
-            raise InputError(f"{group}={choice}: looked for {config_dir / group / choice}.yaml; known are: {', '.join(known)}")
+            raise InputError(
+                f"{group}={choice}: looked for {config_dir / group / choice}.yaml; known are: {', '.join(known)}"
+            )
     try:
         with _own_hydra(config_dir):
             selected = [f"{group}={choice}" for group, choice in choices.items() if _is_group(config_dir, root, group)]
@@ -59,7 +61,13 @@ def compose_config(config_dir: Path, root: str, overrides: Sequence[str], yaml_f
             _set(config, key, value, yaml_file)
         for override in parsed:
             if not (override.key_or_group in choices and _is_group(config_dir, root, override.key_or_group)):
-                _set(config, override.key_or_group, override.value(), None, force=override.is_force_add() or override.is_add())
+                _set(
+                    config,
+                    override.key_or_group,
+                    override.value(),
+                    None,
+                    force=override.is_force_add() or override.is_add(),
+                )
         OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(f"config: {one_line(error)}") from None
@@ -90,7 +98,8 @@ def _set(config: DictConfig, key: str, value, file: Path | None, force: bool = F
         known = _known_keys(config)
         close = difflib.get_close_matches(key, known, n=5, cutoff=0.6)
         near = [k for k in known if k.rpartition(".")[0] == parent] or known
-        raise InputError(f"{where}{key}: unknown key; {'did you mean ' + ', '.join(close) if close else 'known are: ' + ', '.join(near)}")
+        hint = f"did you mean {', '.join(close)}" if close else f"known are: {', '.join(near)}"
+        raise InputError(f"{where}{key}: unknown key; {hint}")
     OmegaConf.update(config, key, value, force_add=True, merge=False)
 
 

@@ -1,4 +1,4 @@
-"""Fetching weight files: progress, resuming where a download broke off, and a checksum before the file gets its name."""
+"""Fetching weight files: progress, resuming where a download broke off, a checksum before a file gets its name."""
 
 import hashlib
 import os
@@ -44,12 +44,16 @@ def fetch(url: str, file: Path, digest: str | None = None) -> Path:
         _download(url, part)
     except (urllib.error.URLError, ConnectionError, TimeoutError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        raise InputError(f"{url}: could not be fetched ({reason}); try again, it continues, or download it to {file}") from None
+        raise InputError(
+            f"{url}: could not be fetched ({reason}); try again, it continues, or download it to {file}"
+        ) from None
     try:
         check_digest(part, digest)
     except InputError:
         part.unlink()  # continuing damaged bytes could never succeed
-        raise InputError(f"{url}: arrived damaged (other checksum than {digest}); it was deleted, fetch it again") from None
+        raise InputError(
+            f"{url}: arrived damaged (other checksum than {digest}); it was deleted, fetch it again"
+        ) from None
     os.replace(part, file)
     return file
 

@@ -56,4 +56,6 @@ def check_replaceable(folder: Path, suffixes: Collection[str], flag: str) -> Non
         raise InputError(f"{flag} {folder}: exists and is not a folder; choose another name")
     for entry in folder.iterdir() if folder.is_dir() else ():
         if entry.is_dir() or entry.suffix.lower() not in suffixes:
-            raise InputError(f"{flag} {folder}: holds {entry.name!r}, not only old results; choose a new or empty folder")
+            raise InputError(
+                f"{flag} {folder}: holds {entry.name!r}, not only old results; choose a new or empty folder"
+            )

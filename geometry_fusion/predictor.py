@@ -41,7 +41,7 @@ class LazyVideoPredictor(SAM2VideoPredictor):
 
     @torch.inference_mode()
     def init_state(self, video_path, **options) -> dict:
-        """As SAM2VideoPredictor.init_state; `video_path` may be a sequence of RGB frames with `.size` (width, height)."""
+        """As SAM2VideoPredictor.init_state; `video_path` may also be RGB frames with `len`, `[i]`, `.size`."""
         if isinstance(video_path, (str, bytes)) or not hasattr(video_path, "size"):
             return super().init_state(video_path, **options)
         width, height = video_path.size

@@ -1,11 +1,12 @@
 """Prompts from command lines and JSON files.
 
-    --point x,y          a click on the object; repeat for more clicks; ID:x,y names another object than 1
-    --negative x,y       a click beside the object (ID:x,y likewise)
-    --box x0,y0,x1,y1    a box around the object (ID:x0,... likewise)
-    --mask PNG           a mask; a palette PNG prompts every object id in it
-    --prompt-frame N     the frame that all of these refer to
-    --prompts FILE       JSON list of {"frame": 0, "object": 1, "points": [[x, y]], "negatives": [], "box": [], "mask": "a.png"}
+--point x,y          a click on the object; repeat for more clicks; ID:x,y names another object than 1
+--negative x,y       a click beside the object (ID:x,y likewise)
+--box x0,y0,x1,y1    a box around the object (ID:x0,... likewise)
+--mask PNG           a mask; a palette PNG prompts every object id in it
+--prompt-frame N     the frame that all of these refer to
+--prompts FILE       JSON list of {"frame": 0, "object": 1, "points": [[x, y]], "negatives": [[x, y]],
+                     "box": [x0, y0, x1, y1], "mask": "a.png"}, every key optional
 """
 
 import argparse
@@ -44,8 +45,12 @@ def box_xyxy_px(text: str) -> tuple[int, tuple[float, ...]]:
 
 def add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("prompt (pixels of the frames; ID:x,y names an object other than 1)")
-    group.add_argument("--point", action="append", type=point_xy_px, metavar="x,y", help="click on the object; repeatable")
-    group.add_argument("--negative", action="append", type=point_xy_px, metavar="x,y", help="click beside the object; repeatable")
+    group.add_argument(
+        "--point", action="append", type=point_xy_px, metavar="x,y", help="click on the object; repeatable"
+    )
+    group.add_argument(
+        "--negative", action="append", type=point_xy_px, metavar="x,y", help="click beside the object; repeatable"
+    )
     group.add_argument("--box", action="append", type=box_xyxy_px, metavar="x0,y0,x1,y1", help="box around the object")
     group.add_argument("--mask", type=Path, metavar="PNG", help="mask of the object; palette ids are several objects")
     group.add_argument("--prompt-frame", type=int, default=0, metavar="N", help="frame that the prompt refers to")
@@ -76,11 +81,15 @@ def prompts_from_arguments(args: argparse.Namespace) -> list[Prompt]:
             )
         )
     if not prompts:
-        raise InputError('no prompt: give --point "x,y", --box, --mask or --prompts (python main.py pick finds a point)')
+        raise InputError(
+            'no prompt: give --point "x,y", --box, --mask or --prompts (python main.py pick finds a point)'
+        )
     seen = set()
     for prompt in prompts:
         if (prompt.frame, prompt.object_id) in seen:
-            raise InputError(f"{prompt.source}: object {prompt.object_id} has two prompts on frame {prompt.frame}; keep one")
+            raise InputError(
+                f"{prompt.source}: object {prompt.object_id} has two prompts on frame {prompt.frame}; keep one"
+            )
         seen.add((prompt.frame, prompt.object_id))
     return prompts
 
@@ -109,14 +118,20 @@ def read_prompts(file: Path) -> list[Prompt]:
         source = f"--prompts {file} entry {number}"
         unknown = entry.keys() - {"frame", "object", "points", "negatives", "box", "mask"}
         if unknown:
-            raise InputError(f"{source}: unknown key {sorted(unknown)[0]!r}; known are frame object points negatives box mask")
+            raise InputError(
+                f"{source}: unknown key {sorted(unknown)[0]!r}; known are frame object points negatives box mask"
+            )
         mask = masks_by_id(Path(file).parent / entry["mask"]) if entry.get("mask") else None
         try:
             frame, object_id = int(entry.get("frame", 0)), int(entry.get("object", 1))
-            points, negatives = (tuple((float(x), float(y)) for x, y in entry.get(k, ())) for k in ("points", "negatives"))
+            points, negatives = (
+                tuple((float(x), float(y)) for x, y in entry.get(k, ())) for k in ("points", "negatives")
+            )
             x0, y0, x1, y1 = map(float, entry["box"]) if entry.get("box") else (0, 0, 0, 0)
         except (TypeError, ValueError):
-            raise InputError(f"{source}: points are [[x, y], ...], box is [x0, y0, x1, y1], frame and object integers") from None
+            raise InputError(
+                f"{source}: points are [[x, y], ...], box is [x0, y0, x1, y1], frame and object integers"
+            ) from None
         prompts.append(
             Prompt(
                 frame,

@@ -19,7 +19,7 @@ import numpy as np
 from geometry_fusion.mask_files import PALETTE, overlay
 
 matplotlib.use("Agg", force=False)
-import matplotlib.pyplot as plt  # noqa: E402  after the backend is chosen
+import matplotlib.pyplot as plt
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 EMBED_LIMIT = 12 * 2**20  # bytes of video inside the page; larger ones are linked
@@ -74,7 +74,9 @@ def iou_plot(arms: list[Arm], present: list[bool], prompted: int) -> str:
     """SVG of IoU over frames, one line per arm; frames without the object are shaded."""
     figure, axes = plt.subplots(figsize=(9.5, 2.9), layout="constrained")
     frames = np.arange(len(present))
-    axes.fill_between(frames, 0, 1, where=~np.array(present), step="mid", color="#8888", alpha=0.25, lw=0, label="object not in view")
+    axes.fill_between(
+        frames, 0, 1, where=~np.array(present), step="mid", color="#8888", alpha=0.25, lw=0, label="object not in view"
+    )
     for arm, colour_name in zip(arms, ARM_COLOURS):
         axes.plot(frames, [np.nan if v is None else v for v in arm.ious], color=colour_name, lw=1.8, label=arm.title)
     axes.axvline(prompted, color="#333", lw=1, ls=":", label="prompted frame")
@@ -102,7 +104,9 @@ def _prompt_picture(frame: np.ndarray, prompts, frame_index: int) -> str:
             for x, y in points:
                 cv2.circle(picture, (round(x), round(y)), size, (255, 255, 255), -1, cv2.LINE_AA)
                 cv2.circle(picture, (round(x), round(y)), max(2, size - 2), fill, -1, cv2.LINE_AA)
-    return _jpeg(picture if picture.shape[1] <= 960 else _small(picture, round(960 * picture.shape[0] / picture.shape[1])))
+    return _jpeg(
+        picture if picture.shape[1] <= 960 else _small(picture, round(960 * picture.shape[0] / picture.shape[1]))
+    )
 
 
 def write_report(
@@ -132,7 +136,10 @@ def write_report(
     strips = []
     for index in shown:
         stem, frame = frames.stems[index], frames[index]
-        tiles = [(arm.title, None if not arm.ious else arm.ious[index], _jpeg(_small(overlay(frame, read_ids(arm, stem))))) for arm in arms]
+        tiles = [
+            (arm.title, None if not arm.ious else arm.ious[index], _jpeg(_small(overlay(frame, read_ids(arm, stem)))))
+            for arm in arms
+        ]
         expected = truth_ids(stem) if truth_ids else None
         if expected is not None:
             tiles.insert(0, ("ground truth", None, _jpeg(_small(overlay(frame, expected)))))
@@ -140,11 +147,17 @@ def write_report(
     videos = []
     for arm in arms:
         embed = arm.video.stat().st_size <= EMBED_LIMIT
-        source = "data:video/mp4;base64," + base64.b64encode(arm.video.read_bytes()).decode() if embed else f"../{arm.video_name}"
+        source = (
+            "data:video/mp4;base64," + base64.b64encode(arm.video.read_bytes()).decode()
+            if embed
+            else f"../{arm.video_name}"
+        )
         videos.append((arm.title, source))
     with open(folder / "per_frame.csv", "w", newline="") as handle:
         writer = csv.writer(handle)
-        writer.writerow(["stem", "object_present", *(f"iou_{arm.key}" for arm in arms), *(["agreement"] if agreement else [])])
+        writer.writerow(
+            ["stem", "object_present", *(f"iou_{arm.key}" for arm in arms), *(["agreement"] if agreement else [])]
+        )
         for index, stem in enumerate(frames.stems):
             values = [f"{arm.ious[index]:.6f}" if arm.ious and arm.ious[index] is not None else "" for arm in arms]
             here = int(present[index]) if present else ""

@@ -70,7 +70,7 @@ def write_masks_and_video(
     video: Path,
     precision: str = "auto",
 ) -> float:
-    """Track `prompts`, write one mask PNG per frame and the overlay video, and return the seconds per frame of tracking.
+    """Track `prompts`, write a mask PNG per frame and the overlay video, return the seconds per frame of tracking.
 
     One object gives 0/255 masks, several give palette PNGs whose index is the object id.
     """

@@ -33,15 +33,19 @@ class Prompt:
         if self.box is not None:
             x0, y0, x1, y1 = self.box
             if not (x1 > x0 and y1 > y0):
-                raise InputError(f"{self.source}: box {x0:g},{y0:g},{x1:g},{y1:g} has no area; give x0 < x1 and y0 < y1")
-            if not (0 <= x0 and x1 <= width and 0 <= y0 and y1 <= height):
+                raise InputError(
+                    f"{self.source}: box {x0:g},{y0:g},{x1:g},{y1:g} has no area; give x0 < x1 and y0 < y1"
+                )
+            if not (x0 >= 0 and x1 <= width and y0 >= 0 and y1 <= height):
                 raise InputError(f"{self.source}: box {x0:g},{y0:g},{x1:g},{y1:g} is outside the image; {inside}")
         if self.mask is not None:
             if self.points or self.negatives or self.box is not None:
                 raise InputError(f"{self.source}: a mask excludes points and a box for the same object and frame")
             if self.mask.shape != (height, width):
                 found = f"{self.mask.shape[1]}x{self.mask.shape[0]}"
-                raise InputError(f"{self.source}: mask is {found}, frames are {width}x{height}; export it at frame size")
+                raise InputError(
+                    f"{self.source}: mask is {found}, frames are {width}x{height}; export it at frame size"
+                )
             if not self.mask.any():
                 raise InputError(f"{self.source}: mask is empty; paint the object in a non-zero value")
         elif not self.points and self.box is None:

@@ -25,7 +25,9 @@ def read_weights(file: Path) -> dict[str, torch.Tensor]:
         try:
             return load_file(file)
         except SafetensorError as error:
-            raise InputError(f"{file}: truncated or not safetensors ({one_line(error)}); fetch or write it again") from None
+            raise InputError(
+                f"{file}: truncated or not safetensors ({one_line(error)}); fetch or write it again"
+            ) from None
     if file.suffix not in SUFFIXES:
         raise InputError(f"{file}: unknown kind of checkpoint; expected one of {', '.join(SUFFIXES)}")
     try:
@@ -33,7 +35,9 @@ def read_weights(file: Path) -> dict[str, torch.Tensor]:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = one_line(error)[:120]
-        raise InputError(f"{file}: refused, holds more than tensors and plain values, or is damaged ({reason})") from None
+        raise InputError(
+            f"{file}: refused, holds more than tensors and plain values, or is damaged ({reason})"
+        ) from None
     except Exception as error:  # torch raises many kinds for damaged files: zip, EOF, runtime
         raise InputError(f"{file}: truncated or damaged ({one_line(error)[:120]}); fetch it again") from None
     for key in ("model", "state_dict"):
@@ -65,5 +69,7 @@ def load_strictly(model: torch.nn.Module, tensors: dict[str, torch.Tensor], file
         for title, keys in (("missing", missing), ("unexpected", extra), ("other shape", misshapen)):
             if keys:
                 parts.append(f"{len(keys)} {title} (first: {keys[0]})")
-        raise InputError(f"{file}: not a checkpoint of {model_name}: {', '.join(parts)}; choose the matching file or model")
+        raise InputError(
+            f"{file}: not a checkpoint of {model_name}: {', '.join(parts)}; choose the matching file or model"
+        )
     model.load_state_dict(tensors)

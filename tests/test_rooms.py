@@ -1,5 +1,7 @@
 """Synthetic rooms: geometry that agrees with itself, twins that look alike, cameras that stay clear of things."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -96,7 +98,7 @@ def test_objects_leave_view_and_come_back():
         areas = np.stack([np.bincount(f.reshape(-1), minlength=16) for f in frames])[:, 1:]
         for visible in (areas > 0).T:
             changes = np.flatnonzero(np.diff(visible.astype(int)))
-            gaps = [b - a for a, b in zip(changes, changes[1:]) if not visible[a + 1]]
+            gaps = [b - a for a, b in itertools.pairwise(changes) if not visible[a + 1]]
             if max(gaps, default=0) >= 3:
                 returning += 1
                 break
@@ -133,7 +135,7 @@ def test_rooms_that_exist_are_kept(rooms, tmp_path):
 
 
 def test_command_line_renders_scene_folders(tmp_path):
-    options = "--seeds 9:10 --frames 3 --width 64 --height 48 --workers 1".split()
+    options = ["--seeds", "9:10", "--frames", "3", "--width", "64", "--height", "48", "--workers", "1"]
     done = run_script("-m", "geometry_fusion.data.rooms", *options, "--out", tmp_path, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     scene = Scene(tmp_path / "room_000009")

@@ -4,6 +4,7 @@ Runs use the shipped architecture on two small rooms with one clip of one object
 fraction of a second.
 """
 
+import itertools
 import json
 import math
 import os
@@ -45,7 +46,14 @@ SMALL = [
 
 
 def arguments(rooms, run_dir, *extra):
-    return [ROOT / "train.py", *SMALL, f"data.scenes={rooms}", f"data.val_scenes={rooms}", f"trainer.run_dir={run_dir}", *extra]
+    return [
+        ROOT / "train.py",
+        *SMALL,
+        f"data.scenes={rooms}",
+        f"data.val_scenes={rooms}",
+        f"trainer.run_dir={run_dir}",
+        *extra,
+    ]
 
 
 def curve(run_dir):
@@ -147,7 +155,9 @@ def test_wrong_configs_end_in_one_line_that_helps(rooms, tmp_path, overrides, ex
 
 
 def test_a_yaml_file_by_path_sets_keys_and_overrides_win(rooms, tmp_path):
-    content = f"experiment: tiny_sam2\ntrainer: {{max_steps: 5, run_dir: {tmp_path / 'run'}}}\ndata: {{scenes: {rooms}}}\n"
+    content = (
+        f"experiment: tiny_sam2\ntrainer: {{max_steps: 5, run_dir: {tmp_path / 'run'}}}\ndata: {{scenes: {rooms}}}\n"
+    )
     (tmp_path / "mine.yaml").write_text(content)
     small = [o for o in SMALL if not o.startswith("experiment")]
     options = [*small, f"data.val_scenes={rooms}", "trainer.max_steps=1"]
@@ -172,7 +182,7 @@ def test_lr_scale_warms_up_and_decays():
     scales = [lr_scale(step, 100, 10, 0.1) for step in range(101)]
     assert scales[0] == pytest.approx(0.1) and scales[9] == 1 and scales[100] == pytest.approx(0.1)
     assert scales[55] == pytest.approx(0.55)
-    assert all(a >= b for a, b in zip(scales[9:], scales[10:]))
+    assert all(a >= b for a, b in itertools.pairwise(scales[9:]))
 
 
 def test_parameter_groups_take_the_longest_prefix_and_freeze_the_rest():
@@ -213,7 +223,9 @@ def test_batches_pair_images_with_their_masks(rooms):
     again = clips.batch(np.random.default_rng(3), clips=2, frames=3, objects=2)
     assert torch.equal(batch.flat_img_batch, again.flat_img_batch) and torch.equal(batch.masks, again.masks)
     for source, first in zip(batch.sources, (0, 3)):
-        frames, ids = (json.loads(part.split("]")[0] + "]") for part in (source.split("frames ")[1], source.split("objects ")[1]))
+        frames, ids = (
+            json.loads(part.split("]")[0] + "]") for part in (source.split("frames ")[1], source.split("objects ")[1])
+        )
         areas = [scenes[0].areas[frame, i] for frame in frames[:1] for i in ids]
         masks = batch.masks[0][batch.flat_obj_to_img_idx[0] == first].flatten(1).sum(1).tolist()
         assert masks == areas and min(areas) >= 20

@@ -106,7 +106,10 @@ def table(rng) -> Mesh:
 
 def chair(rng) -> Mesh:
     side, seat, back = rng.uniform(0.45, 0.6), rng.uniform(0.4, 0.5), rng.uniform(0.45, 0.65)
-    parts = [box((side, side, seat - 0.12), 1).moved((0, 0, 0)), box((side + 0.04, side + 0.04, 0.12), 0).moved((0, 0, seat - 0.12))]
+    parts = [
+        box((side, side, seat - 0.12), 1).moved((0, 0, 0)),
+        box((side + 0.04, side + 0.04, 0.12), 0).moved((0, 0, seat - 0.12)),
+    ]
     parts.append(box((0.1, side, back), 2).moved((-side / 2, 0, seat)))
     return merge(parts)
 
@@ -134,7 +137,10 @@ def shelf(rng) -> Mesh:
 
 def cabinet(rng) -> Mesh:
     size = rng.uniform((0.5, 0.6, 0.6), (0.7, 1.0, 1.2))
-    drawers = [box((0.04, size[1] * 0.85, size[2] * 0.35), 1).moved((size[0] / 2 + 0.02, 0, size[2] * (0.1 + 0.45 * i))) for i in (0, 1)]
+    drawers = [
+        box((0.04, size[1] * 0.85, size[2] * 0.35), 1).moved((size[0] / 2 + 0.02, 0, size[2] * (0.1 + 0.45 * i)))
+        for i in (0, 1)
+    ]
     return merge([box(size, 0), *drawers, box((size[0] * 1.1, size[1] * 1.05, 0.06), 2).moved((0, 0, size[2]))])
 
 

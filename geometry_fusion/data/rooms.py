@@ -95,7 +95,7 @@ def draw_layout(seed: int, num_frames: int = DEFAULT_FRAMES) -> Layout:
             mesh = meshes.PART_KINDS[kind](rng)
             atlas = np.block([[[textures.texture(rng)] for _ in range(2)] for _ in range(2)])
             first = None
-            for copy in range(2 if index < pairs else 1):
+            for _ in range(2 if index < pairs else 1):
                 apart = first.position if first else None
                 spot = _free_spot(rng, size, mesh.radius, walk, placed, apart)
                 if spot is None:
@@ -220,7 +220,7 @@ class _Renderer:
         flip = np.diag([1.0, -1.0, -1.0, 1.0])  # OpenCV camera to OpenGL camera
         view = np.linalg.inv(camera_to_world @ flip).T.reshape(-1).tolist()
         sharp, buffer, bodies = self._raw(view, width, height, focal, shift=0.0)
-        # Two colour samples half a pixel apart soften edges at half the cost of 2 x 2; ids and depth are never averaged.
+        # Two colour samples half a pixel apart soften edges at half the cost of 2 x 2; ids and depth stay exact.
         shifted, _, _ = self._raw(view, width, height, focal, shift=0.5)
         rgb = cv2.addWeighted(sharp, 0.5, shifted, 0.5, 0)
         depth = FAR_M * NEAR_M / (FAR_M - (FAR_M - NEAR_M) * buffer)
@@ -282,7 +282,9 @@ def _write_one(job) -> int:
     return seed
 
 
-def write_rooms(seeds: range, out: Path, workers: int = 1, frames=DEFAULT_FRAMES, width=DEFAULT_SIZE, height=DEFAULT_SIZE):
+def write_rooms(
+    seeds: range, out: Path, workers: int = 1, frames=DEFAULT_FRAMES, width=DEFAULT_SIZE, height=DEFAULT_SIZE
+):
     """Write the rooms of `seeds` as scene folders under `out`; rooms that are already there are kept."""
     jobs = [(seed, out, frames, width, height) for seed in seeds]
     context = multiprocessing.get_context("spawn")
@@ -292,7 +294,7 @@ def write_rooms(seeds: range, out: Path, workers: int = 1, frames=DEFAULT_FRAMES
 
 
 def seed_range(text: str) -> range:
-    """"A:B" -> range(A, B), for command lines and configs."""
+    """ "A:B" -> range(A, B), for command lines and configs."""
     first, colon, last = str(text).partition(":")
     if not (colon and first.isdigit() and last.isdigit() and int(first) < int(last)):
         raise InputError(f"seeds {text!r}: expected A:B with 0 <= A < B, for example 0:100")

@@ -73,7 +73,10 @@ def to_batch(clips: list[tuple[np.ndarray, np.ndarray]], sources: list[str]) -> 
     """Stack clips (RGB [T, S, S, 3], masks [T, O_v, S, S]) of equal length into one batch."""
     length = len(clips[0][0])
     images = np.concatenate([normalise(rgb) for rgb, _ in clips])
-    rows = [np.arange(length)[:, None] + video * length + np.zeros((1, masks.shape[1]), int) for video, (_, masks) in enumerate(clips)]
+    rows = [
+        np.arange(length)[:, None] + video * length + np.zeros((1, masks.shape[1]), int)
+        for video, (_, masks) in enumerate(clips)
+    ]
     return ClipBatch(
         torch.from_numpy(images).permute(0, 3, 1, 2),
         torch.from_numpy(np.concatenate(rows, 1)),

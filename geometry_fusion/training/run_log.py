@@ -29,7 +29,7 @@ class RunLog:
         self._stats_file = logs / "train_stats.json"
         kept = [r for r in read_stats(self._stats_file) if r["step"] <= first_step]
         self._stats_file.write_text("".join(json.dumps(r) + "\n" for r in kept))
-        self._stats = open(self._stats_file, "a", buffering=1)
+        self._stats = open(self._stats_file, "a", buffering=1)  # noqa: SIM115  open as long as the run
         self._board = SummaryWriter(run_dir / "tensorboard", purge_step=first_step + 1)
         self._logger = logging.getLogger("3am.train")
         self._logger.setLevel(logging.INFO)

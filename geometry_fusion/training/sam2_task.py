@@ -186,7 +186,9 @@ class Sam2Task:
             model.num_correction_pt_per_frame = 0
             ious = []
             for chunk in _chunks(self._val, 8):
-                clips = [clip_arrays(scene, frames, [object_id], model.image_size) for scene, object_id, frames in chunk]
+                clips = [
+                    clip_arrays(scene, frames, [object_id], model.image_size) for scene, object_id, frames in chunk
+                ]
                 batch = to_batch(clips, [scene.folder.name for scene, _, _ in chunk]).to(device)
                 predicted = torch.stack([out["pred_masks_high_res"][:, 0] > 0 for out in model(batch)])
                 ious.append(mask_iou(predicted, batch.masks))
@@ -210,11 +212,16 @@ class Sam2Task:
 
 def _as_float(output: dict) -> dict:
     # The losses are computed in fp32 whatever the forward pass was computed in.
-    return {k: [t.float() for t in v] if k.startswith("multistep") and isinstance(v, list) and torch.is_tensor(v[0]) else v for k, v in output.items()}
+    return {
+        k: [t.float() for t in v] if k.startswith("multistep") and isinstance(v, list) and torch.is_tensor(v[0]) else v
+        for k, v in output.items()
+    }
 
 
 def _validation_windows(scenes: Iterable[Scene], length: int, min_area: int) -> list[tuple[Scene, int, list[int]]]:
-    return [(s, object_id, frames) for s in scenes for object_id, frames in largest_view_windows(s.areas, length, min_area)]
+    return [
+        (s, object_id, frames) for s in scenes for object_id, frames in largest_view_windows(s.areas, length, min_area)
+    ]
 
 
 def _spread(items: list, count: int) -> list:

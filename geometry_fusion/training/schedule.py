@@ -50,6 +50,7 @@ def parameter_groups(model: torch.nn.Module, rates: Mapping[str, float], weight_
 def describe_groups(groups: list[dict]) -> list[str]:
     """One line per group: who is trained, how many parameters, at which rate."""
     return [
-        f"{g['name']}: {sum(p.numel() for p in g['params']):,} parameters, lr {g['base_lr']:g}, decay {g['weight_decay']:g}"
+        f"{g['name']}: {sum(p.numel() for p in g['params']):,} parameters, "
+        f"lr {g['base_lr']:g}, decay {g['weight_decay']:g}"
         for g in groups
     ]

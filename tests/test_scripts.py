@@ -1,0 +1,292 @@
+"""main.py and ab_iou.py as a user runs them: results, reports, and bad input in one line without losing anything."""
+
+import csv
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+import ab_iou
+import main
+import metrics
+from geometry_fusion.errors import run_cli
+from geometry_fusion.mask_files import read_ids, write_mask, write_palette_mask, write_rgb
+from tests.conftest import ROOT, error_line, run_script
+
+SAMPLE = ROOT / "videos/samples/walk"
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory):
+    """Twelve frames of the sample as a folder: fast to track."""
+    folder = tmp_path_factory.mktemp("work") / "frames"
+    main.getFrames(SAMPLE / "video.mp4", folder, every=5)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sample_run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("sample")
+    done = run_script("ab_iou.py", "--sample", "walk", "--device", "cpu", "--out", out)
+    assert done.returncode == 0, done.stderr
+    return out, done.stdout
+
+
+@pytest.fixture
+def refuse(capsys):
+    """Run a script's main in this process on bad input; returns its one line."""
+
+    def run(script, *arguments) -> str:
+        capsys.readouterr()
+        assert run_cli(lambda: script.main([str(a) for a in arguments])) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1 and lines[0].startswith("error: "), lines
+        return lines[0]
+
+    return run
+
+
+def test_sample_run_writes_masks_video_and_report(sample_run):
+    out, printed = sample_run
+    masks = sorted((out / "pred_masks_baseline").glob("*.png"))
+    assert [m.stem for m in masks] == [f"{i:04d}" for i in range(60)]
+    assert all(set(np.unique(read_ids(m))) <= {0, 1} and read_ids(m).shape == (240, 320) for m in masks)
+    with av.open(str(out / "output_segmented_baseline.mp4")) as video:
+        stream = video.streams.video[0]
+        assert stream.codec.name == "h264" and stream.average_rate == 10
+        assert (stream.width, stream.height) == (320, 240)
+        assert sum(1 for _ in video.decode(stream)) == 60
+    assert {f.name for f in (out / "ab_report").iterdir()} == {"index.html", "per_frame.csv", "metrics.json"}
+    assert "The geometry arm did not run" in printed and not (out / "pred_masks_geom").exists()
+
+
+def test_reported_numbers_are_those_of_the_masks_on_disk(sample_run):
+    out, printed = sample_run
+    scored = metrics.score_folders(out / "pred_masks_baseline", SAMPLE / "gt").objects[metrics.ONE_OBJECT]
+    reported = json.loads((out / "ab_report/metrics.json").read_text())["arms"]["baseline"]["scores"]
+    for measure in metrics.MEASURES:
+        assert reported[measure] == pytest.approx(getattr(scored, measure))
+    assert f"{scored.positive_iou:.3f}" in printed
+    rows = list(csv.DictReader((out / "ab_report/per_frame.csv").read_text().splitlines()))
+    assert len(rows) == 60
+    assert np.mean([float(r["iou_baseline"]) for r in rows]) == pytest.approx(scored.iou, abs=1e-5)
+    assert sum(int(r["object_present"]) for r in rows) == scored.num_positive_frames
+
+
+def test_shipped_weights_follow_the_object_of_the_sample(sample_run):
+    out, _ = sample_run
+    scores = json.loads((out / "ab_report/metrics.json").read_text())["arms"]["baseline"]["scores"]
+    assert scores["positive_iou"] > 0.5
+
+
+def test_report_is_self_contained(sample_run):
+    page = (sample_run[0] / "ab_report/index.html").read_text()
+    sources = re.findall(r'(?:src|href)="([^"]{0,40})', page)
+    assert sources and all(s.startswith(("data:", "#")) for s in sources)
+    assert "<svg" in page and "data:video/mp4;base64," in page
+
+
+def test_the_same_run_again_gives_the_same_masks_from_any_folder(sample_run, tmp_path):
+    done = run_script(ROOT / "ab_iou.py", "--sample", "walk", "--device", "cpu", "--out", "again", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for mask in (sample_run[0] / "pred_masks_baseline").glob("*.png"):
+        assert np.array_equal(read_ids(mask), read_ids(tmp_path / "again/pred_masks_baseline" / mask.name))
+
+
+def test_segment_tracks_several_objects_into_palette_masks(frames, tmp_path):
+    options = ["--point", "1:241,123", "--point", "2:60,120", "--negative", "2:241,123", "--prompt-frame", "2"]
+    assert run_cli(lambda: main.main(["segment", "--frames", str(frames), *options, "--out", str(tmp_path)])) == 0
+    masks = sorted((tmp_path / "masks").glob("*.png"))
+    assert len(masks) == 12
+    ids = read_ids(masks[2])
+    assert ids[123, 241] == 1 and set(np.unique(ids)) <= {0, 1, 2}
+    with av.open(str(tmp_path / "segmented.mp4")) as video:
+        assert sum(1 for _ in video.decode(video=0)) == 12
+
+
+def test_a_mask_prompt_comes_back_on_its_frame(frames, tmp_path):
+    mask = np.zeros((240, 320), bool)
+    mask[90:150, 210:270] = True
+    write_mask(tmp_path / "m.png", mask)
+    command = ["segment", "--frames", str(frames), "--mask", str(tmp_path / "m.png"), "--out", str(tmp_path / "o")]
+    assert run_cli(lambda: main.main(command)) == 0
+    assert metrics.iou(read_ids(tmp_path / "o/masks/0000.png"), mask) > 0.9
+
+
+def test_prompts_from_a_json_file_and_a_box(frames, tmp_path):
+    entries = [{"frame": 2, "object": 7, "box": [205, 85, 280, 165]}, {"frame": 0, "object": 3, "points": [[60, 120]]}]
+    (tmp_path / "p.json").write_text(json.dumps(entries))
+    command = ["segment", "--frames", str(frames), "--prompts", str(tmp_path / "p.json"), "--out", str(tmp_path / "o")]
+    assert run_cli(lambda: main.main(command)) == 0
+    assert set(np.unique(read_ids(tmp_path / "o/masks/0002.png"))) <= {0, 3, 7}
+
+
+def test_frames_command_and_getframes_agree(frames, tmp_path):
+    done = run_script("main.py", "frames", SAMPLE / "video.mp4", "--every", "5", "--out", tmp_path / "f")
+    assert done.returncode == 0, done.stderr
+    names = [f.name for f in sorted((tmp_path / "f").glob("*.jpg"))]
+    assert names == [f.name for f in sorted(frames.glob("*.jpg"))] == [f"{i:04d}.jpg" for i in range(12)]
+    assert all((tmp_path / "f" / n).read_bytes() == (frames / n).read_bytes() for n in names)
+
+
+PROMPT = ["--point", "241,123"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--point", "abc"], "abc"),
+        (["--point", "1,2,3"], "1,2,3"),
+        (["--point", "nan,3"], "nan"),
+        (["--point", "900,20"], "900,20"),
+        (["--point", "-1,5"], "-1,5"),
+        (["--point", "300:5,5"], "300"),
+        ([], "no prompt"),
+        (["--negative", "5,5"], "nothing marks"),
+        (["--box", "10,10,10,50"], "no area"),
+        (["--box", "10,10,5000,50"], "outside"),
+        (["--box", "10,10,20"], "expected 4"),
+        (["--mask", "missing.png"], "missing.png"),
+        (["--prompts", "missing.json"], "missing.json"),
+        ([*PROMPT, "--prompt-frame", "99"], "99"),
+        ([*PROMPT, "--prompt-frame", "x"], "x"),
+        ([*PROMPT, "--device", "tpu"], "tpu"),
+        ([*PROMPT, "--device", "cuda:99"], "cuda:99"),
+        ([*PROMPT, "--sam2", "huge"], "huge"),
+        ([*PROMPT, "--sam2", "l", "--sam2-checkpoint", "missing.pt"], "missing.pt"),
+        ([*PROMPT, "--checkpoint", "missing.safetensors"], "missing.safetensors"),
+        ([*PROMPT, "--gt", "missing_folder"], "missing_folder"),
+        ([*PROMPT, "--frames", "missing_frames"], "missing_frames"),
+        (["--sample", "nothing"], "nothing"),
+        ([*PROMPT, "--no-such-flag"], "--no-such-flag"),
+    ],
+)
+def test_ab_iou_refuses_bad_input_in_one_line(refuse, frames, tmp_path, arguments, expected):
+    out = tmp_path / "out"
+    given = ["--frames", frames, *arguments] if "--frames" not in arguments else arguments
+    assert expected in refuse(ab_iou, *given, "--out", out)
+    assert not out.exists()
+
+
+def test_bad_files_are_refused_in_one_line(refuse, frames, tmp_path):
+    write_mask(tmp_path / "small.png", np.ones((10, 10), bool))
+    write_mask(tmp_path / "empty.png", np.zeros((240, 320), bool))
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG not really")
+    for mask, expected in (("small.png", "10x10"), ("empty.png", "empty"), ("broken.png", "broken.png")):
+        assert expected in refuse(ab_iou, "--frames", frames, "--mask", tmp_path / mask, "--out", tmp_path / "o")
+    text = tmp_path / "text.mp4"
+    text.write_text("this is no video")
+    assert "text.mp4" in refuse(ab_iou, "--frames", text, *PROMPT, "--out", tmp_path / "o")
+    (tmp_path / "none").mkdir()
+    assert "none" in refuse(ab_iou, "--frames", tmp_path / "none", *PROMPT, "--out", tmp_path / "o")
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    for name, side in (("0.png", 20), ("1.png", 30)):
+        write_rgb(mixed / name, np.zeros((side, side, 3), np.uint8))
+    assert "20x20" in refuse(ab_iou, "--frames", mixed, "--point", "5,5", "--out", tmp_path / "o")
+    gt = tmp_path / "gt"
+    gt.mkdir()
+    write_mask(gt / "frame_77.png", np.ones((240, 320), bool))
+    assert "frame_77" in refuse(ab_iou, "--frames", frames, *PROMPT, "--gt", gt, "--out", tmp_path / "o")
+    write_mask(gt / "0001.png", np.ones((24, 32), bool))
+    assert "32x24" in refuse(ab_iou, "--frames", frames, *PROMPT, "--gt", gt, "--out", tmp_path / "o")
+    (tmp_path / "list.json").write_text('[{"frame": 0, "pointz": [[1, 2]]}]')
+    message = refuse(ab_iou, "--frames", frames, "--prompts", tmp_path / "list.json", "--out", tmp_path / "o")
+    assert "pointz" in message
+    assert not (tmp_path / "o").exists()
+
+
+def test_checkpoints_of_other_models_and_damaged_ones_are_refused(refuse, frames, tmp_path):
+    tiny = ROOT / "checkpoints/sam2_tiny.safetensors"
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(tiny.read_bytes()[:100_000])
+    base = ["--frames", frames, *PROMPT, "--out", tmp_path / "o", "--sam2-checkpoint"]
+    assert "cut.safetensors" in refuse(ab_iou, *base, cut)
+    message = refuse(ab_iou, *base, tiny, "--sam2", "t")
+    assert "sam2_tiny.safetensors" in message and "SAM2 't'" in message
+    assert "carries no merger" in refuse(ab_iou, "--frames", frames, *PROMPT, "--checkpoint", tiny, "--out", tmp_path)
+
+
+def test_folders_that_hold_other_things_are_never_replaced(refuse, frames, tmp_path):
+    (tmp_path / "pred_masks_baseline").mkdir()
+    precious = tmp_path / "pred_masks_baseline" / "thesis.txt"
+    precious.write_text("years of work")
+    assert "thesis.txt" in refuse(ab_iou, "--frames", frames, *PROMPT, "--out", tmp_path)
+    assert precious.read_text() == "years of work"
+
+
+def snapshot(folder: Path) -> dict:
+    return {p.relative_to(folder): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_interrupted_and_failed_runs_leave_the_old_results(sample_run, frames, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(sample_run[0], out)
+    before = snapshot(out)
+    command = [sys.executable, str(ROOT / "ab_iou.py"), "--sample", "walk", "--device", "cpu", "--out", str(out)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    deadline = time.time() + 120
+    while not list(out.glob(".pred_masks_baseline.new-*/*.png")) and time.time() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "interrupted" in errors.splitlines()[-1]
+    assert snapshot(out) == before  # also no temporary files left
+
+    # A full disk, imitated by a limit on file sizes.
+    limited = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)); import ab_iou; "
+        f"from geometry_fusion.errors import run_cli; sys.exit(run_cli(lambda: ab_iou.main({command[2:]!r})))"
+    )
+    done = run_script("-c", limited)
+    assert done.returncode == 2 and done.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert snapshot(out) == before
+
+
+def test_an_output_path_that_is_a_file_is_refused(refuse, frames, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    assert "file" in refuse(ab_iou, "--frames", frames, *PROMPT, "--out", tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_pick_says_what_to_do_without_a_display(frames):
+    done = run_script("main.py", "pick", "--frames", frames, env={"DISPLAY": "", "WAYLAND_DISPLAY": ""})
+    assert "--point" in error_line(done)
+
+
+def test_ground_truth_of_several_objects_scores_the_prompted_one(frames, tmp_path):
+    gt = tmp_path / "gt"
+    gt.mkdir()
+    for index, file in enumerate(sorted((SAMPLE / "gt").glob("*.png"))[::5]):
+        ids = read_ids(file).astype(np.uint8) * 4
+        ids[:5, :5] = 9
+        write_palette_mask(gt / f"{index:04d}.png", ids)
+    command = [
+        "--frames",
+        str(frames),
+        "--point",
+        "4:241,123",
+        "--prompt-frame",
+        "2",
+        "--gt",
+        str(gt),
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    assert run_cli(lambda: ab_iou.main(command)) == 0
+    assert json.loads((tmp_path / "o/ab_report/metrics.json").read_text())["num_objects"] == 1
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["frames"], ["fly"], ["frames", "x.mp4", "--size", "big"], ["frames", "none.mp4"]]
+)
+def test_main_refuses_bad_commands_in_one_line(refuse, command):
+    refuse(main, *command)
