@@ -37,11 +37,11 @@ def scenes_of(data: DictConfig, split: str) -> list[Scene]:
 
 def build_sam2_task(config: DictConfig):
     # Imported here: SAM2's training package needs requirements-train.txt.
-    from geometry_fusion.training.sam2_task import ClickTracker, Sam2Task, start_click_attention, start_object_scores
+    from geometry_fusion.training import sam2_task
 
     model = sam2_model.build_sam2(
         config.sam2,
-        target=ClickTracker,
+        target=sam2_task.ClickTracker,
         checkpoint=config.trainer.init_from,
         random_weights=config.trainer.init_from is None,
         num_correction_pt_per_frame=0,
@@ -49,9 +49,10 @@ def build_sam2_task(config: DictConfig):
         prob_to_use_box_input_for_train=config.prompts.box,
     )
     if config.trainer.init_from is None:
-        start_object_scores(model)
-        start_click_attention(model)
-    return Sam2Task(
+        sam2_task.start_object_scores(model)
+        sam2_task.start_click_attention(model)
+        sam2_task.start_memory(model)
+    return sam2_task.Sam2Task(
         model,
         scenes_of(config.data, "train"),
         scenes_of(config.data, "val"),

@@ -18,22 +18,29 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import sam2_model
 from geometry_fusion.data.scenes import Scene
 from geometry_fusion.errors import InputError
 from geometry_fusion.training.batches import SceneClips, draw_frames
 from geometry_fusion.training.checkpoints import load_resume
 from geometry_fusion.training.loop import set_modes, step_seed
 from geometry_fusion.training.run_log import read_stats
-from geometry_fusion.training.sam2_task import ClickTracker, largest_view_windows, mask_iou, start_click_attention
+from geometry_fusion.training.sam2_task import (
+    ClickTracker,
+    largest_view_windows,
+    mask_iou,
+    start_click_attention,
+    start_memory,
+)
 from geometry_fusion.training.schedule import lr_scale, parameter_groups
 from tests.conftest import ROOT, error_line, run_script
 
 SMALL = [
     "experiment=tiny_sam2",
     "data.min_area=20",
-    "batches.image={clips: 1, frames: 1, objects: 1}",
-    "batches.clip={clips: 1, frames: 2, objects: 1, max_step: 2}",
-    "batches.image_only_until=0.5",
+    "batches.kinds.image={clips: 1, frames: 1, objects: 1}",
+    "batches.kinds.pair={clips: 1, frames: 2, objects: 1, steps: [0, 1]}",
+    "batches.kinds.clip={clips: 1, frames: 2, objects: 1, steps: [1, 2]}",
     "val_objects=1",
     "val_frames=2",
     "trainer.device=cpu",
@@ -232,10 +239,13 @@ def test_batches_pair_images_with_their_masks(rooms):
 
 
 def test_draw_frames_stays_inside_and_respects_the_step():
+    seen = set()
     for seed in range(200):
-        frames = draw_frames(np.random.default_rng(seed), num_frames=11, length=4, max_step=5)
+        frames = draw_frames(np.random.default_rng(seed), num_frames=11, length=4, steps=(0, 5))
         steps = set(np.diff(frames))
-        assert len(steps) == 1 and 1 <= abs(steps.pop()) <= 3 and min(frames) >= 0 and max(frames) <= 10
+        assert len(steps) == 1 and min(frames) >= 0 and max(frames) <= 10
+        seen |= {int(step) for step in steps}
+    assert seen == {-3, -2, -1, 0, 1, 2, 3}  # eleven frames have no room for larger steps
 
 
 def test_largest_view_windows_by_brute_force():
@@ -261,8 +271,6 @@ def test_mask_iou_known_values():
 
 def test_click_attention_starts_at_the_click():
     """At initialisation a click attends to image tokens around it: attention falls off with distance."""
-    import sam2_model
-
     torch.manual_seed(0)
     model = sam2_model.build_sam2("tiny", target=ClickTracker, random_weights=True)
     start_click_attention(model)
@@ -275,6 +283,29 @@ def test_click_attention_starts_at_the_click():
     near = weights[8:13, 3:8].sum()  # 25 of 256 cells
     assert weights.argmax() in (10 * 16 + 5, 10 * 16 + 4, 9 * 16 + 5, 9 * 16 + 4)
     assert near > 0.4
+
+
+def test_memory_is_heard_from_the_first_step():
+    """What was masked in a remembered frame changes the features of the next one, most at the same place."""
+    torch.manual_seed(0)
+    model = sam2_model.build_sam2("tiny", target=ClickTracker, random_weights=True)
+    start_memory(model)
+    image = torch.randn(1, 3, 256, 256)
+    masks = torch.full((2, 1, 256, 256), -10.0)
+    masks[0, :, 32:96, 128:192] = 10.0  # cells y 2..5, x 8..11
+    with torch.no_grad():
+        _, features, codes, sizes = model._prepare_backbone_features(model.forward_image(image))
+        conditioned = []
+        for mask in masks[:, None]:
+            memory, code = model._encode_new_memory(features, sizes, mask, torch.ones(1, 1), False)
+            tokens = [x.flatten(2).permute(2, 0, 1) for x in (memory, code[0])]
+            conditioned.append(
+                model.memory_attention(curr=features[-1:], curr_pos=codes[-1:], memory=tokens[0], memory_pos=tokens[1])
+            )
+    change = (conditioned[0] - conditioned[1])[:, 0].norm(dim=-1).reshape(16, 16)
+    size = conditioned[0][:, 0].norm(dim=-1).mean()
+    inside, outside = change[2:6, 8:12].mean(), change[10:].mean()
+    assert inside > 0.05 * size and inside > 1.3 * outside
 
 
 def test_environment_names_no_rank_at_import():

@@ -1,8 +1,8 @@
 """Training batches of scenes: clips with instance masks, in the form SAM2's own training forward takes.
 
 Recipe of a batch, a pure function of its random generator:
-* scenes are drawn uniformly; an image batch takes single frames, a clip batch `frames` frames `1..max_step` apart,
-  half of the clips reversed in time;
+* scenes are drawn uniformly; the frames of a clip lie an equal number of frames apart, drawn from `steps` (0 repeats
+  one frame: the easiest thing to track), half of the clips reversed in time;
 * the first frame of a clip shows every object of the clip with at least `min_area` pixels; later frames may not;
 * up to `objects` objects per clip, drawn uniformly;
 * the whole clip is mirrored with probability 1/2, its colour channels are permuted and its brightness and contrast
@@ -51,10 +51,9 @@ def clip_arrays(scene: Scene, frames: list[int], ids: list[int], size: int) -> t
     return np.stack(images), np.stack(masks)
 
 
-def draw_frames(rng: np.random.Generator, num_frames: int, length: int, max_step: int) -> list[int]:
-    """`length` indices an equal 1..max_step apart, in half of the draws reversed."""
-    step = int(rng.integers(1, max_step + 1))
-    step = max(1, min(step, (num_frames - 1) // max(length - 1, 1)))
+def draw_frames(rng: np.random.Generator, num_frames: int, length: int, steps: tuple[int, int]) -> list[int]:
+    """`length` indices an equal steps[0]..steps[1] apart (less in short scenes), in half of the draws reversed."""
+    step = min(int(rng.integers(steps[0], steps[1] + 1)), (num_frames - 1) // max(length - 1, 1))
     start = int(rng.integers(0, num_frames - step * (length - 1)))
     frames = [start + step * i for i in range(length)]
     return frames[::-1] if rng.random() < 0.5 else frames
@@ -91,16 +90,18 @@ class SceneClips:
     def __init__(self, scenes: list[Scene], size: int, min_area: int):
         self.scenes, self.size, self.min_area = scenes, size, min_area
 
-    def batch(self, rng: np.random.Generator, clips: int, frames: int, objects: int, max_step: int = 1) -> ClipBatch:
-        drawn = [self._clip(rng, frames, objects, max_step) for _ in range(clips)]
+    def batch(
+        self, rng: np.random.Generator, clips: int, frames: int, objects: int, steps: tuple[int, int] = (1, 1)
+    ) -> ClipBatch:
+        drawn = [self._clip(rng, frames, objects, steps) for _ in range(clips)]
         return to_batch([clip for clip, _ in drawn], [source for _, source in drawn])
 
-    def _clip(self, rng, length, objects, max_step):
+    def _clip(self, rng, length, objects, steps):
         for _ in range(MAX_REDRAWS):
             scene = self.scenes[rng.integers(len(self.scenes))]
             if len(scene) < length:
                 continue
-            indices = draw_frames(rng, len(scene), length, max_step)
+            indices = draw_frames(rng, len(scene), length, steps)
             ids = 1 + np.flatnonzero(scene.areas[indices[0], 1:] >= self.min_area)
             if len(ids):
                 ids = rng.permutation(ids)[:objects].tolist()

@@ -1,11 +1,13 @@
 """Training SAM2 on scenes: SAM2's own training forward and losses, fed with image clicks and short clips.
 
-`tiny_sam2` starts from random weights. Besides `ClickTracker`, two initialisations make that possible:
+`tiny_sam2` starts from random weights. Besides `ClickTracker`, three initialisations make that possible:
 * `start_object_scores`: SAM2 replaces the mask logits of absent objects by -1024, which passes no gradient. The object
   score starts positive, so that masks learn from the first step.
 * `start_click_attention`: a click's embedding is the positional code of its place, but fresh query and key projections
   scramble it. The two-way transformer's cross attentions start with one shared selection of whole sine-cosine pairs
   for queries and keys, so that a click attends to its own surroundings from the first step.
+* `start_memory`: memory starts loud enough to be heard, and looks at the same place first.
+And the order matters: clicks on single images, then pairs of (nearly) equal frames, then clips.
 """
 
 from collections.abc import Iterable
@@ -90,6 +92,29 @@ def start_click_attention(model: torch.nn.Module, gain: float = 2.2) -> None:
                 projection.bias.zero_()
 
 
+def start_memory(model: torch.nn.Module, locality: float = 1.5) -> None:
+    """Let what memory says arrive from the first step: a random SAM2 changes by less than one percent with its mask.
+
+    The embedding of masks, the memory and the values read from it start larger. Queries and keys of the memory cross
+    attention start with one shared bias on the middle frequencies of their rotary code, so that each place first looks
+    at the same place, a few cells around, in the frames it remembers.
+    """
+    with torch.no_grad():
+        model.memory_encoder.mask_downsampler.encoder[-1].weight.mul_(6)
+        model.memory_encoder.out_proj.weight.mul_(3**0.5)
+        for layer in model.memory_attention.layers:
+            attention = layer.cross_attn_image
+            attention.v_proj.weight.mul_(2.5)
+            attention.out_proj.weight.mul_(2.5)
+            # sam2's axial rotary code: complex pairs, first half along x, second half along y.
+            pairs = attention.internal_dim // 4
+            frequency = 10000.0 ** (-torch.arange(pairs) / pairs)
+            bias = torch.where((frequency > 0.12) & (frequency < 0.9), locality * 0.5**0.5, 0.0)
+            bias = bias.repeat(2).repeat_interleave(2)
+            attention.q_proj.bias.copy_(bias)
+            attention.k_proj.bias.copy_(bias)
+
+
 def mask_iou(predicted: Tensor, truth: Tensor) -> Tensor:
     """IoU of boolean masks over the last two dimensions; 1 where both are empty."""
     union = (predicted | truth).flatten(-2).sum(-1)
@@ -121,8 +146,8 @@ def largest_view_windows(areas: np.ndarray, length: int, min_area: int) -> list[
 class Sam2Task:
     """Trains a `ClickTracker` on scenes; see geometry_fusion.training.loop.Task for the interface.
 
-    image, clip: keyword arguments of `SceneClips.batch`. Before `image_only_until` (share of `max_steps`) every batch
-    is an image batch; later an image batch is drawn with probability `image_share`.
+    kinds: name -> keyword arguments of `SceneClips.batch`. stages: in order, each lasts until a share of `max_steps`
+    and draws a kind of batch per step by weight.
     """
 
     def __init__(
@@ -132,10 +157,8 @@ class Sam2Task:
         val_scenes: list[Scene],
         *,
         max_steps: int,
-        image: dict,
-        clip: dict,
-        image_only_until: float,
-        image_share: float,
+        kinds: dict[str, dict],
+        stages: list[dict],
         correction_share: float,
         min_area: int,
         loss_weights: dict[str, float],
@@ -144,8 +167,8 @@ class Sam2Task:
     ):
         self.model = model.to(memory_format=torch.channels_last)  # twice as fast convolutions on CPUs
         self._clips = SceneClips(train_scenes, model.image_size, min_area)
-        self._image, self._clip = dict(image), dict(clip)
-        self._image_only_steps, self._image_share = image_only_until * max_steps, image_share
+        self._kinds = {name: dict(arguments) for name, arguments in kinds.items()}
+        self._stages = [(stage["until"] * max_steps, dict(stage["weights"])) for stage in stages]
         self._correction_share = correction_share
         self._loss = MultiStepMultiMasksAndIous(
             dict(loss_weights),
@@ -159,9 +182,9 @@ class Sam2Task:
         self._pictures: dict[str, np.ndarray] = {}
 
     def batch(self, rng: np.random.Generator, step: int) -> ClipBatch:
-        only_images = step < self._image_only_steps
-        kind = self._image if only_images or rng.random() < self._image_share else self._clip
-        return self._clips.batch(rng, **kind)
+        weights = next((w for until, w in self._stages if step < until), self._stages[-1][1])
+        shares = np.array(list(weights.values())) / sum(weights.values())
+        return self._clips.batch(rng, **self._kinds[str(rng.choice(list(weights), p=shares))])
 
     def losses(self, model: torch.nn.Module, batch: ClipBatch, rng: np.random.Generator) -> dict[str, Tensor]:
         self.model.rng = rng  # SAM2Train draws its prompts from this generator
