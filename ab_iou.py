@@ -30,7 +30,7 @@ from geometry_fusion.video import opened_frames
 
 ROOT = Path(__file__).resolve().parent
 SAMPLES = ROOT / "videos/samples"
-REPORT_SUFFIXES = (".html", ".csv", ".json", ".mp4")
+REPORT_SUFFIXES = (".html", ".csv", ".json", ".mp4", ".png")
 
 
 def parse(argv=None) -> argparse.Namespace:

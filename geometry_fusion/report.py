@@ -16,7 +16,7 @@ import jinja2
 import matplotlib
 import numpy as np
 
-from geometry_fusion.mask_files import PALETTE, overlay
+from geometry_fusion.mask_files import PALETTE, overlay, write_rgb
 
 matplotlib.use("Agg", force=False)
 import matplotlib.pyplot as plt
@@ -109,6 +109,21 @@ def _prompt_picture(frame: np.ndarray, prompts, frame_index: int) -> str:
     )
 
 
+def _strip(strips: list[dict]) -> np.ndarray:
+    """The shown frames side by side, one row per arm, labelled: RGB uint8."""
+    columns = []
+    for entry in strips:
+        rows = []
+        for name, iou, tile in entry["tiles"]:
+            label = name if iou is None else f"{name} {iou:.2f}"
+            bar = np.full((22, tile.shape[1], 3), 255, np.uint8)
+            text = f"{entry['stem']} {label}" if not rows else label
+            cv2.putText(bar, text, (3, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (30, 30, 30), 1, cv2.LINE_AA)
+            rows += [bar, tile]
+        columns.append(np.pad(np.vstack(rows), ((0, 4), (2, 2), (0, 0)), constant_values=255))
+    return np.hstack(columns)
+
+
 def write_report(
     folder: Path,
     *,
@@ -123,7 +138,7 @@ def write_report(
     summary: dict,
     notes: list[str],
 ) -> Path:
-    """Write index.html, per_frame.csv and metrics.json into `folder` and return the page."""
+    """Write index.html, strip.png, per_frame.csv and metrics.json into `folder` and return the page."""
     prompted = min(p.frame for p in prompts)
     num_frames = len(frames)
     if truth_ids:
@@ -137,13 +152,16 @@ def write_report(
     for index in shown:
         stem, frame = frames.stems[index], frames[index]
         tiles = [
-            (arm.title, None if not arm.ious else arm.ious[index], _jpeg(_small(overlay(frame, read_ids(arm, stem)))))
+            (arm.title, arm.ious[index] if arm.ious else None, _small(overlay(frame, read_ids(arm, stem))))
             for arm in arms
         ]
         expected = truth_ids(stem) if truth_ids else None
         if expected is not None:
-            tiles.insert(0, ("ground truth", None, _jpeg(_small(overlay(frame, expected)))))
+            tiles.insert(0, ("ground truth", None, _small(overlay(frame, expected))))
         strips.append({"stem": stem, "prompted": index == prompted, "tiles": tiles})
+    write_rgb(folder / "strip.png", _strip(strips))
+    for entry in strips:
+        entry["tiles"] = [(name, iou, _jpeg(tile)) for name, iou, tile in entry["tiles"]]
     videos = []
     for arm in arms:
         embed = arm.video.stat().st_size <= EMBED_LIMIT

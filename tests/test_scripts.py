@@ -64,7 +64,12 @@ def test_sample_run_writes_masks_video_and_report(sample_run):
         assert stream.codec.name == "h264" and stream.average_rate == 10
         assert (stream.width, stream.height) == (320, 240)
         assert sum(1 for _ in video.decode(stream)) == 60
-    assert {f.name for f in (out / "ab_report").iterdir()} == {"index.html", "per_frame.csv", "metrics.json"}
+    assert {f.name for f in (out / "ab_report").iterdir()} == {
+        "index.html",
+        "strip.png",
+        "per_frame.csv",
+        "metrics.json",
+    }
     assert "The geometry arm did not run" in printed and not (out / "pred_masks_geom").exists()
 
 

@@ -83,7 +83,7 @@ def train(
     eval_every: int,
     save_every: int,
 ) -> dict[str, float]:
-    """Train `task` until `max_steps` and return the last validation.
+    """Train `task` until `max_steps` and return the last validation; with no steps left, only validate.
 
     Writes run_dir/checkpoints/{checkpoint_last,checkpoint_best}.safetensors and resume.pt, logs and TensorBoard events.
     Raises InputError when the loss is not finite (naming the batch) or when the run to resume does not fit.
@@ -156,6 +156,10 @@ def train(
             save_resume(resume_file, state)
         accelerator.wait_for_everyone()
     bar.close()
+    if first and start >= max_steps:  # nothing to train: only measure
+        result = task.validate()
+        log.record(start, "val", result)
+        log.say(f"step {start}: " + " ".join(f"{k} {v:.4f}" for k, v in result.items()))
     log.close()
     return result
 

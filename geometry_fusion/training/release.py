@@ -1,0 +1,77 @@
+"""Put a trained model where it ships, with everything that a stranger needs to trust it:
+
+    python -m geometry_fusion.training.release sam2_logs/tiny_sam2 checkpoints/sam2_tiny
+
+writes checkpoints/sam2_tiny.safetensors (the best checkpoint of the run) and, in the folder checkpoints/sam2_tiny, the
+run's config.yaml, log.txt, train_stats.json and a curve.png drawn from it.
+"""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from geometry_fusion.errors import InputError, OneLineParser, run_cli
+from geometry_fusion.files import replacing_file, replacing_folder
+from geometry_fusion.training.run_log import read_stats
+
+matplotlib.use("Agg", force=False)
+import matplotlib.pyplot as plt  # noqa: E402  after the backend is chosen
+
+SMOOTHED_OVER = 20  # logged steps
+
+
+def draw_curve(records: list[dict], file: Path) -> None:
+    """Loss and training IoU (running means over logged steps) and the validation scores over steps, as PNG."""
+    train = [r for r in records if "train" in r]
+    val = [r for r in records if "val" in r]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
+    for axes, name, title in ((left, "dice", "dice loss"), (right, "mean_iou", "IoU in training batches")):
+        steps = np.array([r["step"] for r in train])
+        values = np.array([r["train"].get(name, np.nan) for r in train])
+        width = min(SMOOTHED_OVER, len(values))
+        mean = np.convolve(values, np.ones(width) / width, mode="valid")
+        axes.plot(steps, values, color="#bbb", lw=0.6)
+        axes.plot(steps[width - 1 :], mean, color="#1f6fb2", lw=1.8, label=title)
+        axes.set(xlabel="step", title=title)
+        axes.spines[["top", "right"]].set_visible(False)
+    for name in val[0]["val"] if val else ():
+        if name != "score":
+            right.plot([r["step"] for r in val], [r["val"][name] for r in val], marker="o", ms=3, label=f"val {name}")
+    right.set(ylim=(0, 1))
+    right.legend(frameon=False, fontsize=8)
+    figure.savefig(file, dpi=110, format="png")
+    plt.close(figure)
+
+
+def release(run_dir: Path, target: Path) -> None:
+    """Copy the best weights and the records of a run. Raises InputError when the run has no checkpoint yet."""
+    best = run_dir / "checkpoints" / "checkpoint_best.safetensors"
+    if not best.is_file():
+        raise InputError(f"{best}: no such checkpoint; train first: python train.py experiment=...")
+    with replacing_folder(target) as fresh, replacing_file(target.with_suffix(".safetensors")) as weights:
+        shutil.copyfile(best, weights)
+        shutil.copyfile(run_dir / "config.yaml", fresh / "config.yaml")
+        for name in ("log.txt", "train_stats.json"):
+            shutil.copyfile(run_dir / "logs" / name, fresh / name)
+        draw_curve(read_stats(fresh / "train_stats.json"), fresh / "curve.png")
+
+
+def main(argv=None) -> None:
+    parser = OneLineParser(
+        prog="python -m geometry_fusion.training.release",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run_dir", type=Path, help="folder of a run: sam2_logs/NAME")
+    parser.add_argument("target", type=Path, help="where it ships, without suffix: checkpoints/NAME")
+    args = parser.parse_args(argv)
+    release(args.run_dir, args.target)
+    print(f"{args.target}.safetensors and {args.target}/")
+
+
+if __name__ == "__main__":
+    sys.exit(run_cli(main))
