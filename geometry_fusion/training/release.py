@@ -19,7 +19,7 @@ from geometry_fusion.files import replacing_file, replacing_folder
 from geometry_fusion.training.run_log import read_stats
 
 matplotlib.use("Agg", force=False)
-import matplotlib.pyplot as plt  # noqa: E402  after the backend is chosen
+import matplotlib.pyplot as plt
 
 SMOOTHED_OVER = 20  # logged steps
 
