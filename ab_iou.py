@@ -19,7 +19,7 @@ import numpy as np
 import check_checkpoint_geometry
 import metrics
 import sam2_model
-from geometry_fusion.devices import DEVICES, PRECISIONS, pick_device
+from geometry_fusion.devices import DEVICES, PRECISIONS, pick_device, uses_bf16
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
 from geometry_fusion.files import check_replaceable, replacing_file, replacing_folder
 from geometry_fusion.mask_files import read_ids
@@ -85,7 +85,7 @@ def geometry_arm(args: argparse.Namespace) -> tuple[None, str]:
 
 def main(argv=None) -> None:
     args = parse(argv)
-    title = apply_sample(args) if args.sample else f"{args.frames.name}: {args.sam2}"
+    title = apply_sample(args) if args.sample else f"SAM2 on {args.frames.name}"
     prompts = prompts_from_arguments(args)
     device = pick_device(args.device)
     folders = {
@@ -117,7 +117,7 @@ def main(argv=None) -> None:
         summary, scored = score(arms, args.gt, objects, frames, prompts)
         summary |= {
             "prompt_frame": min(p.frame for p in prompts),
-            "device": f"{device} ({args.precision})",
+            "device": f"{device}, {'bf16' if uses_bf16(device, args.precision) else 'fp32'}",
             "command": " ".join(["python ab_iou.py", *map(_quoted, sys.argv[1:] if argv is None else argv)]),
             "settings": {
                 "SAM2 model": args.sam2,

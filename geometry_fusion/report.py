@@ -46,17 +46,17 @@ def frames_to_show(series: list[list[float]], prompted: int, count: int = STRIP_
     """Frames worth a look, in order: where two arms differ most, else the prompt, the worst and evenly spread ones."""
     num_frames = len(series[0])
     count = min(count, num_frames)
-    if len(series) == 2:
-        ranked = np.argsort(-np.abs(np.subtract(*series)), kind="stable").tolist()
-    else:
-        spread = np.linspace(0, num_frames - 1, count - 2).astype(int).tolist() if count > 2 else []
-        ranked = [prompted, int(np.argmin(series[0])), *spread, *range(num_frames)]
     chosen: list[int] = []
-    # Neighbouring frames show the same thing: keep apart while there is a choice.
-    for gap in (max(1, num_frames // (2 * count)), 1):
-        for index in ranked:
-            if len(chosen) < count and all(abs(index - other) >= gap for other in chosen):
+    if len(series) == 2:
+        # Neighbouring frames show the same thing: keep apart.
+        for index in np.argsort(-np.abs(np.subtract(*series)), kind="stable").tolist():
+            if len(chosen) < count and all(abs(index - c) >= max(1, num_frames // (2 * count)) for c in chosen):
                 chosen.append(index)
+    else:
+        chosen = list(dict.fromkeys([prompted, int(np.argmin(series[0]))]))[:count]
+    while len(chosen) < count:
+        distance = np.abs(np.arange(num_frames)[:, None] - np.array(chosen)).min(1)
+        chosen.append(int(distance.argmax()))
     return sorted(chosen)
 
 
