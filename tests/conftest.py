@@ -15,7 +15,7 @@ def run_script(*arguments, cwd: Path = ROOT, env: dict | None = None, timeout: f
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2", **(env or {})},
+        env={"OMP_NUM_THREADS": "2", **os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
         capture_output=True,
         text=True,
         timeout=timeout,

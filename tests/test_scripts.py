@@ -17,11 +17,13 @@ import pytest
 import ab_iou
 import main
 import metrics
+from geometry_fusion.data.samples import innermost_point
 from geometry_fusion.errors import run_cli
 from geometry_fusion.mask_files import read_ids, write_mask, write_palette_mask, write_rgb
 from tests.conftest import ROOT, error_line, run_script
 
 SAMPLE = ROOT / "videos/samples/walk"
+X, Y = innermost_point(read_ids(SAMPLE / "gt/0010.png") > 0)  # on the object in frame 2 of `frames`
 
 
 @pytest.fixture(scope="module")
@@ -107,12 +109,12 @@ def test_the_same_run_again_gives_the_same_masks_from_any_folder(sample_run, tmp
 
 
 def test_segment_tracks_several_objects_into_palette_masks(frames, tmp_path):
-    options = ["--point", "1:241,123", "--point", "2:60,120", "--negative", "2:241,123", "--prompt-frame", "2"]
+    options = ["--point", f"1:{X},{Y}", "--point", "2:60,120", "--negative", f"2:{X},{Y}", "--prompt-frame", "2"]
     assert run_cli(lambda: main.main(["segment", "--frames", str(frames), *options, "--out", str(tmp_path)])) == 0
     masks = sorted((tmp_path / "masks").glob("*.png"))
     assert len(masks) == 12
     ids = read_ids(masks[2])
-    assert ids[123, 241] == 1 and set(np.unique(ids)) <= {0, 1, 2}
+    assert ids[Y, X] == 1 and set(np.unique(ids)) <= {0, 1, 2}
     with av.open(str(tmp_path / "segmented.mp4")) as video:
         assert sum(1 for _ in video.decode(video=0)) == 12
 
@@ -142,7 +144,7 @@ def test_frames_command_and_getframes_agree(frames, tmp_path):
     assert all((tmp_path / "f" / n).read_bytes() == (frames / n).read_bytes() for n in names)
 
 
-PROMPT = ["--point", "241,123"]
+PROMPT = ["--point", f"{X},{Y}"]
 
 
 @pytest.mark.parametrize(
@@ -278,7 +280,7 @@ def test_ground_truth_of_several_objects_scores_the_prompted_one(frames, tmp_pat
         "--frames",
         str(frames),
         "--point",
-        "4:241,123",
+        f"4:{X},{Y}",
         "--prompt-frame",
         "2",
         "--gt",
