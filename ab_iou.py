@@ -21,7 +21,7 @@ import metrics
 import sam2_model
 from geometry_fusion.devices import DEVICES, PRECISIONS, pick_device, uses_bf16
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
-from geometry_fusion.files import check_replaceable, replacing_file, replacing_folder
+from geometry_fusion.files import check_apart, check_replaceable, replacing_file, replacing_folder
 from geometry_fusion.mask_files import read_ids
 from geometry_fusion.prompts import add_prompt_arguments, point_xy_px, prompts_from_arguments
 from geometry_fusion.report import Arm, write_report
@@ -96,6 +96,9 @@ def main(argv=None) -> None:
     for flag, folder in zip(("--pred-a", "--pred-b"), folders.values()):
         check_replaceable(folder, MASK_SUFFIXES, flag)
     check_replaceable(report_folder, REPORT_SUFFIXES, "--out")
+    videos = {key: args.out / f"output_segmented_{key}.mp4" for key in folders}
+    inputs = (args.frames, args.gt, args.mask, args.prompts, args.sam2_checkpoint, args.checkpoint)
+    check_apart((*folders.values(), *videos.values(), report_folder), inputs)
 
     _, reason = geometry_arm(args)
     predictors = {"baseline": ("SAM2", sam2_model.build_predictor(args.sam2, args.sam2_checkpoint, device))}
@@ -105,14 +108,19 @@ def main(argv=None) -> None:
         if args.gt:
             # Bad ground truth is told before minutes of tracking, not after.
             truth_ids = metrics.check_ground_truth(args.gt, frames.stems, frames.size)
+            unknown = {p.object_id for p in prompts} - set(truth_ids or [p.object_id for p in prompts])
+            if unknown:
+                raise InputError(
+                    f"--gt {args.gt}: holds objects {', '.join(map(str, truth_ids))}, but object {min(unknown)} is "
+                    f"prompted; write --point {truth_ids[0]}:x,y"
+                )
         report = swaps.enter_context(replacing_folder(report_folder))
         arms = []
         for key, (name, predictor) in predictors.items():
             masks = swaps.enter_context(replacing_folder(folders[key]))
-            final_video = args.out / f"output_segmented_{key}.mp4"
-            video = swaps.enter_context(replacing_file(final_video))
+            video = swaps.enter_context(replacing_file(videos[key]))
             seconds = write_masks_and_video(predictor, frames, prompts, masks, video, args.precision)
-            arms.append(Arm(key, name, masks, video, final_video.name, seconds))
+            arms.append(Arm(key, name, masks, video, videos[key].name, seconds))
         objects = sorted({p.object_id for p in prompts}) if args.gt and truth_ids else None
         summary, scored = score(arms, args.gt, objects, frames, prompts)
         summary |= {
@@ -156,14 +164,19 @@ def score(arms: list[Arm], gt: Path | None, objects: list[int] | None, frames, p
         per_frame = dict(zip(result.stems, np.mean([s.frame_ious for s in result.objects.values()], 0).tolist()))
         arm.ious = [per_frame.get(stem) for stem in frames.stems]
     files = {file.stem: file for file in gt.glob("*.png")}
-    present = [stem in files and bool(read_ids(files[stem]).any()) for stem in frames.stems]
-    first = next(iter(result.objects.values()))
+    truth = lambda stem: _only(read_ids(files[stem]), objects) if stem in files else None  # noqa: E731
+    present = [stem in files and bool(truth(stem).any()) for stem in frames.stems]
     summary |= {
         "num_truth_frames": len(result.stems),
         "num_objects": len(result.objects),
-        "num_positive_frames": first.num_positive_frames,
+        "num_positive_frames": sum(present),
     }
-    return summary, {"truth_ids": lambda stem: read_ids(files[stem]) if stem in files else None, "present": present}
+    return summary, {"truth_ids": truth, "present": present}
+
+
+def _only(ids: np.ndarray, objects: list[int] | None) -> np.ndarray:
+    """Ids [H, W] with everything but `objects` set to 0; None keeps all."""
+    return ids if objects is None else np.where(np.isin(ids, objects), ids, 0)
 
 
 def print_result(arms: list[Arm], summary: dict, notes: list[str], folders: dict[str, Path], out: Path) -> None:

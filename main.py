@@ -9,6 +9,7 @@ From Python: `from main import getFrames; getFrames("x.mp4")`.
 """
 
 import argparse
+import re
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +18,7 @@ import sam2_model
 from geometry_fusion.devices import DEVICES, PRECISIONS, pick_device
 from geometry_fusion.downloads import check_digest, fetch, file_digest
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
-from geometry_fusion.files import check_replaceable, replacing_file, replacing_folder
+from geometry_fusion.files import check_apart, check_replaceable, replacing_file, replacing_folder
 from geometry_fusion.pick import pick_point
 from geometry_fusion.prompts import add_prompt_arguments, prompts_from_arguments
 from geometry_fusion.segment import MASK_SUFFIXES, write_masks_and_video
@@ -69,7 +70,7 @@ def parse(argv=None) -> argparse.Namespace:
     weights = commands.add_parser("weights", help="list, fetch and verify weights", **defaults)
     weights.add_argument("--sam2", choices=sam2_model.MODELS, help="model to fetch or verify")
     weights.add_argument("--must3r", choices=MUST3R_FILES, help="model to verify, or to fetch from --url")
-    weights.add_argument("--url", help="fetch from here instead of the official address")
+    weights.add_argument("--url", help="fetch from here; --must3r has no other address")
     weights.add_argument("--sha256", help="checksum that the file must have")
     return parser.parse_args(argv)
 
@@ -88,8 +89,12 @@ def run_pick(args: argparse.Namespace) -> None:
 def run_segment(args: argparse.Namespace) -> None:
     prompts = prompts_from_arguments(args)
     check_replaceable(args.out / "masks", MASK_SUFFIXES, "--out")
+    inputs = (args.frames, args.mask, args.prompts, args.sam2_checkpoint)
+    check_apart((args.out / "masks", args.out / "segmented.mp4"), inputs)
     predictor = sam2_model.build_predictor(args.sam2, args.sam2_checkpoint, pick_device(args.device))
     with opened_frames(args.frames) as frames, ExitStack() as swaps:
+        for prompt in prompts:
+            prompt.check(frames.size, len(frames))
         masks = swaps.enter_context(replacing_folder(args.out / "masks"))
         video = swaps.enter_context(replacing_file(args.out / "segmented.mp4"))
         seconds = write_masks_and_video(predictor, frames, prompts, masks, video, args.precision)
@@ -97,15 +102,26 @@ def run_segment(args: argparse.Namespace) -> None:
 
 
 def run_weights(args: argparse.Namespace) -> None:
+    if (args.url is not None or args.sha256 is not None) and bool(args.sam2) == bool(args.must3r):
+        raise InputError("--url and --sha256 are about one file: name it with either --sam2 or --must3r")
+    if args.sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", args.sha256):
+        raise InputError(f"--sha256 {args.sha256!r}: not a SHA-256 sum; give 64 hexadecimal digits")
     digest = f"sha256:{args.sha256}" if args.sha256 else None
     if args.sam2:
         _, file = sam2_model.model_files(args.sam2)
         if args.sam2 == "tiny" and not (file.exists() or args.url):
             raise InputError(
-                f"{file}: ships with the repository but is missing; restore it with: git checkout -- {file.name}"
+                f"{file}: ships with the repository but is missing; restore it with: "
+                f"git checkout -- checkpoints/{file.name}"
             )
+        was_here = file.exists()
         fetch(args.url or _SAM2_URL + file.name, file, digest)
-        sam2_model.build_sam2(args.sam2)  # strict: proves that the file is complete and of this model
+        try:
+            sam2_model.build_sam2(args.sam2)  # strict: proves that the file is complete and of this model
+        except InputError:
+            if not was_here:
+                file.unlink()  # what the address gave is no such checkpoint: the next try must fetch again
+            raise
         # Meta publishes no checksums: what was fetched is told, so that two machines can be compared.
         print(f"{file}: loads as SAM2 '{args.sam2}', sha256 {file_digest(file)}")
     if args.must3r:

@@ -265,6 +265,12 @@ def check_ground_truth(
             f"{gt_dir}: no mask has the name of a frame (such as {next(iter(files))}.png against frame "
             f"{next(iter(stems), '(none)')}); name masks by frame number, zero-padded alike"
         )
+    extra = [stem for stem in files if stem not in set(stems)]
+    if extra:
+        raise InputError(
+            f"{gt_dir}: {len(extra)} masks belong to no frame (such as {extra[0]}.png); name masks like the frames, "
+            "or leave these out"
+        )
     for file in files.values():
         height, width = _read_png(file)[0].shape
         if (width, height) != tuple(size):

@@ -65,6 +65,8 @@ def build_sam2(
     model = instantiate(config, **options)
     if not random_weights:
         file = Path(checkpoint) if checkpoint else default_checkpoint
+        if checkpoint and not file.is_file():
+            raise InputError(f"{file}: no such checkpoint file; check the path")
         if not file.is_file():
             raise InputError(
                 f"{file}: SAM2 weights of '{name}' are missing; fetch them with: python main.py weights --sam2 {name}"

@@ -16,9 +16,10 @@ import sam2_model
 from geometry_fusion.config import compose_config
 from geometry_fusion.data.rooms import room_folder, seed_range, write_rooms
 from geometry_fusion.data.scenes import Scene, find_scenes
-from geometry_fusion.errors import OneLineParser, run_cli
-from geometry_fusion.files import replacing_file
+from geometry_fusion.devices import pick_device, uses_bf16
+from geometry_fusion.errors import InputError, OneLineParser, run_cli
 from geometry_fusion.training.loop import seed_all, train
+from geometry_fusion.training.schedule import parameter_groups
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 
@@ -29,10 +30,39 @@ def scenes_of(data: DictConfig, split: str) -> list[Scene]:
     folder = data[f"{prefix}scenes"]
     if folder:
         return [Scene(path) for path in find_scenes(folder)]
-    seeds, root = seed_range(data[f"{prefix}seeds"]), Path(data.root) / split
+    seeds, root = planned_rooms(data, split), Path(data.root) / split
     if not all((room_folder(root, seed) / "scene.json").exists() for seed in seeds):
         write_rooms(seeds, root, data.workers)
     return [Scene(room_folder(root, seed)) for seed in seeds]
+
+
+def check(config: DictConfig) -> None:
+    """Refuse what could only fail after minutes of rendering. Raises InputError naming key, value and range."""
+    if config.task not in TASKS:
+        raise InputError(f"task={config.task}: unknown; known are: {', '.join(TASKS)}")
+    uses_bf16(pick_device(str(config.trainer.device)), str(config.trainer.precision))
+    least = {"max_steps": 0, "seed": 0, "warmup_steps": 0}
+    least |= dict.fromkeys(("accumulate", "log_every", "eval_every", "save_every"), 1)
+    for key, low in least.items():
+        if not low <= config.trainer[key] < 2**32:
+            raise InputError(f"trainer.{key}={config.trainer[key]}: must be a whole number of at least {low}")
+    threads = config.trainer.threads
+    if threads is not None and not (isinstance(threads, int) and 1 <= threads <= 4096):
+        raise InputError(f"trainer.threads={threads}: must be a whole number of at least 1, or null")
+    for key in ("trainer.run_dir", "trainer.init_from", "data.scenes", "data.val_scenes", "data.root"):
+        value = OmegaConf.select(config, key)
+        if not isinstance(value, str) and (value is not None or key in ("trainer.run_dir", "data.root")):
+            raise InputError(f"{key}={value}: must be a path")
+    if not config.data.workers >= 1:
+        raise InputError(f"data.workers={config.data.workers}: must be at least 1")
+    for split in ("train", "val"):
+        planned_rooms(config.data, split)
+
+
+def planned_rooms(data: DictConfig, split: str) -> range:
+    """Seeds of the rooms of a split that has no folder of scenes; raises InputError when they are no range."""
+    prefix = "" if split == "train" else "val_"
+    return range(0) if data[f"{prefix}scenes"] else seed_range(data[f"{prefix}seeds"])
 
 
 def build_sam2_task(config: DictConfig):
@@ -52,6 +82,7 @@ def build_sam2_task(config: DictConfig):
         sam2_task.start_object_scores(model)
         sam2_task.start_click_attention(model)
         sam2_task.start_memory(model)
+    parameter_groups(model, config.trainer.trainable, 0.0)  # wrong names are told before rooms are rendered
     return sam2_task.Sam2Task(
         model,
         scenes_of(config.data, "train"),
@@ -68,12 +99,13 @@ def build_sam2_task(config: DictConfig):
 TASKS = {"sam2": build_sam2_task}
 
 
-def main() -> None:
+def main(argv=None) -> None:
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, help="YAML file that sets keys of the composed config")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides: experiment=NAME, trainer.device=cpu, ...")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     config = compose_config(CONFIGS, "train", args.overrides, args.config)
+    check(config)
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
 
@@ -81,9 +113,6 @@ def main() -> None:
     resolved = OmegaConf.to_container(config, resolve=True)
     seed_all(config.trainer.seed)  # the initial weights
     task = TASKS[config.task](config)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with replacing_file(run_dir / "config.yaml") as fresh:
-        fresh.write_text(OmegaConf.to_yaml(config, resolve=True))
     options = {k: v for k, v in resolved["trainer"].items() if k not in ("threads", "run_dir", "init_from")}
     train(task, run_dir, resolved, **options)
     print(f"done: {run_dir}/checkpoints; watch with: tensorboard --logdir {run_dir}/tensorboard")

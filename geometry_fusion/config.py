@@ -87,7 +87,7 @@ def _parse(overrides):
 
 
 def _set(config: DictConfig, key: str, value, file: Path | None, force: bool = False) -> None:
-    where = f"{file}: " if file else ""
+    where, key = f"{file}: " if file else "", str(key)
     if isinstance(value, dict) and OmegaConf.is_dict(OmegaConf.select(config, key)) and not _free_mapping(key):
         for inner, inner_value in value.items():
             _set(config, f"{key}.{inner}", inner_value, file)
@@ -100,7 +100,22 @@ def _set(config: DictConfig, key: str, value, file: Path | None, force: bool = F
         near = [k for k in known if k.rpartition(".")[0] == parent] or known
         hint = f"did you mean {', '.join(close)}" if close else f"known are: {', '.join(near)}"
         raise InputError(f"{where}{key}: unknown key; {hint}")
+    default = None if force else OmegaConf.select(config, key)
+    if OmegaConf.is_dict(default) and not isinstance(value, dict):
+        raise InputError(
+            f"{where}{key}: {value!r} is a single value, this is a group of settings ({', '.join(default)})"
+        )
+    if type(default) in (int, float, str, bool) and not _fits(value, type(default)):
+        raise InputError(f"{where}{key}: {value!r} is not of type {type(default).__name__}, such as {default!r}")
     OmegaConf.update(config, key, value, force_add=True, merge=False)
+
+
+def _fits(value, wanted: type) -> bool:
+    if wanted is str and value is None:
+        return True  # an earlier override may have filled a key whose default is null
+    if isinstance(value, bool) or wanted is bool:
+        return isinstance(value, bool) and wanted is bool
+    return isinstance(value, (int, float) if wanted is float else wanted)
 
 
 def _free_mapping(key: str) -> bool:
@@ -128,7 +143,7 @@ def _read_yaml(file: Path, config_dir: Path) -> dict:
         )
     try:
         content = yaml.safe_load(file.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"--config {file}: not valid YAML: {one_line(error)}") from None
     if not isinstance(content, dict):
         raise InputError(f"--config {file}: expected keys and values, found {type(content).__name__}")

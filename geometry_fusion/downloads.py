@@ -1,6 +1,7 @@
 """Fetching weight files: progress, resuming where a download broke off, a checksum before a file gets its name."""
 
 import hashlib
+import http.client
 import os
 import urllib.error
 import urllib.request
@@ -42,7 +43,7 @@ def fetch(url: str, file: Path, digest: str | None = None) -> Path:
     part = file.with_name(file.name + ".part")
     try:
         _download(url, part)
-    except (urllib.error.URLError, ConnectionError, TimeoutError, ValueError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise InputError(
             f"{url}: could not be fetched ({reason}); try again, it continues, or download it to {file}"

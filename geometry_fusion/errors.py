@@ -5,6 +5,7 @@ keeps its traceback, because it is a bug.
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Callable
 
@@ -17,6 +18,16 @@ class InputError(ValueError):
 
 class OneLineParser(argparse.ArgumentParser):
     """As ArgumentParser, but a wrong command line is an InputError: one line, without the usage before it."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        """As ArgumentParser, plus: a value may start with a minus (--point -5,5), so that it is told to be outside."""
+        args, joined = list(sys.argv[1:] if args is None else args), []
+        for word in args:
+            if joined and joined[-1].startswith("--") and "=" not in joined[-1] and re.match(r"-[\d.][^ ]*,", word):
+                joined[-1] += f"={word}"
+            else:
+                joined.append(word)
+        return super().parse_known_args(joined, namespace)
 
     def error(self, message: str):
         raise InputError(f"{message}; see {self.prog} --help")
@@ -39,5 +50,5 @@ def run_cli(main: Callable[[], int | None]) -> int:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted: nothing that existed before was changed", file=sys.stderr)
+        print("interrupted: what was complete before is still there", file=sys.stderr)
         return INTERRUPTED

@@ -3,11 +3,13 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from geometry_fusion.errors import InputError
+
+CLUTTER = (".DS_Store", "Thumbs.db", "desktop.ini")  # what file managers leave in folders that someone looked at
 
 
 @contextmanager
@@ -18,7 +20,7 @@ def replacing_folder(target: Path) -> Iterator[Path]:
     away before the new one takes its name and deleted last, so a kill at any moment leaves one of them whole.
     """
     target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    made = _make_parents(target)
     fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.new-", dir=target.parent))
     fresh.chmod(0o755)  # mkdtemp makes private folders; results are ordinary files
     try:
@@ -30,13 +32,28 @@ def replacing_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+        for folder in made:  # of a failed run nothing stays, not even empty folders
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def _make_parents(target: Path) -> list[Path]:
+    """Make the folders above `target`; returns those that did not exist, innermost first."""
+    missing = [parent for parent in target.parents if not parent.exists()]
+    blocked = next((parent for parent in target.parents if parent.exists() and not parent.is_dir()), None)
+    if blocked:
+        raise InputError(f"{blocked}: is not a folder; choose another output folder")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return missing
 
 
 @contextmanager
 def replacing_file(target: Path) -> Iterator[Path]:
     """Yield a sibling path that replaces `target` atomically (written, fsynced, renamed) when the block succeeds."""
     target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists() and not target.is_file():  # folders, pipes and devices are not ours to rename over
+        raise InputError(f"{target}: exists and is not a file; choose another name")
+    _make_parents(target)
     fresh = target.with_name(f".{target.stem}.{os.getpid()}.new{target.suffix}")
     try:
         yield fresh
@@ -55,7 +72,24 @@ def check_replaceable(folder: Path, suffixes: Collection[str], flag: str) -> Non
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise InputError(f"{flag} {folder}: exists and is not a folder; choose another name")
     for entry in folder.iterdir() if folder.is_dir() else ():
-        if entry.is_dir() or entry.suffix.lower() not in suffixes:
+        ours = entry.is_file() and entry.suffix.lower() in suffixes and not _is_colour_png(entry)
+        if not (ours or entry.name in CLUTTER):
             raise InputError(
                 f"{flag} {folder}: holds {entry.name!r}, not only old results; choose a new or empty folder"
             )
+
+
+def _is_colour_png(file: Path) -> bool:
+    """PNGs that we write to folders are masks: grey or palette. The strip beside a report is ours by its name."""
+    if file.suffix.lower() != ".png" or file.name == "strip.png":
+        return False
+    header = file.read_bytes()[:26]
+    return len(header) == 26 and header[25] not in (0, 3)  # the colour type of IHDR: 0 grey, 3 palette
+
+
+def check_apart(outputs: Iterable[Path], inputs: Iterable[Path | None]) -> None:
+    """Raise InputError when writing one of `outputs` would replace one of `inputs` or a folder around it."""
+    for output in outputs:
+        for given in inputs:
+            if given and Path(given).resolve().is_relative_to(Path(output).resolve()):
+                raise InputError(f"{output}: would replace the input {given}; choose another output folder")

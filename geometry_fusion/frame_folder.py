@@ -12,6 +12,7 @@ import numpy as np
 from natsort import natsorted
 
 from geometry_fusion.errors import InputError, one_line
+from geometry_fusion.files import CLUTTER
 from geometry_fusion.mask_files import image_size, read_rgb
 
 Size = tuple[int, int]  # (width, height)
@@ -19,7 +20,6 @@ Size = tuple[int, int]  # (width, height)
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 FRAMES_JSON = "frames.json"
 UNSTATED_RATE = Fraction(10)  # of folders without frames.json; a pace at which masks can be judged
-CLUTTER = (".DS_Store", "Thumbs.db", "desktop.ini")  # what file managers leave in folders that someone looked at
 
 
 class FrameFolder:
@@ -58,9 +58,9 @@ class FrameFolder:
             return UNSTATED_RATE
         try:
             rate = Fraction(json.loads(file.read_text(encoding="utf-8"))["frame_rate"])
-            if rate <= 0:
-                raise ValueError(f"frame_rate is {rate}")
-        except (ValueError, KeyError, TypeError, ZeroDivisionError, OverflowError) as error:
+            if not Fraction(1, 1000) <= rate <= 1000:
+                raise ValueError(f"frame_rate is {rate}, not 0.001..1000")
+        except (ValueError, KeyError, TypeError, ZeroDivisionError, OverflowError, RecursionError) as error:
             raise InputError(
                 f"{file}: no usable frame_rate ({one_line(error)}); extract again or delete the file"
             ) from None
@@ -83,7 +83,10 @@ def frame_stem(index: int, count: int) -> str:
 
 def check_holds_only_frames(out: Path) -> None:
     """Raise InputError unless replacing `out` loses nothing but extracted frames: stricter than `check_replaceable`."""
-    resolved = out.resolve()
+    try:
+        resolved = out.resolve()
+    except (RuntimeError, OSError) as error:  # a loop of symbolic links
+        raise InputError(f"{out}: not a usable folder ({one_line(error)}); choose another") from None
     if Path.cwd().is_relative_to(resolved):
         raise InputError(f"{out}: is the folder you are in or above it; choose a new folder for the frames")
     if resolved.is_dir():

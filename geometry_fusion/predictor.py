@@ -36,8 +36,20 @@ class LazyFrames:
         return torch.from_numpy(normalise(np.asarray(square))).permute(2, 0, 1)
 
 
+def _memory_in_the_features_precision(module, args, kwargs):
+    return args, {**kwargs, "memory": kwargs["memory"].to(kwargs["curr"][0].dtype)}
+
+
 class LazyVideoPredictor(SAM2VideoPredictor):
-    """As SAM2VideoPredictor (sam2 1.1.0), plus: `init_state` also takes frames that are decoded on demand."""
+    """As SAM2VideoPredictor (sam2 1.1.0), plus: `init_state` also takes frames that are decoded on demand.
+
+    And one crash less: SAM2 keeps memory in bf16, which object pointers beside it promote to fp32. An object that is
+    prompted later than another has none on earlier frames, and fp32 attention then refused its memory.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.memory_attention.register_forward_pre_hook(_memory_in_the_features_precision, with_kwargs=True)
 
     @torch.inference_mode()
     def init_state(self, video_path, **options) -> dict:

@@ -80,6 +80,8 @@ def prompts_from_arguments(args: argparse.Namespace) -> list[Prompt]:
                 source=f"prompt of object {object_id}",
             )
         )
+    if not prompts and args.prompts:
+        raise InputError(f"--prompts {args.prompts}: the list is empty; see docs/prompts.md for its form")
     if not prompts:
         raise InputError(
             'no prompt: give --point "x,y", --box, --mask or --prompts (python main.py pick finds a point)'
@@ -103,13 +105,29 @@ def masks_by_id(file: Path) -> dict[int, np.ndarray]:
     return found
 
 
+def _integer(value) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(value)
+    return value
+
+
+def _floats(values, count: int) -> tuple[float, ...]:
+    # Strings are sequences too: "12" must not become the point 1, 2.
+    if not isinstance(values, list) or len(values) != count or any(isinstance(v, (str, bool)) for v in values):
+        raise TypeError(values)
+    numbers = tuple(float(v) for v in values)
+    if not all(map(math.isfinite, numbers)):
+        raise OverflowError(values)
+    return numbers
+
+
 def read_prompts(file: Path) -> list[Prompt]:
     """Prompts of a JSON file; masks are relative to the file. Raises InputError naming what is wrong where."""
     try:
         entries = json.loads(Path(file).read_text())
     except FileNotFoundError:
         raise InputError(f"--prompts {file}: no such file; see docs/prompts.md for its form") from None
-    except (ValueError, IsADirectoryError) as error:
+    except (ValueError, RecursionError, IsADirectoryError) as error:
         raise InputError(f"--prompts {file}: not valid JSON ({error})") from None
     if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
         raise InputError(f"--prompts {file}: expected a list of objects like {{'frame': 0, 'points': [[x, y]]}}")
@@ -121,16 +139,15 @@ def read_prompts(file: Path) -> list[Prompt]:
             raise InputError(
                 f"{source}: unknown key {sorted(unknown)[0]!r}; known are frame object points negatives box mask"
             )
-        mask = masks_by_id(Path(file).parent / entry["mask"]) if entry.get("mask") else None
         try:
-            frame, object_id = int(entry.get("frame", 0)), int(entry.get("object", 1))
-            points, negatives = (
-                tuple((float(x), float(y)) for x, y in entry.get(k, ())) for k in ("points", "negatives")
-            )
-            x0, y0, x1, y1 = map(float, entry["box"]) if entry.get("box") else (0, 0, 0, 0)
-        except (TypeError, ValueError):
+            frame, object_id = _integer(entry.get("frame", 0)), _integer(entry.get("object", 1))
+            points, negatives = (tuple(_floats(p, 2) for p in entry.get(k, ())) for k in ("points", "negatives"))
+            box = _floats(entry["box"], 4) if entry.get("box") is not None else None
+            mask = masks_by_id(Path(file).parent / str(entry["mask"])) if entry.get("mask") is not None else None
+        except (TypeError, OverflowError):
             raise InputError(
-                f"{source}: points are [[x, y], ...], box is [x0, y0, x1, y1], frame and object integers"
+                f"{source}: points are [[x, y], ...], box is [x0, y0, x1, y1], frame and object are integers, "
+                "mask is a file name"
             ) from None
         prompts.append(
             Prompt(
@@ -138,7 +155,7 @@ def read_prompts(file: Path) -> list[Prompt]:
                 object_id,
                 points,
                 negatives,
-                (x0, y0, x1, y1) if entry.get("box") else None,
+                box,
                 np.any(list(mask.values()), axis=0) if mask else None,
                 source,
             )

@@ -31,7 +31,7 @@ ARM_COLOURS = ("#c2571a", "#1f6fb2")
 class Arm:
     """One run over the clip. Lists run over all frames."""
 
-    key: str  # "baseline", "geometry"
+    key: str  # "baseline", "geom"
     title: str  # what readers see
     masks: Path  # folder of STEM.png
     video: Path
@@ -66,8 +66,10 @@ def _jpeg(rgb: np.ndarray) -> str:
 
 
 def _small(rgb: np.ndarray, height: int = STRIP_HEIGHT) -> np.ndarray:
-    scale = height / rgb.shape[0]
-    return cv2.resize(rgb, (max(1, round(rgb.shape[1] * scale)), height), interpolation=cv2.INTER_AREA)
+    scale = min(height / rgb.shape[0], 4 * height / rgb.shape[1])  # panoramas must not blow up
+    return cv2.resize(
+        rgb, (max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))), interpolation=cv2.INTER_AREA
+    )
 
 
 def iou_plot(arms: list[Arm], present: list[bool], prompted: int) -> str:
@@ -183,7 +185,7 @@ def write_report(
     data = {**summary, "notes": notes, "arms": {arm.key: _arm_json(arm) for arm in arms}}
     (folder / "metrics.json").write_text(json.dumps(data, indent=1, default=str))
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page = environment.from_string(TEMPLATE.read_text()).render(
+    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         title=title,
         arms=arms,
         strips=strips,
@@ -194,7 +196,8 @@ def write_report(
         notes=notes,
         differences=_differences(arms),
     )
-    (folder / "index.html").write_text(page)
+    # File names may hold bytes that are no text.
+    (folder / "index.html").write_text(page, encoding="utf-8", errors="replace")
     return folder / "index.html"
 
 

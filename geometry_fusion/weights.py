@@ -33,17 +33,17 @@ def read_weights(file: Path) -> dict[str, torch.Tensor]:
     try:
         with warnings.catch_warnings(action="ignore"):  # torch warns of odd pickles before it refuses them
             content = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = one_line(error)[:120]
+    except pickle.UnpicklingError:
         raise InputError(
-            f"{file}: refused, holds more than tensors and plain values, or is damaged ({reason})"
+            f"{file}: refused: it is damaged or holds more than tensors and plain values, which could run code; "
+            "get the file from its publisher again"
         ) from None
     except Exception as error:  # torch raises many kinds for damaged files: zip, EOF, runtime
         raise InputError(f"{file}: truncated or damaged ({one_line(error)[:120]}); fetch it again") from None
     for key in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    tensors = {k: v for k, v in content.items() if torch.is_tensor(v)} if isinstance(content, dict) else {}
+    tensors = {str(k): v for k, v in content.items() if torch.is_tensor(v)} if isinstance(content, dict) else {}
     if not tensors:
         raise InputError(f"{file}: holds no tensors; is it a checkpoint?")
     return tensors

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from geometry_fusion.errors import run_cli
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -38,3 +40,17 @@ def rooms(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("rooms")
     write_rooms(range(5, 7), folder, workers=1, frames=8, width=96, height=96)
     return folder
+
+
+@pytest.fixture
+def refuse(capsys):
+    """Run a script's main in this process on bad input; returns its one line."""
+
+    def run(script, *arguments) -> str:
+        capsys.readouterr()
+        assert run_cli(lambda: script.main([str(a) for a in arguments])) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1 and lines[0].startswith("error: "), lines
+        return lines[0]
+
+    return run

@@ -91,11 +91,11 @@ def test_check_digest_knows_sha256_and_md5(tmp_path):
 
 
 def test_weights_command_fetches_verifies_and_lists(server, tmp_path, monkeypatch, capsys):
-    """A file that is no checkpoint of the model is fetched but not accepted; the list says what is here."""
+    """A file that is no checkpoint of the model is not accepted and not kept; the list says what is here."""
     target = tmp_path / "sam2.1_hiera_tiny.pt"
     monkeypatch.setitem(main.sam2_model.MODELS, "t", (main.sam2_model.MODELS["t"][0], target))
     assert run_cli(lambda: main.main(["weights", "--sam2", "t", "--url", server.url])) == 2
-    assert str(target) in capsys.readouterr().err.splitlines()[-1] and target.read_bytes() == CONTENT
+    assert str(target) in capsys.readouterr().err.splitlines()[-1] and not target.exists()
     assert run_cli(lambda: main.main(["weights"])) == 0
     printed = capsys.readouterr().out
     assert "sam2_tiny.safetensors" in printed and "MUSt3R_512.pth" in printed

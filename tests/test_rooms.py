@@ -82,7 +82,7 @@ def test_camera_never_enters_walls_or_objects_and_turns_smoothly(seed):
     eyes, rotations = poses[:, :3, 3], poses[:, :3, :3]
     assert (np.abs(eyes[:, :2]) < np.array(layout.size[:2]) / 2 - EYE_CLEARANCE_M).all()
     for item in layout.objects:
-        assert (np.hypot(*(eyes[:, :2] - item.position).T) > item.radius + 0.5 * EYE_CLEARANCE_M).all()
+        assert (np.hypot(*(eyes[:, :2] - item.position).T) > item.radius + EYE_CLEARANCE_M - 0.01).all()
     assert np.allclose(rotations @ rotations.transpose(0, 2, 1), np.eye(3), atol=1e-9)
     assert np.allclose(np.linalg.det(rotations), 1)
     assert (rotations[:, 2, 1] < 0).all()  # the camera's y axis points down: images are upright

@@ -42,20 +42,6 @@ def sample_run(tmp_path_factory):
     return out, done.stdout
 
 
-@pytest.fixture
-def refuse(capsys):
-    """Run a script's main in this process on bad input; returns its one line."""
-
-    def run(script, *arguments) -> str:
-        capsys.readouterr()
-        assert run_cli(lambda: script.main([str(a) for a in arguments])) == 2
-        lines = capsys.readouterr().err.strip().splitlines()
-        assert len(lines) == 1 and lines[0].startswith("error: "), lines
-        return lines[0]
-
-    return run
-
-
 def test_sample_run_writes_masks_video_and_report(sample_run):
     out, printed = sample_run
     masks = sorted((out / "pred_masks_baseline").glob("*.png"))
@@ -133,7 +119,8 @@ def test_prompts_from_a_json_file_and_a_box(frames, tmp_path):
     (tmp_path / "p.json").write_text(json.dumps(entries))
     command = ["segment", "--frames", str(frames), "--prompts", str(tmp_path / "p.json"), "--out", str(tmp_path / "o")]
     assert run_cli(lambda: main.main(command)) == 0
-    assert set(np.unique(read_ids(tmp_path / "o/masks/0002.png"))) <= {0, 3, 7}
+    found = [set(np.unique(read_ids(mask))) for mask in sorted((tmp_path / "o/masks").glob("*.png"))]
+    assert 3 in found[0] and 7 in found[2] and set.union(*found) <= {0, 3, 7}
 
 
 def test_frames_command_and_getframes_agree(frames, tmp_path):
@@ -154,7 +141,7 @@ PROMPT = ["--point", f"{X},{Y}"]
         (["--point", "1,2,3"], "1,2,3"),
         (["--point", "nan,3"], "nan"),
         (["--point", "900,20"], "900,20"),
-        (["--point", "-1,5"], "-1,5"),
+        (["--point", "-1,5"], "-1,5 is outside"),
         (["--point", "300:5,5"], "300"),
         ([], "no prompt"),
         (["--negative", "5,5"], "nothing marks"),
@@ -203,6 +190,9 @@ def test_bad_files_are_refused_in_one_line(refuse, frames, tmp_path):
     gt.mkdir()
     write_mask(gt / "frame_77.png", np.ones((240, 320), bool))
     assert "frame_77" in refuse(ab_iou, "--frames", frames, *PROMPT, "--gt", gt, "--out", tmp_path / "o")
+    write_mask(gt / "0001.png", np.ones((240, 320), bool))
+    assert "belong to no frame" in refuse(ab_iou, "--frames", frames, *PROMPT, "--gt", gt, "--out", tmp_path / "o")
+    (gt / "frame_77.png").unlink()
     write_mask(gt / "0001.png", np.ones((24, 32), bool))
     assert "32x24" in refuse(ab_iou, "--frames", frames, *PROMPT, "--gt", gt, "--out", tmp_path / "o")
     (tmp_path / "list.json").write_text('[{"frame": 0, "pointz": [[1, 2]]}]')
@@ -289,7 +279,53 @@ def test_ground_truth_of_several_objects_scores_the_prompted_one(frames, tmp_pat
         str(tmp_path / "o"),
     ]
     assert run_cli(lambda: ab_iou.main(command)) == 0
-    assert json.loads((tmp_path / "o/ab_report/metrics.json").read_text())["num_objects"] == 1
+    facts = json.loads((tmp_path / "o/ab_report/metrics.json").read_text())
+    scored = metrics.score_folders(tmp_path / "o/pred_masks_baseline", gt, objects=[4]).objects[4]
+    assert facts["num_objects"] == 1 and facts["num_positive_frames"] == scored.num_positive_frames < 12
+    assert facts["arms"]["baseline"]["scores"]["iou"] == pytest.approx(scored.iou)
+    assert read_ids(tmp_path / "o/pred_masks_baseline/0002.png")[Y, X] == 1
+
+
+def test_inputs_are_never_replaced_by_outputs(refuse, frames, tmp_path):
+    gt = tmp_path / "gt"
+    shutil.copytree(SAMPLE / "gt", gt)
+    video = tmp_path / "v" / "segmented.mp4"
+    video.parent.mkdir()
+    shutil.copyfile(SAMPLE / "video.mp4", video)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    write_rgb(photos / "0000.png", np.full((8, 8, 3), 9, np.uint8))
+    before = snapshot(tmp_path)
+    assert "gt" in refuse(ab_iou, "--frames", frames, *PROMPT, "--gt", gt, "--pred-a", gt, "--out", tmp_path / "o")
+    assert "segmented.mp4" in refuse(main, "segment", "--frames", video, *PROMPT, "--out", video.parent)
+    assert "photos" in refuse(ab_iou, "--frames", frames, *PROMPT, "--pred-a", photos, "--out", tmp_path / "o")
+    assert "metrics" not in refuse(main, "segment", "--frames", video, "--point", "900,5", "--out", tmp_path / "new")
+    assert snapshot(tmp_path) == before and not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [{"mask": 5}],
+        [{"mask": ["a"]}],
+        [{"points": ["12"]}],
+        [{"frame": 0.7, "points": [[1, 2]]}],
+        [{"object": True, "points": [[1, 2]]}],
+        [{"box": "1234"}],
+        [{"points": [[1, 10**400]]}],
+        [],
+        5,
+        [5],
+    ],
+)
+def test_prompt_files_of_wrong_form_are_refused(refuse, frames, tmp_path, entries):
+    (tmp_path / "p.json").write_text(json.dumps(entries))
+    assert "p.json" in refuse(ab_iou, "--frames", frames, "--prompts", tmp_path / "p.json", "--out", tmp_path / "o")
+
+
+def test_weights_options_are_checked(refuse):
+    assert "xyz" in refuse(main, "weights", "--sam2", "tiny", "--sha256", "xyz")
+    assert "--sam2" in refuse(main, "weights", "--url", "http://127.0.0.1:9/x")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ and must not be rendered for training, tests or tuning.
 
 import argparse
 import multiprocessing
+import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -31,6 +33,8 @@ NEAR_M, FAR_M = 0.05, 30.0
 EYE_CLEARANCE_M = 0.4  # smallest distance from the camera to an object's bounding circle and to a wall
 MAX_TURN_DEG = 11.0  # largest yaw step between frames
 DEFAULT_FRAMES, DEFAULT_SIZE = 60, 256
+SEED_END = 10_000_000
+LIMITS = {"workers": 256, "frames": 10_000, "width": 4096, "height": 4096}
 
 
 @dataclass(frozen=True)
@@ -288,16 +292,25 @@ def write_rooms(
     """Write the rooms of `seeds` as scene folders under `out`; rooms that are already there are kept."""
     jobs = [(seed, out, frames, width, height) for seed in seeds]
     context = multiprocessing.get_context("spawn")
-    with context.Pool(workers) as pool, tqdm(total=len(jobs) * frames, unit="frame", desc="rooms") as bar:
-        for _ in pool.imap_unordered(_write_one, jobs):
-            bar.update(frames)
+    progress = tqdm(total=len(jobs) * frames, unit="frame", desc="rooms")
+    # Ctrl-C reaches only this process, which then ends the others: they would die in the middle of a traceback.
+    with context.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool, progress as bar:
+        try:
+            for _ in pool.imap_unordered(_write_one, jobs):
+                bar.update(frames)
+        except BaseException:
+            pool.terminate()
+            pool.join()
+            for unfinished in Path(out).glob(".room_*.new-*"):
+                shutil.rmtree(unfinished, ignore_errors=True)
+            raise
 
 
 def seed_range(text: str) -> range:
     """ "A:B" -> range(A, B), for command lines and configs."""
     first, colon, last = str(text).partition(":")
-    if not (colon and first.isdigit() and last.isdigit() and int(first) < int(last)):
-        raise InputError(f"seeds {text!r}: expected A:B with 0 <= A < B, for example 0:100")
+    if not (colon and first.isdecimal() and last.isdecimal() and int(first) < int(last) <= SEED_END):
+        raise InputError(f"seeds {text!r}: expected A:B with 0 <= A < B <= {SEED_END}, for example 0:100")
     return range(int(first), int(last))
 
 
@@ -314,9 +327,9 @@ def main(argv=None):
     parser.add_argument("--width", type=int, default=DEFAULT_SIZE, help="pixels")
     parser.add_argument("--height", type=int, default=DEFAULT_SIZE, help="pixels")
     args = parser.parse_args(argv)
-    for name in ("workers", "frames", "width", "height"):
-        if getattr(args, name) < 1:
-            raise InputError(f"--{name} {getattr(args, name)}: must be at least 1")
+    for name, most in LIMITS.items():
+        if not 1 <= getattr(args, name) <= most:
+            raise InputError(f"--{name} {getattr(args, name)}: must be 1..{most}")
     write_rooms(seed_range(args.seeds), args.out, args.workers, args.frames, args.width, args.height)
 
 

@@ -21,6 +21,7 @@ def save_weights(file: Path, state: dict[str, torch.Tensor], metadata: dict) -> 
     text = {key: json.dumps(value) for key, value in {"format_version": FORMAT_VERSION, **metadata}.items()}
     with replacing_file(file) as fresh:
         save_file(tensors, fresh, metadata=text)
+        fresh.chmod(0o644)  # safetensors makes private files
 
 
 def save_resume(file: Path, state: dict) -> None:

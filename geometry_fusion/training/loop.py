@@ -18,10 +18,12 @@ from typing import Protocol
 import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from geometry_fusion.devices import autocast, pick_device
 from geometry_fusion.errors import InputError
+from geometry_fusion.files import replacing_file
 from geometry_fusion.training.checkpoints import load_resume, save_resume, save_weights
 from geometry_fusion.training.run_log import RunLog, SilentLog
 from geometry_fusion.training.schedule import describe_groups, lr_scale, parameter_groups
@@ -85,7 +87,8 @@ def train(
 ) -> dict[str, float]:
     """Train `task` until `max_steps` and return the last validation; with no steps left, only validate.
 
-    Writes run_dir/checkpoints/{checkpoint_last,checkpoint_best}.safetensors and resume.pt, logs and TensorBoard events.
+    config: the resolved config, written to run_dir/config.yaml and into the checkpoints. Also writes
+    run_dir/checkpoints/{checkpoint_last,checkpoint_best}.safetensors and resume.pt, logs and TensorBoard events.
     Raises InputError when the loss is not finite (naming the batch) or when the run to resume does not fit.
     """
     wanted = pick_device(device)
@@ -102,6 +105,9 @@ def train(
         start, best = _restore(resume_file, task.model, optimizer)
     model = accelerator.prepare(task.model)
     log = RunLog(run_dir, start) if first else SilentLog()
+    if first:  # only now: a run that cannot start or resume must not replace the config of an earlier one
+        with replacing_file(run_dir / "config.yaml") as fresh:
+            fresh.write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     for line in describe_groups(groups):
         log.say(line)
     log.say(f"device {accelerator.device}, {accelerator.num_processes} process(es), steps {start} to {max_steps}")
