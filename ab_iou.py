@@ -23,10 +23,10 @@ from geometry_fusion.devices import DEVICES, PRECISIONS, pick_device, uses_bf16
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
 from geometry_fusion.files import check_apart, check_replaceable, replacing_file, replacing_folder
 from geometry_fusion.mask_files import read_ids
-from geometry_fusion.prompts import add_prompt_arguments, point_xy_px, prompts_from_arguments
+from geometry_fusion.prompts import add_prompt_arguments, check_prompts, point_xy_px, prompts_from_arguments
 from geometry_fusion.report import Arm, write_report
 from geometry_fusion.segment import MASK_SUFFIXES, write_masks_and_video
-from geometry_fusion.video import opened_frames
+from geometry_fusion.video import open_frames, opened_frames
 
 ROOT = Path(__file__).resolve().parent
 SAMPLES = ROOT / "videos/samples"
@@ -102,9 +102,8 @@ def main(argv=None) -> None:
 
     _, reason = geometry_arm(args)
     predictors = {"baseline": ("SAM2", sam2_model.build_predictor(args.sam2, args.sam2_checkpoint, device))}
+    check_prompts(prompts, open_frames(args.frames))  # before a long video is extracted
     with opened_frames(args.frames) as frames, ExitStack() as swaps:
-        for prompt in prompts:
-            prompt.check(frames.size, len(frames))
         if args.gt:
             # Bad ground truth is told before minutes of tracking, not after.
             truth_ids = metrics.check_ground_truth(args.gt, frames.stems, frames.size)

@@ -20,9 +20,9 @@ from geometry_fusion.downloads import check_digest, fetch, file_digest
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
 from geometry_fusion.files import check_apart, check_replaceable, replacing_file, replacing_folder
 from geometry_fusion.pick import pick_point
-from geometry_fusion.prompts import add_prompt_arguments, prompts_from_arguments
+from geometry_fusion.prompts import add_prompt_arguments, check_prompts, prompts_from_arguments
 from geometry_fusion.segment import MASK_SUFFIXES, write_masks_and_video
-from geometry_fusion.video import extract_frames, frame_size, opened_frames
+from geometry_fusion.video import extract_frames, frame_size, open_frames, opened_frames
 
 ROOT = Path(__file__).resolve().parent
 FRAMES = Path("videos/frames")
@@ -92,9 +92,8 @@ def run_segment(args: argparse.Namespace) -> None:
     inputs = (args.frames, args.mask, args.prompts, args.sam2_checkpoint)
     check_apart((args.out / "masks", args.out / "segmented.mp4"), inputs)
     predictor = sam2_model.build_predictor(args.sam2, args.sam2_checkpoint, pick_device(args.device))
+    check_prompts(prompts, open_frames(args.frames))
     with opened_frames(args.frames) as frames, ExitStack() as swaps:
-        for prompt in prompts:
-            prompt.check(frames.size, len(frames))
         masks = swaps.enter_context(replacing_folder(args.out / "masks"))
         video = swaps.enter_context(replacing_file(args.out / "segmented.mp4"))
         seconds = write_masks_and_video(predictor, frames, prompts, masks, video, args.precision)

@@ -1,5 +1,8 @@
 """A window to click in, from matplotlib: the headless OpenCV build has no windows."""
 
+import os
+import sys
+
 import matplotlib
 
 from geometry_fusion.errors import InputError, one_line
@@ -15,6 +18,8 @@ def pick_point(frames, index: int = 0) -> tuple[int, int]:
     if not 0 <= index < len(frames):
         raise InputError(f"--prompt-frame {index}: does not exist; frames are 0..{len(frames) - 1}")
     picture = frames[index]
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        raise InputError(NO_WINDOW.format(reason="neither DISPLAY nor WAYLAND_DISPLAY is set"))
     try:
         # Any interactive backend that this Python has.
         for backend in ("TkAgg", "QtAgg", "MacOSX", "GTK4Agg", "WXAgg"):

@@ -96,6 +96,12 @@ def prompts_from_arguments(args: argparse.Namespace) -> list[Prompt]:
     return prompts
 
 
+def check_prompts(prompts: list[Prompt], frames) -> None:
+    """Raise InputError for the first prompt that does not fit `frames` (.size and .stems)."""
+    for prompt in prompts:
+        prompt.check(frames.size, len(frames.stems))
+
+
 def masks_by_id(file: Path) -> dict[int, np.ndarray]:
     """Object id -> [H, W] bool of a mask PNG; a black and white mask is object 1."""
     ids = read_ids(file)
@@ -143,12 +149,13 @@ def read_prompts(file: Path) -> list[Prompt]:
             frame, object_id = _integer(entry.get("frame", 0)), _integer(entry.get("object", 1))
             points, negatives = (tuple(_floats(p, 2) for p in entry.get(k, ())) for k in ("points", "negatives"))
             box = _floats(entry["box"], 4) if entry.get("box") is not None else None
-            mask = masks_by_id(Path(file).parent / str(entry["mask"])) if entry.get("mask") is not None else None
+            mask = Path(file).parent / entry["mask"] if entry.get("mask") is not None else None
         except (TypeError, OverflowError):
             raise InputError(
                 f"{source}: points are [[x, y], ...], box is [x0, y0, x1, y1], frame and object are integers, "
                 "mask is a file name"
             ) from None
+        masks = masks_by_id(mask) if mask else {}
         prompts.append(
             Prompt(
                 frame,
@@ -156,7 +163,7 @@ def read_prompts(file: Path) -> list[Prompt]:
                 points,
                 negatives,
                 box,
-                np.any(list(mask.values()), axis=0) if mask else None,
+                np.any(list(masks.values()), axis=0) if masks else None,
                 source,
             )
         )
