@@ -121,7 +121,10 @@ def test_written_scenes_read_back_exactly(rooms):
         assert np.abs(scene.depth(index) - frames[index].depth).max() <= 0.0005 + 1e-6
         pose, k = scene.camera(index)
         assert np.allclose(pose, frames[index].camera_to_world) and k[0, 2] == 47.5 and k[1, 2] == 47.5
-        assert np.abs(scene.rgb(index).astype(int) - frames[index].rgb).mean() < 6  # JPEG
+        # JPEG halves the resolution of colour: compare brightness per pixel, colour over the picture.
+        read, drawn = scene.rgb(index).astype(float), frames[index].rgb.astype(float)
+        assert np.abs(read.mean(-1) - drawn.mean(-1)).mean() < 4
+        assert np.abs(read.mean((0, 1)) - drawn.mean((0, 1))).max() < 1.5
     assert [o.id for o in scene.objects] == [o.id for o in draw_layout(5, 8).objects]
     assert scene.areas[0, 1:].sum() == (frames[0].instance > 0).sum()
 
