@@ -30,27 +30,33 @@ from geometry_fusion.video import open_frames, opened_frames
 
 ROOT = Path(__file__).resolve().parent
 SAMPLES = ROOT / "videos/samples"
+MUST3R_NAMES = ("tiny", "224", "512")
 REPORT_SUFFIXES = (".html", ".csv", ".json", ".mp4", ".png")
 
 
 def parse(argv=None) -> argparse.Namespace:
-    parser = OneLineParser(
-        description=__doc__.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = OneLineParser(description=__doc__.partition("\n")[0])
     add_prompt_arguments(parser)
     parser.add_argument("--sample", metavar="NAME", help=f"a bundled sample: {', '.join(sample_names())}")
     parser.add_argument("--frames", type=Path, default=Path("videos/frames"), help="folder of frames or a video file")
     parser.add_argument("--gt", type=Path, metavar="DIR", help="ground-truth masks, PNG, named like the frames")
     parser.add_argument("--out", type=Path, default=Path("videos"), help="where masks, videos and the report go")
     parser.add_argument(
-        "--pred-a", type=Path, metavar="DIR", help="masks of the baseline; default OUT/pred_masks_baseline"
+        "--pred-a",
+        type=Path,
+        metavar="DIR",
+        help="receives the baseline's masks; default OUT/pred_masks_baseline",
     )
-    parser.add_argument("--pred-b", type=Path, metavar="DIR", help="masks with geometry; default OUT/pred_masks_geom")
+    parser.add_argument(
+        "--pred-b", type=Path, metavar="DIR", help="receives the masks with geometry; default OUT/pred_masks_geom"
+    )
     parser.add_argument("--sam2", default="tiny", help=f"model: {', '.join(sam2_model.MODELS)}")
     parser.add_argument(
         "--sam2-checkpoint", type=Path, metavar="FILE", help="weights of --sam2, if not in checkpoints/"
     )
-    parser.add_argument("--must3r", default="tiny", help="geometry backbone of the second arm")
+    parser.add_argument(
+        "--must3r", default="tiny", help=f"geometry backbone of the second arm: {', '.join(MUST3R_NAMES)}"
+    )
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="merger weights of the second arm")
     parser.add_argument("--device", default="auto", help=f"one of {', '.join(DEVICES)}")
     parser.add_argument("--precision", default="auto", choices=PRECISIONS, help="auto is bf16 on CUDA, fp32 elsewhere")
@@ -75,6 +81,8 @@ def apply_sample(args: argparse.Namespace) -> str:
 
 def geometry_arm(args: argparse.Namespace) -> tuple[None, str]:
     """The predictor of the second arm, or None and the reason why it cannot run."""
+    if args.must3r not in MUST3R_NAMES:
+        raise InputError(f"--must3r {args.must3r}: unknown model; choose one of {', '.join(MUST3R_NAMES)}")
     backbones = f"sam2 '{args.sam2}' with must3r '{args.must3r}'"
     if args.checkpoint is None:
         return None, f"The geometry arm did not run: there are no merger weights for {backbones} yet."

@@ -44,21 +44,20 @@ def getFrames(video, out=FRAMES, every: int = 6, size=None) -> list[Path]:
 
 
 def parse(argv=None) -> argparse.Namespace:
-    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="frames|pick|segment|weights")
-    defaults = {"formatter_class": argparse.ArgumentDefaultsHelpFormatter}
 
-    frames = commands.add_parser("frames", help="extract frames of a video", **defaults)
+    frames = commands.add_parser("frames", help="extract frames of a video")
     frames.add_argument("video", type=Path, help="any file FFmpeg reads")
     frames.add_argument("--every", type=int, default=6, help="keep every N-th frame")
     frames.add_argument("--size", type=frame_size, default=None, help="WxH or keep; default: long side at most 1280")
     frames.add_argument("--out", type=Path, default=FRAMES, help="folder that receives the frames")
 
-    pick = commands.add_parser("pick", help="click on an object, get its --point", **defaults)
+    pick = commands.add_parser("pick", help="click on an object, get its --point")
     pick.add_argument("--frames", type=Path, default=FRAMES, help="folder of frames or a video file")
     pick.add_argument("--prompt-frame", type=int, default=0, help="frame to show")
 
-    segment = commands.add_parser("segment", help="track the prompted objects through all frames", **defaults)
+    segment = commands.add_parser("segment", help="track the prompted objects through all frames")
     segment.add_argument("--frames", type=Path, default=FRAMES, help="folder of frames or a video file")
     segment.add_argument("--out", type=Path, default=Path("videos/segment"), help="receives masks/ and segmented.mp4")
     segment.add_argument("--sam2", default="tiny", help=f"model: {', '.join(sam2_model.MODELS)}")
@@ -67,7 +66,7 @@ def parse(argv=None) -> argparse.Namespace:
     segment.add_argument("--precision", default="auto", choices=PRECISIONS, help="auto is bf16 on CUDA, else fp32")
     add_prompt_arguments(segment)
 
-    weights = commands.add_parser("weights", help="list, fetch and verify weights", **defaults)
+    weights = commands.add_parser("weights", help="list, fetch and verify weights")
     weights.add_argument("--sam2", choices=sam2_model.MODELS, help="model to fetch or verify")
     weights.add_argument("--must3r", choices=MUST3R_FILES, help="model to verify, or to fetch from --url")
     weights.add_argument("--url", help="fetch from here; --must3r has no other address")

@@ -5,7 +5,6 @@ Several processes:  torchrun --nproc-per-node 2 train.py experiment=tiny_sam2
 Watch:  tensorboard --logdir sam2_logs/RUN/tensorboard
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -100,7 +99,7 @@ TASKS = {"sam2": build_sam2_task}
 
 
 def main(argv=None) -> None:
-    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(description=__doc__)
     parser.add_argument("--config", type=Path, help="YAML file that sets keys of the composed config")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides: experiment=NAME, trainer.device=cpu, ...")
     args = parser.parse_args(argv)

@@ -16,8 +16,18 @@ class InputError(ValueError):
     """Something the user gave cannot be used. The message is one line: value, file, cure."""
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows defaults, but not "(default: None)", and keeps the line breaks of descriptions."""
+
+    def _get_help_string(self, action):
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
 class OneLineParser(argparse.ArgumentParser):
     """As ArgumentParser, but a wrong command line is an InputError: one line, without the usage before it."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **{"formatter_class": HelpFormatter, **kwargs})
 
     def parse_known_args(self, args=None, namespace=None):
         """As ArgumentParser, plus: a value may start with a minus (--point -5,5), so that it is told to be outside."""

@@ -10,7 +10,6 @@ Seeds: train 0..99,999; val 100,000..100,099; test 200,000..200,099. Seeds from 
 and must not be rendered for training, tests or tuning.
 """
 
-import argparse
 import multiprocessing
 import shutil
 import signal
@@ -316,9 +315,7 @@ def seed_range(text: str) -> range:
 
 def main(argv=None):
     parser = OneLineParser(
-        prog="python -m geometry_fusion.data.rooms",
-        description="Render synthetic rooms as scene folders.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        prog="python -m geometry_fusion.data.rooms", description="Render synthetic rooms as scene folders."
     )
     parser.add_argument("--seeds", required=True, help="A:B renders seeds A to B-1")
     parser.add_argument("--out", type=Path, required=True, help="folder that receives room_SEED folders")

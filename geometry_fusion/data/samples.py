@@ -6,7 +6,6 @@ Each sample is a folder: video.mp4 (H.264), gt/STEM.png (0/255), sample.json (ti
 The click is the innermost point of the object, on the frame of its first appearance that shows it largest.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -57,11 +56,7 @@ def write_sample(folder: Path, seed: int, object_id: int, title: str) -> None:
 
 
 def main(argv=None) -> None:
-    parser = OneLineParser(
-        prog="python -m geometry_fusion.data.samples",
-        description="Render the bundled samples.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = OneLineParser(prog="python -m geometry_fusion.data.samples", description="Render the bundled samples.")
     parser.add_argument("--out", type=Path, default=Path("videos/samples"), help="folder that receives one folder each")
     args = parser.parse_args(argv)
     for name, (seed, object_id, title) in SAMPLES.items():

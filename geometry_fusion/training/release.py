@@ -6,7 +6,6 @@ writes checkpoints/sam2_tiny.safetensors (the best checkpoint of the run) and, i
 run's config.yaml, log.txt, train_stats.json and a curve.png drawn from it.
 """
 
-import argparse
 import shutil
 import sys
 from pathlib import Path
@@ -61,11 +60,7 @@ def release(run_dir: Path, target: Path) -> None:
 
 
 def main(argv=None) -> None:
-    parser = OneLineParser(
-        prog="python -m geometry_fusion.training.release",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = OneLineParser(prog="python -m geometry_fusion.training.release", description=__doc__)
     parser.add_argument("run_dir", type=Path, help="folder of a run: sam2_logs/NAME")
     parser.add_argument("target", type=Path, help="where it ships, without suffix: checkpoints/NAME")
     args = parser.parse_args(argv)
