@@ -24,7 +24,8 @@ def test_release_copies_weights_and_records_and_draws_the_curve(tmp_path):
     (run / "logs" / "train_stats.json").write_text("".join(json.dumps(r) + "\n" for r in records))
     release(run, tmp_path / "shipped" / "model")
     shipped = tmp_path / "shipped"
-    assert torch.equal(read_weights(shipped / "model.safetensors")["layer.weight"], weights["layer.weight"])
+    half = read_weights(shipped / "model.safetensors")["layer.weight"]
+    assert half.dtype == torch.float16 and torch.equal(half.float(), weights["layer.weight"])
     metadata = read_metadata(shipped / "model.safetensors")
     assert json.loads(metadata["step"]) == 7 and json.loads(metadata["format_version"]) == 1
     assert sorted(p.name for p in (shipped / "model").iterdir()) == [

@@ -2,10 +2,11 @@
 
     python -m geometry_fusion.training.release sam2_logs/tiny_sam2 checkpoints/sam2_tiny
 
-writes checkpoints/sam2_tiny.safetensors (the best checkpoint of the run) and, in the folder checkpoints/sam2_tiny, the
-run's config.yaml, log.txt, train_stats.json and a curve.png drawn from it.
+writes checkpoints/sam2_tiny.safetensors (the best checkpoint of the run, in half precision: half the size) and, in the
+folder checkpoints/sam2_tiny, the run's config.yaml, log.txt, train_stats.json and a curve.png drawn from it.
 """
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -14,8 +15,10 @@ import matplotlib
 import numpy as np
 
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
-from geometry_fusion.files import replacing_file, replacing_folder
+from geometry_fusion.files import replacing_folder
+from geometry_fusion.training.checkpoints import save_weights
 from geometry_fusion.training.run_log import read_stats
+from geometry_fusion.weights import read_metadata, read_weights
 
 matplotlib.use("Agg", force=False)
 import matplotlib.pyplot as plt
@@ -51,8 +54,10 @@ def release(run_dir: Path, target: Path) -> None:
     best = run_dir / "checkpoints" / "checkpoint_best.safetensors"
     if not best.is_file():
         raise InputError(f"{best}: no such checkpoint; train first: python train.py experiment=...")
-    with replacing_folder(target) as fresh, replacing_file(target.with_suffix(".safetensors")) as weights:
-        shutil.copyfile(best, weights)
+    metadata = {key: json.loads(text) for key, text in read_metadata(best).items()}
+    tensors = {k: v.half() if v.is_floating_point() else v for k, v in read_weights(best).items()}
+    with replacing_folder(target) as fresh:
+        save_weights(target.with_name(f"{target.name}.safetensors"), tensors, {**metadata, "precision": "fp16"})
         shutil.copyfile(run_dir / "config.yaml", fresh / "config.yaml")
         for name in ("log.txt", "train_stats.json"):
             shutil.copyfile(run_dir / "logs" / name, fresh / name)
