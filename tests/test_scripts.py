@@ -28,7 +28,7 @@ X, Y = innermost_point(read_ids(SAMPLE / "gt/0010.png") > 0)  # on the object in
 
 @pytest.fixture(scope="module")
 def frames(tmp_path_factory):
-    """Twelve frames of the sample as a folder: fast to track."""
+    """Six frames of the sample as a folder: fast to track."""
     folder = tmp_path_factory.mktemp("work") / "frames"
     main.getFrames(SAMPLE / "video.mp4", folder, every=5)
     return folder
@@ -45,13 +45,13 @@ def sample_run(tmp_path_factory):
 def test_sample_run_writes_masks_video_and_report(sample_run):
     out, printed = sample_run
     masks = sorted((out / "pred_masks_baseline").glob("*.png"))
-    assert [m.stem for m in masks] == [f"{i:04d}" for i in range(60)]
+    assert [m.stem for m in masks] == [f"{i:04d}" for i in range(30)]
     assert all(set(np.unique(read_ids(m))) <= {0, 1} and read_ids(m).shape == (240, 320) for m in masks)
     with av.open(str(out / "output_segmented_baseline.mp4")) as video:
         stream = video.streams.video[0]
         assert stream.codec.name == "h264" and stream.average_rate == 10
         assert (stream.width, stream.height) == (320, 240)
-        assert sum(1 for _ in video.decode(stream)) == 60
+        assert sum(1 for _ in video.decode(stream)) == 30
     assert {f.name for f in (out / "ab_report").iterdir()} == {
         "index.html",
         "strip.png",
@@ -69,7 +69,7 @@ def test_reported_numbers_are_those_of_the_masks_on_disk(sample_run):
         assert reported[measure] == pytest.approx(getattr(scored, measure))
     assert f"{scored.positive_iou:.3f}" in printed
     rows = list(csv.DictReader((out / "ab_report/per_frame.csv").read_text().splitlines()))
-    assert len(rows) == 60
+    assert len(rows) == 30
     assert np.mean([float(r["iou_baseline"]) for r in rows]) == pytest.approx(scored.iou, abs=1e-5)
     assert sum(int(r["object_present"]) for r in rows) == scored.num_positive_frames
 
@@ -98,16 +98,16 @@ def test_segment_tracks_several_objects_into_palette_masks(frames, tmp_path):
     options = ["--point", f"1:{X},{Y}", "--point", "2:60,120", "--negative", f"2:{X},{Y}", "--prompt-frame", "2"]
     assert run_cli(lambda: main.main(["segment", "--frames", str(frames), *options, "--out", str(tmp_path)])) == 0
     masks = sorted((tmp_path / "masks").glob("*.png"))
-    assert len(masks) == 12
+    assert len(masks) == 6
     ids = read_ids(masks[2])
     assert ids[Y, X] == 1 and set(np.unique(ids)) <= {0, 1, 2}
     with av.open(str(tmp_path / "segmented.mp4")) as video:
-        assert sum(1 for _ in video.decode(video=0)) == 12
+        assert sum(1 for _ in video.decode(video=0)) == 6
 
 
 def test_a_mask_prompt_comes_back_on_its_frame(frames, tmp_path):
     mask = np.zeros((240, 320), bool)
-    mask[90:150, 210:270] = True
+    mask[80:150, 100:160] = True
     write_mask(tmp_path / "m.png", mask)
     command = ["segment", "--frames", str(frames), "--mask", str(tmp_path / "m.png"), "--out", str(tmp_path / "o")]
     assert run_cli(lambda: main.main(command)) == 0
@@ -115,7 +115,7 @@ def test_a_mask_prompt_comes_back_on_its_frame(frames, tmp_path):
 
 
 def test_prompts_from_a_json_file_and_a_box(frames, tmp_path):
-    entries = [{"frame": 2, "object": 7, "box": [205, 85, 280, 165]}, {"frame": 0, "object": 3, "points": [[60, 120]]}]
+    entries = [{"frame": 2, "object": 7, "box": [90, 60, 175, 170]}, {"frame": 0, "object": 3, "points": [[60, 120]]}]
     (tmp_path / "p.json").write_text(json.dumps(entries))
     command = ["segment", "--frames", str(frames), "--prompts", str(tmp_path / "p.json"), "--out", str(tmp_path / "o")]
     assert run_cli(lambda: main.main(command)) == 0
@@ -127,7 +127,7 @@ def test_frames_command_and_getframes_agree(frames, tmp_path):
     done = run_script("main.py", "frames", SAMPLE / "video.mp4", "--every", "5", "--out", tmp_path / "f")
     assert done.returncode == 0, done.stderr
     names = [f.name for f in sorted((tmp_path / "f").glob("*.jpg"))]
-    assert names == [f.name for f in sorted(frames.glob("*.jpg"))] == [f"{i:04d}.jpg" for i in range(12)]
+    assert names == [f.name for f in sorted(frames.glob("*.jpg"))] == [f"{i:04d}.jpg" for i in range(6)]
     assert all((tmp_path / "f" / n).read_bytes() == (frames / n).read_bytes() for n in names)
 
 
@@ -281,7 +281,7 @@ def test_ground_truth_of_several_objects_scores_the_prompted_one(frames, tmp_pat
     assert run_cli(lambda: ab_iou.main(command)) == 0
     facts = json.loads((tmp_path / "o/ab_report/metrics.json").read_text())
     scored = metrics.score_folders(tmp_path / "o/pred_masks_baseline", gt, objects=[4]).objects[4]
-    assert facts["num_objects"] == 1 and facts["num_positive_frames"] == scored.num_positive_frames < 12
+    assert facts["num_objects"] == 1 and facts["num_positive_frames"] == scored.num_positive_frames == 6
     assert facts["arms"]["baseline"]["scores"]["iou"] == pytest.approx(scored.iou)
     assert read_ids(tmp_path / "o/pred_masks_baseline/0002.png")[Y, X] == 1
 

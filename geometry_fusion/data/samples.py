@@ -8,6 +8,7 @@ The click is the innermost point of the object, on the frame of its first appear
 
 import json
 import sys
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -19,12 +20,12 @@ from geometry_fusion.files import replacing_folder
 from geometry_fusion.mask_files import write_mask
 from geometry_fusion.video import VideoWriter
 
-WIDTH, HEIGHT, FRAMES, FRAME_RATE = 320, 240, 60, 10
-# name: (seed, object id, title)
+WIDTH, HEIGHT, ROOM_FRAMES, FRAME_RATE = 320, 240, 60, 10
+# name: (seed, object id, frames of the room, title)
 SAMPLES = {
-    "walk": (100_028, 6, "A ball seen from changing sides, sometimes hidden"),
-    "return": (100_033, 6, "A table that the camera leaves and finds again"),
-    "twins": (100_026, 5, "A vase and its twin: the camera leaves the one, passes the other and comes back"),
+    "walk": (100_042, 3, range(25, 55), "A stack of blocks that stays in view while the camera walks"),
+    "return": (100_033, 6, range(60), "A table that the camera leaves and finds again"),
+    "twins": (100_026, 5, range(60), "A vase and its twin: the camera leaves the one, passes the other and comes back"),
 }
 
 
@@ -35,22 +36,23 @@ def innermost_point(mask: np.ndarray) -> tuple[int, int]:
     return int(x), int(y)
 
 
-def write_sample(folder: Path, seed: int, object_id: int, title: str) -> None:
+def write_sample(folder: Path, seed: int, object_id: int, frames: range, title: str) -> None:
     with replacing_folder(folder) as fresh:
         (fresh / "gt").mkdir()
         masks = []
         with VideoWriter(fresh / "video.mp4", FRAME_RATE, (WIDTH, HEIGHT)) as writer:
-            for index, frame in enumerate(render_room(seed, FRAMES, WIDTH, HEIGHT)):
+            clip = islice(render_room(seed, ROOM_FRAMES, WIDTH, HEIGHT), frames.start, frames.stop)
+            for index, frame in enumerate(clip):
                 masks.append(frame.instance == object_id)
                 writer.write(frame.rgb)
                 write_mask(fresh / "gt" / f"{index:04d}.png", masks[-1])
         areas = [int(mask.sum()) for mask in masks]
         appears = next(i for i, area in enumerate(areas) if area)
-        leaves = next((i for i, area in enumerate(areas) if i > appears and not area), FRAMES)
+        leaves = next((i for i, area in enumerate(areas) if i > appears and not area), len(areas))
         prompt_frame = max(range(appears, leaves), key=areas.__getitem__)
         click = innermost_point(masks[prompt_frame])
-        twin = draw_layout(seed, FRAMES).objects[object_id - 1].twin_of
-        origin = {"seed": seed, "object": object_id, "twin_of": twin}
+        twin = draw_layout(seed, ROOM_FRAMES).objects[object_id - 1].twin_of
+        origin = {"seed": seed, "frames": [frames.start, frames.stop], "object": object_id, "twin_of": twin}
         text = {"title": title, "point": f"{click[0]},{click[1]}", "prompt_frame": prompt_frame, **origin}
         (fresh / "sample.json").write_text(json.dumps(text, indent=1) + "\n")
 
@@ -59,8 +61,8 @@ def main(argv=None) -> None:
     parser = OneLineParser(prog="python -m geometry_fusion.data.samples", description="Render the bundled samples.")
     parser.add_argument("--out", type=Path, default=Path("videos/samples"), help="folder that receives one folder each")
     args = parser.parse_args(argv)
-    for name, (seed, object_id, title) in SAMPLES.items():
-        write_sample(args.out / name, seed, object_id, title)
+    for name, (seed, object_id, frames, title) in SAMPLES.items():
+        write_sample(args.out / name, seed, object_id, frames, title)
         print(args.out / name)
 
 
