@@ -122,7 +122,7 @@ def test_only_named_parts_are_trained_and_the_rest_stays_bit_identical(rooms, wh
 
 
 def test_two_processes_train_together(rooms, whole_run, tmp_path):
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29517"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = run_script(*launcher, *arguments(rooms, tmp_path, "trainer.max_steps=2"))
     assert done.returncode == 0, done.stderr
     assert "2 process(es)" in done.stdout
