@@ -30,6 +30,7 @@ from geometry_fusion.video import open_frames, opened_frames
 
 ROOT = Path(__file__).resolve().parent
 SAMPLES = ROOT / "videos/samples"
+FRAMES = Path("videos/frames")  # where `main.py frames` leaves them
 MUST3R_NAMES = ("tiny", "224", "512")
 REPORT_SUFFIXES = (".html", ".csv", ".json", ".mp4", ".png")
 
@@ -38,7 +39,7 @@ def parse(argv=None) -> argparse.Namespace:
     parser = OneLineParser(description=__doc__.partition("\n")[0])
     add_prompt_arguments(parser)
     parser.add_argument("--sample", metavar="NAME", help=f"a bundled sample: {', '.join(sample_names())}")
-    parser.add_argument("--frames", type=Path, default=Path("videos/frames"), help="folder of frames or a video file")
+    parser.add_argument("--frames", type=Path, default=FRAMES, help="folder of frames or a video file")
     parser.add_argument("--gt", type=Path, metavar="DIR", help="ground-truth masks, PNG, named like the frames")
     parser.add_argument("--out", type=Path, default=Path("videos"), help="where masks, videos and the report go")
     parser.add_argument(
@@ -72,6 +73,9 @@ def apply_sample(args: argparse.Namespace) -> str:
     folder = SAMPLES / args.sample
     if args.sample not in sample_names():
         raise InputError(f"--sample {args.sample}: unknown; choose one of {', '.join(sample_names())}")
+    given = [flag for flag, value in (("--frames", args.frames), ("--gt", args.gt)) if value not in (None, FRAMES)]
+    if given:
+        raise InputError(f"--sample {args.sample}: brings its own frames and ground truth; leave out {given[0]}")
     sample = json.loads((folder / "sample.json").read_text())
     args.frames, args.gt = folder / "video.mp4", folder / "gt"
     if not (args.point or args.box or args.mask or args.prompts):

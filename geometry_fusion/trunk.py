@@ -1,7 +1,7 @@
 """A convolutional trunk for SAM2's image encoder: timm's ResNet with slim stages.
 
-Hiera needs long pre-training; at 256 px and a few hours on a CPU a ResNet learns rooms much sooner. SAM2's neck only
-asks for features at strides 4, 8, 16, 32 and their channel counts.
+Plain convolutions suit CPUs, and Hiera's default windows pad heavily at 256 px. The two were not compared in training.
+SAM2's neck only asks for features at strides 4, 8, 16, 32 and their channel counts.
 """
 
 import timm

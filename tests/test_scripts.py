@@ -160,6 +160,7 @@ PROMPT = ["--point", f"{X},{Y}"]
         ([*PROMPT, "--gt", "missing_folder"], "missing_folder"),
         ([*PROMPT, "--frames", "missing_frames"], "missing_frames"),
         (["--sample", "nothing"], "nothing"),
+        (["--sample", "walk"], "leave out --frames"),
         ([*PROMPT, "--no-such-flag"], "--no-such-flag"),
     ],
 )
