@@ -1,0 +1,103 @@
+"""The parts that encoder and decoder share: rotary positions, attention, MLP (SPEC sections 2.2, 3 and 4.2).
+
+Tokens are [B, N, D], positions int64 [B, N, 2] as (row, column) of the patch. Module names are those of the published
+state dicts.
+"""
+
+import re
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu, scaled_dot_product_attention
+
+NORM_EPS = 1e-6  # every norm but the decoder's feedback norm
+
+
+def grid_positions(height: int, width: int, device: torch.device | None = None) -> Tensor:
+    """(row, column) of every patch of a height x width grid, row-major: int64 [height * width, 2]."""
+    rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
+    return torch.cartesian_prod(rows, columns)
+
+
+class RoPE2D:
+    """Rotary code of 2D positions: the first half of a head's channels turns with the row, the second with the column.
+
+    name: "RoPE100" (base 100), or "RoPE100_512:768": positions are compressed by 512/768, so that a grid made for 768
+    pixels covers the angles that 512 pixels had in training. Raises ValueError for other names.
+    """
+
+    def __init__(self, name: str):
+        parsed = re.fullmatch(r"RoPE(\d+(?:\.\d*)?)(?:_(\d+):(\d+))?", name)
+        if not parsed:
+            raise ValueError(f"pos_embed {name!r}: unknown; expected RoPE<base> or RoPE<base>_<old>:<new>")
+        base, old, new = parsed.groups()
+        self.base = float(base)
+        self.scale = float(old) / float(new) if old else 1.0
+
+    def angles(self, positions: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
+        """cos and sin [B, 1, N, head_dim / 2]: the row's angles, then the column's."""
+        quarter = head_dim // 4
+        steps = torch.arange(quarter, device=positions.device, dtype=torch.float32) / quarter
+        angles = positions[..., None].float() * (self.scale / self.base**steps)  # [B, N, 2, quarter]
+        angles = angles.flatten(2)[:, None]
+        return angles.cos(), angles.sin()
+
+    def __call__(self, x: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
+        """Rotate [B, heads, N, head_dim] by `angles` of its positions."""
+        cos, sin = (t.to(x.dtype).unflatten(-1, (2, -1)) for t in cos_sin)  # [B, 1, N, 2, quarter]
+        u, v = x.unflatten(-1, (2, 2, -1)).unbind(-2)  # halves, not interleaved pairs
+        return torch.stack((u * cos - v * sin, v * cos + u * sin), -2).flatten(-3)
+
+
+def split_heads(x: Tensor, num_heads: int) -> Tensor:
+    """[B, N, heads * d] -> [B, heads, N, d]."""
+    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """[B, heads, N, d] -> [B, N, heads * d]."""
+    return x.transpose(1, 2).flatten(2)
+
+
+class Attention(nn.Module):
+    """Self-attention inside one image, rotary code on queries and keys."""
+
+    def __init__(self, dim: int, num_heads: int, rope: RoPE2D):
+        super().__init__()
+        self.num_heads, self.rope = num_heads, rope
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
+        q, k, v = (split_heads(t, self.num_heads) for t in self.qkv(x).chunk(3, dim=-1))
+        cos_sin = self.rope.angles(positions, q.shape[-1])
+        x = scaled_dot_product_attention(self.rope(q, cos_sin), self.rope(k, cos_sin), v)
+        return self.proj(merge_heads(x))
+
+
+class CrossAttention(nn.Module):
+    """Attention to memory tokens, without any position code. Keys and values are projected by the caller."""
+
+    def __init__(self, dim: int, num_heads: int):
+        super().__init__()
+        self.num_heads = num_heads
+        self.projq = nn.Linear(dim, dim)
+        self.projk = nn.Linear(dim, dim)
+        self.projv = nn.Linear(dim, dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """queries [B, N, D] not yet projected; keys and values [B, M, D] projected."""
+        q = self.projq(queries)
+        q, k, v = (split_heads(t, self.num_heads) for t in (q, keys.to(q.dtype), values.to(q.dtype)))
+        return self.proj(merge_heads(scaled_dot_product_attention(q, k, v)))
+
+
+class Mlp(nn.Module):
+    def __init__(self, dim: int, hidden: int):
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(gelu(self.fc1(x)))

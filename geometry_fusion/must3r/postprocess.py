@@ -1,0 +1,69 @@
+"""From MUSt3R's raw maps to geometry: activations, focal length, camera pose (SPEC sections 4.9 and 9)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+def norm_exp(vectors: Tensor) -> Tensor:
+    """Keep the direction of [..., 3], make the length exp(length) - 1."""
+    length = vectors.norm(dim=-1, keepdim=True)
+    return vectors / length.clamp(min=1e-8) * torch.expm1(length)
+
+
+ACTIVATIONS = {"norm_exp": norm_exp, "linear": lambda vectors: vectors}
+
+
+class Pointmaps(NamedTuple):
+    """Of one image or many: `[..., H, W, 3]` points and `[..., H, W]` confidence."""
+
+    points: Tensor  # in the frame of the reference camera (pts3d)
+    local: Tensor  # in the own camera's frame: x right, y down, z forward (pts3d_local)
+    confidence: Tensor  # 1..inf, larger = surer
+
+
+def pointmaps(raw: Tensor, activation: str = "norm_exp") -> Pointmaps:
+    """Raw maps [..., H, W, 7] -> points and confidence, in fp32."""
+    raw, activate = raw.float(), ACTIVATIONS[activation]
+    return Pointmaps(activate(raw[..., 0:3]), activate(raw[..., 3:6]), 1 + raw[..., 6].exp())
+
+
+def focal_length(
+    local: Tensor,  # [..., H, W, 3] points in the camera's frame
+    iterations: int = 10,
+) -> Tensor:  # [...] pixels
+    """The focal length that fits a pointmap best, principal point in the centre, square pixels (Weiszfeld)."""
+    height, width = local.shape[-3:-1]
+    v, u = torch.meshgrid(
+        torch.arange(height, device=local.device), torch.arange(width, device=local.device), indexing="ij"
+    )
+    offsets = torch.stack((u - width / 2, v - height / 2), -1).reshape(-1, 2).to(local.dtype)
+    rays = (local[..., :2] / local[..., 2:]).nan_to_num(0, 0, 0).flatten(-3, -2)
+    along, square = (rays * offsets).sum(-1), rays.square().sum(-1)
+    focal = along.mean(-1) / square.mean(-1)
+    for _ in range(iterations):
+        weights = 1 / (offsets - focal[..., None, None] * rays).norm(dim=-1).clamp(min=1e-8)
+        focal = (weights * along).mean(-1) / (weights * square).mean(-1)
+    return focal.clamp(min=0)
+
+
+def camera_to_world(
+    local: Tensor,  # [..., H, W, 3] points in the camera's frame
+    points: Tensor,  # [..., H, W, 3] the same points in the reference frame
+    confidence: Tensor,  # [..., H, W] 1..inf
+) -> Tensor:  # [..., 4, 4]
+    """The rigid motion that carries `local` onto `points`, weighted by confidence - 1 (Kabsch, no scale)."""
+    x, y = local.flatten(-3, -2), points.flatten(-3, -2)
+    weights = (confidence - 1).flatten(-2)
+    weights = (weights / weights.sum(-1, keepdim=True))[..., None]
+    x_mean, y_mean = (weights * x).sum(-2, keepdim=True), (weights * y).sum(-2, keepdim=True)
+    covariance = (weights * (y - y_mean)).transpose(-2, -1) @ (x - x_mean)
+    u, _, vh = torch.linalg.svd(covariance)
+    flip = torch.ones_like(u[..., 0])
+    flip[..., 2] = torch.linalg.det(u) * torch.linalg.det(vh)
+    rotation = (u * flip[..., None, :]) @ vh
+    pose = torch.eye(4, dtype=x.dtype, device=x.device).expand(*rotation.shape[:-2], 4, 4).clone()
+    pose[..., :3, :3] = rotation
+    pose[..., :3, 3] = (y_mean.transpose(-2, -1) - rotation @ x_mean.transpose(-2, -1))[..., 0]
+    return pose
