@@ -17,8 +17,10 @@ from geometry_fusion.data.rooms import room_folder, seed_range, write_rooms
 from geometry_fusion.data.scenes import Scene, find_scenes
 from geometry_fusion.devices import pick_device, uses_bf16
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
+from geometry_fusion.must3r import Dust3rEncoder, MUSt3R
 from geometry_fusion.training.loop import seed_all, train
 from geometry_fusion.training.schedule import parameter_groups
+from geometry_fusion.weights import load_strictly, read_weights
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 
@@ -95,7 +97,34 @@ def build_sam2_task(config: DictConfig):
     )
 
 
-TASKS = {"sam2": build_sam2_task}
+def build_must3r_task(config: DictConfig):
+    from geometry_fusion.training import must3r_task
+
+    file = CONFIGS / "must3r" / f"{config.must3r}.yaml"
+    if not file.is_file():
+        known = ", ".join(sorted(f.stem for f in file.parent.glob("*.yaml")))
+        raise InputError(f"must3r={config.must3r}: {file} does not exist; known are: {known}")
+    constructors = OmegaConf.to_container(OmegaConf.load(file))
+    model = must3r_task.StreamedClips(Dust3rEncoder(**constructors["encoder"]), MUSt3R(**constructors["decoder"]))
+    if config.trainer.init_from is None:
+        must3r_task.start_weights(model)
+    else:
+        load_strictly(model, read_weights(config.trainer.init_from), Path(config.trainer.init_from), file.name)
+    parameter_groups(model, config.trainer.trainable, 0.0)
+    size = constructors["encoder"]["img_size"][0]
+    return must3r_task.Must3rTask(
+        model,
+        scenes_of(config.data, "train"),
+        scenes_of(config.data, "val"),
+        max_steps=config.trainer.max_steps,
+        size=size,
+        constructors=constructors,
+        **{k: config[k] for k in ("pixels", "alpha", "match_weight", "match_temperature", "val_clips", "val_frames")},
+        **config.batches,
+    )
+
+
+TASKS = {"sam2": build_sam2_task, "must3r": build_must3r_task}
 
 
 def main(argv=None) -> None:

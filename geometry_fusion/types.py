@@ -3,8 +3,36 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from geometry_fusion.errors import InputError
+from geometry_fusion.fit import Fit
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Where a frame was taken from. OpenCV axes: x right, y down, z forward."""
+
+    focal: float  # pixels of the original frame
+    camera_to_world: Tensor  # [4, 4] in the reference frame
+
+
+@dataclass(frozen=True)
+class GeometryFrame:
+    """What a geometry source knows of one frame. All grids cover the same area, `fit.size` of the fitted image."""
+
+    levels: tuple[Tensor, ...]  # features [D_l, h, w]; empty where the source has none
+    points: Tensor  # [3, H, W] in the reference frame; H, W a multiple of h, w
+    rays: Tensor  # [3, H, W] unit viewing directions in the reference frame
+    confidence: Tensor  # [H, W] in 0..1, 0 = unknown
+    scale: Tensor  # []: median distance of the reference frame's points from its camera; divides `points`
+    camera: Camera | None  # None where the source knows none
+    fit: Fit
+
+    def to(self, device: torch.device) -> "GeometryFrame":
+        moved = {name: getattr(self, name).to(device) for name in ("points", "rays", "confidence", "scale")}
+        return GeometryFrame(tuple(t.to(device) for t in self.levels), **moved, camera=self.camera, fit=self.fit)
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,11 @@ class Memory(Sequence):
         self._pending: list[Tensor] | None = None
         self.num_images = num_images
 
+    @classmethod
+    def of(cls, items: Sequence) -> "Memory":
+        """A Memory of the five items of a published class; a Memory is returned as it is."""
+        return items if isinstance(items, cls) else cls(items[0], items[1], items[2])
+
     @property
     def num_tokens(self) -> int:
         return self._length + (self._pending[-1].shape[1] if self._pending else 0)

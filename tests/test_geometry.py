@@ -1,0 +1,172 @@
+"""Geometry sources: the golden stream of the official online class, and invariants of our own."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from geometry_fusion.errors import InputError
+from geometry_fusion.geometry import Must3rStream, NoGeometry, OverlapRule, PosedDepth
+from geometry_fusion.must3r import Dust3rEncoder, MUSt3R
+
+DATA = Path(__file__).parent / "data"
+GOLDEN = load_file(DATA / "golden_tiny.safetensors")
+FACTS = json.loads((DATA / "golden_tiny.json").read_text())
+CASE = FACTS["values"]["s"]
+FRAMES = GOLDEN["s.frames_uint8"].numpy()
+
+
+def golden_rule():
+    return OverlapRule(CASE["threshold"], CASE["c_min"], CASE["percentile"], CASE["subsample"])
+
+
+def stream(**options):
+    encoder, decoder = Dust3rEncoder(**FACTS["encoder_args"]), MUSt3R(**FACTS["decoder_args"])
+    for part, module in (("encoder.", encoder), ("decoder.", decoder)):
+        module.load_state_dict({k.removeprefix(part): v for k, v in GOLDEN.items() if k.startswith(part)})
+    options = {"levels": (0, 1, 2), "side": CASE["res"], "rule": golden_rule(), **options}
+    return Must3rStream(encoder.eval(), decoder.eval(), **options)
+
+
+def close(found, name, tolerance=1e-5):
+    torch.testing.assert_close(torch.as_tensor(found), GOLDEN[name], rtol=tolerance, atol=tolerance)
+
+
+def test_stream_repeats_the_official_online_run():
+    source = stream()
+    tokens, focals, poses = [], [], []
+    for index, frame in enumerate(FRAMES):
+        answer = source.push(index, frame)
+        tokens.append(source.memory.num_tokens)
+        focals.append(source.focal)
+        poses.append(answer.camera.camera_to_world)
+    assert source.keyframes == CASE["keyframe_ids_recorded"]
+    assert tokens == CASE["memory_tokens_after_call"]
+    np.testing.assert_allclose(focals, CASE["returned_focal_per_call"], rtol=1e-5)
+    np.testing.assert_allclose(source.scores, CASE["overlap_scores_in_order"], rtol=1e-5)
+    close(torch.stack(list(source.poses.values())), "s.poses_c2w")
+    assert torch.equal(source.memory.labels, GOLDEN["s.labels"])
+    close(source.memory.layers[-1], "s.last_mem")
+    rerendered = torch.stack([source.render(frame).camera.camera_to_world for frame in FRAMES])
+    close(rerendered, "s.rerender_poses_c2w")
+    assert torch.equal(source.memory.labels, GOLDEN["s.labels"])
+
+
+def test_overlap_scores_of_two_views():
+    from geometry_fusion.must3r import pointmaps
+
+    raw = [GOLDEN["b.init.pointmaps"][0, 0], GOLDEN["b.add.pointmaps"][0, 0]]
+    poses = [GOLDEN["b.init.post.c2w"][0, 0], GOLDEN["b.add.post.c2w"][0, 0]]
+    views = []
+    for maps, pose in zip(map(pointmaps, raw), poses):
+        views.append((maps.points, maps.confidence, maps.local[..., 2], pose))
+    for name, wanted in FACTS["values"]["k.scores"].items():
+        mode, percentile = name.split("@")
+        rule = OverlapRule(0.1, 1.5, float(percentile), 2, relative=mode == "nn-norm")
+        rule.keep(0, *views[0])
+        assert rule.score(*views[1]) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_a_frame_seen_again_is_rendered_and_changes_nothing():
+    source = stream()
+    for index, frame in enumerate(FRAMES[:4]):
+        source.push(index, frame)
+    labels, scores = source.memory.labels.clone(), list(source.scores)
+    again = source.push(1, FRAMES[1])
+    assert torch.equal(again.points, source.render(FRAMES[1]).points)
+    assert torch.equal(source.memory.labels, labels) and source.scores == scores
+
+
+def test_reset_forgets_everything():
+    source = stream()
+    first = source.push(0, FRAMES[3])
+    source.push(1, FRAMES[4])
+    source.reset()
+    again = source.push(0, FRAMES[3])
+    assert all(torch.equal(a, b) for a, b in zip(first.levels, again.levels))
+    assert torch.equal(first.points, again.points) and source.keyframes == [0]
+
+
+def test_keyframes_are_capped_and_the_first_stays():
+    always = OverlapRule(threshold=-1, min_confidence=0, subsample=4)
+    source = stream(rule=always, max_keyframes=3)
+    for index, frame in enumerate(FRAMES):
+        source.push(index, frame)
+        assert len(source.keyframes) <= 3 and source.keyframes[0] == 0
+        assert source.memory.num_tokens == 12 * len(source.keyframes)
+        assert len(source.memory.labels.unique()) == len(source.keyframes)
+
+
+def test_of_the_closest_pair_of_keyframes_the_later_goes():
+    source = stream(rule=OverlapRule(threshold=-1, min_confidence=0), max_keyframes=3)
+    for index, frame in enumerate(FRAMES[:3]):
+        source.push(index, frame)
+    for index, x in enumerate((0.0, 5.0, 5.1)):
+        pose = torch.eye(4)
+        pose[0, 3] = x
+        source._poses[index] = pose
+    source._labels[3], source._poses[3] = 3, torch.eye(4) * torch.tensor([-1.0, 1, -1, 1])[:, None]
+    source._evict()
+    assert source.keyframes == [0, 1, 3]
+
+
+def test_geometry_frame_has_the_shapes_it_promises():
+    answer = stream().push(0, FRAMES[0])
+    assert [tuple(level.shape) for level in answer.levels] == [(48, 3, 4), (32, 3, 4), (32, 3, 4)]
+    assert answer.points.shape == answer.rays.shape == (3, 48, 64)
+    torch.testing.assert_close(answer.rays.norm(dim=0), torch.ones(48, 64))
+    assert answer.confidence.min() >= 0 and answer.confidence.max() < 1
+    assert answer.scale == answer.points.norm(dim=0).median()
+    # The middle of the reference image is straight ahead.
+    torch.testing.assert_close(answer.rays[:, 24, 32], torch.tensor([0.0, 0, 1]))
+
+
+def test_frames_must_not_change_size():
+    source = stream()
+    source.push(0, FRAMES[0])
+    with pytest.raises(InputError, match="frame of 48x64: the video started with 64x48"):
+        source.push(1, FRAMES[0].transpose(1, 0, 2))
+
+
+def test_no_geometry_is_sure_of_nothing():
+    answer = NoGeometry().push(3, FRAMES[0])
+    assert answer.levels == () and not answer.confidence.any() and answer.fit.original == (64, 48)
+
+
+@pytest.fixture
+def scene(rooms):
+    from geometry_fusion.data.scenes import Scene, find_scenes
+
+    return Scene(find_scenes(rooms)[0])
+
+
+def test_posed_depth_sees_one_world_from_all_frames(scene):
+    from geometry_fusion.geometry import posed_depth_of
+
+    source = posed_depth_of(scene, side=48)
+    source.push(2, scene.rgb(2))
+    world_from_reference, _ = scene.camera(2)
+    for index in (2, 5):
+        answer = source.push(index, scene.rgb(index))
+        # Two pixels a cell: the pixel that was read lies within half a pixel of the centre of its cell.
+        pose, k = scene.camera(index)
+        depth = scene.depth(index)
+        for row, column in ((10, 7), (30, 40)):
+            y, x = round(row * 2 + 0.5), round(column * 2 + 0.5)
+            ray = np.array([(column * 2 + 0.5 - k[0, 2]) / k[0, 0], (row * 2 + 0.5 - k[1, 2]) / k[1, 1], 1])
+            world = pose[:3, :3] @ (ray * depth[y, x]) + pose[:3, 3]
+            wanted = np.linalg.inv(world_from_reference) @ [*world, 1]
+            np.testing.assert_allclose(answer.points[:, row, column], wanted[:3], atol=1e-4)
+        own = answer.camera.camera_to_world[:3, 3, None, None]
+        away = answer.points - own
+        torch.testing.assert_close(away / away.norm(dim=0), answer.rays, rtol=1e-3, atol=1e-3)
+    assert answer.scale > 0.3
+
+
+def test_posed_depth_needs_depth_in_the_reference_frame():
+    source = PosedDepth(lambda i: (np.zeros((8, 8), np.float32), np.eye(4), np.eye(3)), side=4)
+    with pytest.raises(InputError, match="frame 7: the reference frame has no depth"):
+        source.push(7, FRAMES[0])
