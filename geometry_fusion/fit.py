@@ -40,6 +40,14 @@ class Fit:
         """Fitted -> original pixels, [..., 2]."""
         return (np.asarray(points_xy, float) + self.crop + 0.5) / self.scale - 0.5
 
+    def seen_at(self, axis: int, cells: int) -> np.ndarray:
+        """Where the centres of `cells` equal cells along the original's axis (0 = x) lie in the fitted image.
+
+        Relative positions [cells]: 0 is its left or upper edge, 1 the other; outside of 0..1 the crop cut them away.
+        """
+        centres = (np.arange(cells) + 0.5) / cells * self.original[axis]
+        return (centres * self.scale[axis] - self.crop[axis]) / self.size[axis]
+
     def apply(self, image_rgb: np.ndarray) -> np.ndarray:
         """[H, W, 3] uint8 of the original size -> uint8 of the fitted size."""
         assert image_rgb.shape[1::-1] == self.original, (image_rgb.shape, self.original)

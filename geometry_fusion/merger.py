@@ -1,0 +1,220 @@
+"""FeatureMerger: adds multi-view geometry to an image feature, one frame at a time.
+
+In: appearance [B, C, H, W] on a grid that covers the whole original frame, and its GeometryFrame (one for the whole
+batch, or B of them). Out: [B, C, H, W]. The last convolution starts at zero: an untrained merger returns the appearance
+unchanged. Formulas are those of 3AM (arXiv 2601.08831, section 3.2):
+
+    F <- SelfAttn(proj(F_0) + PE3D; PE2D)
+    F <- FFN(CrossAttn(SelfAttn(F + PE3D), F_i + PE3D))      for the other levels i
+    out = appearance + block([appearance, conv3x3(F)])
+
+`PE3D` codes points and viewing rays; where they are unknown or not finite it is zero. `PE2D` is MUSt3R's rotary code.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, grid_sample, scaled_dot_product_attention
+
+from geometry_fusion.must3r.layers import Attention, Mlp, RoPE2D, grid_positions, merge_heads, split_heads
+from geometry_fusion.types import GeometryFrame
+
+VARIANTS = ("paper", "add_conv", "concat_attention", "must3r_only")
+GRIDS = ("geometry", "appearance")
+SOURCES = ("geometry", "appearance")
+POINT_LIMIT = 16.0  # in scales of the scene; what lies farther is as far
+
+
+class PE3D(nn.Module):
+    """Code of places and viewing directions: [..., 3] points in scales of the scene and unit rays -> [..., dim].
+
+    Sines and cosines at octaves, the slowest turning half way from 0 to `POINT_LIMIT`, then an MLP.
+    """
+
+    def __init__(self, dim: int, point_octaves: int = 7, ray_octaves: int = 3):
+        super().__init__()
+        self._octaves = (point_octaves, ray_octaves)
+        self.mlp = nn.Sequential(
+            nn.Linear(3 * 2 * (point_octaves + ray_octaves), 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim)
+        )
+
+    def forward(self, points: Tensor, rays: Tensor) -> Tensor:
+        coded = []
+        for values, octaves in zip((points / POINT_LIMIT, rays), self._octaves):
+            angles = values[..., None] * (torch.pi * 2.0 ** torch.arange(octaves, device=values.device))
+            coded += [angles.sin().flatten(-2), angles.cos().flatten(-2)]
+        return self.mlp(torch.cat(coded, -1))
+
+
+class MergeStage(nn.Module):
+    """FFN(CrossAttn(SelfAttn(F + PE3D), F_i + PE3D)), pre-norm, with skips."""
+
+    def __init__(self, dim: int, num_heads: int, rope: RoPE2D):
+        super().__init__()
+        self.norm_self = nn.LayerNorm(dim)
+        self.self_attn = Attention(dim, num_heads, rope)
+        self.norm_query, self.norm_level = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.num_heads = num_heads
+        self.query, self.key_value = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.norm_ffn = nn.LayerNorm(dim)
+        self.ffn = Mlp(dim, 4 * dim)
+
+    def forward(self, x: Tensor, level: Tensor, code: Tensor, positions: Tensor) -> Tensor:
+        """x, level (already dim wide) and code [B, N, dim], positions int64 [B, N, 2]."""
+        x = x + code
+        x = x + self.self_attn(self.norm_self(x), positions)
+        queries = split_heads(self.query(self.norm_query(x)), self.num_heads)
+        seen = self.key_value(self.norm_level(level + code))
+        keys, values = (split_heads(t, self.num_heads) for t in seen.chunk(2, dim=-1))
+        x = x + self.proj(merge_heads(scaled_dot_product_attention(queries, keys, values)))
+        return x + self.ffn(self.norm_ffn(x))
+
+
+class FeatureMerger(nn.Module):
+    """See the module's description. Raises ValueError for unknown variants and frames that do not fit.
+
+    level_dims: channels of the levels a GeometryFrame brings. grid: where attention runs: on the geometry's own grid
+    ("geometry", as the paper; the result is resampled to the appearance) or on the appearance's ("appearance": the
+    levels are resampled first; for geometry coarser than the appearance). subsamples: points per side of a cell whose
+    codes are averaged. levels_from "appearance": the appearance itself stands in for all levels (the control and oracle
+    arms of the tables: as many parameters, no multi-view features). variant: the ablations of the paper's table.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        level_dims: Sequence[int],
+        dim: int,
+        num_heads: int,
+        grid: str = "geometry",
+        subsamples: int = 1,
+        levels_from: str = "geometry",
+        variant: str = "paper",
+        pos_embed: str = "RoPE100",
+    ):
+        super().__init__()
+        for argument, value, known in (
+            ("grid", grid, GRIDS),
+            ("levels_from", levels_from, SOURCES),
+            ("variant", variant, VARIANTS),
+        ):
+            if value not in known:
+                raise ValueError(f"merger {argument} {value!r}: unknown; expected one of {', '.join(known)}")
+        if levels_from == "appearance" and (channels > min(level_dims) or grid != "appearance"):
+            raise ValueError("levels_from=appearance needs grid=appearance and levels of at least `channels` channels")
+        self.channels, self.level_dims = channels, tuple(level_dims)
+        self._grid, self._subsamples = grid, subsamples
+        self._levels_from, self._variant = levels_from, variant
+        rope = RoPE2D(pos_embed)
+        self.code = PE3D(dim)
+        self.level_proj = nn.ModuleList(nn.Linear(d, dim) for d in self.level_dims)
+        if variant in ("paper", "must3r_only"):
+            self.norm_first = nn.LayerNorm(dim)
+            self.first_attn = Attention(dim, num_heads, rope)
+            self.stages = nn.ModuleList(MergeStage(dim, num_heads, rope) for _ in self.level_dims[1:])
+        elif variant == "concat_attention":
+            self.join = nn.Linear(len(self.level_dims) * dim, dim)
+            self.stages = nn.ModuleList(MergeStage(dim, num_heads, rope) for _ in self.level_dims[1:])
+        else:
+            self.convs = nn.Sequential(
+                nn.Conv2d(dim, dim, 3, padding=1), nn.GELU(), nn.Conv2d(dim, dim, 3, padding=1), nn.GELU()
+            )
+        self.smooth = nn.Conv2d(dim, dim, 3, padding=1)
+        incoming = dim if variant == "must3r_only" else channels + dim
+        self.block = nn.Sequential(
+            nn.Conv2d(incoming, channels, 3, padding=1),
+            nn.GroupNorm(8, channels),
+            nn.GELU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
+        if variant != "must3r_only":  # that one has no appearance to fall back on
+            nn.init.zeros_(self.block[-1].weight)
+            nn.init.zeros_(self.block[-1].bias)
+
+    def forward(self, appearance: Tensor, frames: GeometryFrame | Sequence[GeometryFrame]) -> Tensor:
+        frames = [frames] if isinstance(frames, GeometryFrame) else list(frames)
+        if len(frames) not in (1, len(appearance)):
+            raise ValueError(f"{len(frames)} geometry frames for {len(appearance)} images; give one or as many")
+        if self._levels_from == "geometry" and not frames[0].levels:
+            return appearance  # nothing is known
+        grid = appearance.shape[-2:] if self._grid == "appearance" else frames[0].levels[0].shape[-2:]
+        on_appearance = self._grid == "appearance"
+        code = torch.cat([self._codes(frame, grid, on_appearance) for frame in frames])  # [F, dim, h, w]
+        levels = self._levels(appearance, frames, grid, on_appearance)  # per level [F, h * w, dim]
+        merged = self._merge(levels, code.flatten(2).transpose(1, 2), grid)
+        if not on_appearance:
+            merged = torch.cat([to_appearance(m[None], f, appearance.shape[-2:]) for m, f in zip(merged, frames)])
+        merged = self.smooth(merged).expand(len(appearance), -1, -1, -1)
+        if self._variant == "must3r_only":
+            return self.block(merged)
+        return appearance + self.block(torch.cat((appearance, merged.to(appearance.dtype)), 1))
+
+    def _merge(self, levels: list[Tensor], code: Tensor, grid: tuple[int, int]) -> Tensor:
+        """[F, h * w, dim] per level -> [F, dim, h, w]."""
+        positions = grid_positions(*grid, device=code.device).expand(len(code), -1, -1)
+        if self._variant == "add_conv":
+            x = sum(levels) + code
+            return self.convs(x.transpose(1, 2).unflatten(2, grid))
+        if self._variant == "concat_attention":
+            x = self.join(torch.cat(levels, -1))
+            for stage in self.stages:
+                x = stage(x, x, code, positions)
+        else:
+            x = levels[0] + code
+            x = x + self.first_attn(self.norm_first(x), positions)
+            for stage, level in zip(self.stages, levels[1:]):
+                x = stage(x, level, code, positions)
+        return x.transpose(1, 2).unflatten(2, grid)
+
+    def _levels(self, appearance, frames, grid, on_appearance) -> list[Tensor]:
+        if self._levels_from == "appearance":
+            padded = [nn.functional.pad(appearance, (0, 0, 0, 0, 0, d - self.channels)) for d in self.level_dims]
+        else:
+            found = tuple(level.shape[0] for level in frames[0].levels)
+            if found != self.level_dims:
+                raise ValueError(f"geometry has levels of {found} channels, the merger was made for {self.level_dims}")
+            padded = []
+            for number in range(len(found)):
+                level = [torch.nan_to_num(frame.levels[number], 0, 0, 0)[None] for frame in frames]
+                padded.append(
+                    torch.cat([to_appearance(t, f, grid) if on_appearance else t for t, f in zip(level, frames)])
+                )
+        return [proj(level.flatten(2).transpose(1, 2)) for proj, level in zip(self.level_proj, padded)]
+
+    def _codes(self, frame: GeometryFrame, grid: tuple[int, int], on_appearance: bool) -> Tensor:
+        """PE3D of the cells of a grid: [1, dim, h, w]; zero where nothing is known."""
+        s = self._subsamples
+        fine = (grid[0] * s, grid[1] * s)
+        geometry = torch.cat((frame.points / frame.scale, frame.rays, frame.confidence[None]))[None]
+        known = geometry.isfinite().all(1, keepdim=True)
+        geometry = torch.where(known, geometry, 0.0)
+        # Nearest only: between an object and the wall behind it there is nothing.
+        sample = to_appearance if on_appearance else _to_own_grid
+        points, rays, confidence = sample(geometry, frame, fine, mode="nearest").split((3, 3, 1), 1)
+        code = self.code(points.clamp(-POINT_LIMIT, POINT_LIMIT).movedim(1, -1), rays.movedim(1, -1)).movedim(-1, 1)
+        return avg_pool2d(code * confidence, s)
+
+
+def to_appearance(
+    values: Tensor,  # [1, C, h, w] on a grid that covers the fitted image
+    frame: GeometryFrame,
+    grid: tuple[int, int],
+    mode: str = "bilinear",
+) -> Tensor:  # [1, C, *grid] on a grid that covers the whole original frame
+    """Follow `frame.fit` from cells of the original to what the geometry saw of them; zero where it cut them away."""
+    return _read(values, *(frame.fit.seen_at(axis, grid[1 - axis]) for axis in (0, 1)), mode)
+
+
+def _to_own_grid(values: Tensor, frame: GeometryFrame, grid: tuple[int, int], mode: str) -> Tensor:
+    return _read(values, *((torch.arange(n) + 0.5) / n for n in grid[::-1]), mode)
+
+
+def _read(values: Tensor, columns, rows, mode: str) -> Tensor:
+    """Values at relative positions 0..1 of their grid; zero outside."""
+    columns, rows = (torch.as_tensor(p, dtype=values.dtype, device=values.device) for p in (columns, rows))
+    inside = ((rows >= 0) & (rows <= 1))[:, None] & ((columns >= 0) & (columns <= 1))
+    where = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1)[None] * 2 - 1
+    return grid_sample(values, where, mode=mode, padding_mode="border", align_corners=False) * inside

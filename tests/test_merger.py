@@ -1,0 +1,171 @@
+"""FeatureMerger: what it must leave alone, what it must not depend on, and where it puts things."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from geometry_fusion.fit import fit_crop
+from geometry_fusion.geometry import NoGeometry
+from geometry_fusion.merger import VARIANTS, FeatureMerger, to_appearance
+from geometry_fusion.types import GeometryFrame
+
+from .conftest import ROOT
+
+SIZE = (100, 60)  # MUSt3R's rule at 48 px cuts it to 48x16, rows 6 to 21 of 29
+
+
+def make_merger(trained=True, **changes):
+    torch.manual_seed(0)
+    options = {"channels": 8, "level_dims": (12, 10), "dim": 16, "num_heads": 2, "grid": "appearance", **changes}
+    merger = FeatureMerger(**options).eval()
+    if trained:  # any weights but zeros at the end
+        torch.nn.init.normal_(merger.block[-1].weight, std=0.1)
+    return merger
+
+
+def make_frame(seed=1, size=SIZE):
+    generator = torch.Generator().manual_seed(seed)
+    fit = fit_crop(size, 48)
+    width, height = fit.size
+    points = torch.randn(3, height, width, generator=generator) + torch.tensor([0.0, 0, 3])[:, None, None]
+    return GeometryFrame(
+        tuple(torch.randn(d, height // 16, width // 16, generator=generator) for d in (12, 10)),
+        points,
+        points / points.norm(dim=0),
+        torch.rand(height, width, generator=generator),
+        points.norm(dim=0).median(),
+        None,
+        fit,
+    )
+
+
+APPEARANCE = torch.randn(1, 8, 6, 10, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize("variant", [v for v in VARIANTS if v != "must3r_only"])
+@pytest.mark.parametrize("grid", ["appearance", "geometry"])
+@torch.no_grad()
+def test_untrained_merger_is_identity_bit_for_bit(variant, grid):
+    merger = make_merger(trained=False, variant=variant, grid=grid)
+    assert torch.equal(merger(APPEARANCE, make_frame()), APPEARANCE)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("grid", ["appearance", "geometry"])
+@torch.no_grad()
+def test_every_variant_uses_levels_points_and_rays(variant, grid):
+    merger, frame = make_merger(variant=variant, grid=grid), make_frame()
+    merged = merger(APPEARANCE, frame)
+    assert merged.shape == APPEARANCE.shape and merged.isfinite().all()
+    other = make_frame(seed=7)
+    for change in ("levels", "points", "rays"):
+        assert not torch.allclose(merger(APPEARANCE, replace(frame, **{change: getattr(other, change)})), merged)
+
+
+@torch.no_grad()
+def test_nothing_known_is_sam2_alone():
+    frame = NoGeometry().push(0, np.zeros((60, 100, 3), np.uint8))
+    assert torch.equal(make_merger()(APPEARANCE, frame), APPEARANCE)
+
+
+@torch.no_grad()
+def test_metres_and_millimetres_merge_alike():
+    merger, frame = make_merger(), make_frame()
+    millimetres = replace(frame, points=frame.points * 1000, scale=frame.scale * 1000)
+    torch.testing.assert_close(merger(APPEARANCE, millimetres), merger(APPEARANCE, frame), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@torch.no_grad()
+def test_what_is_not_finite_contributes_nothing(value):
+    merger, frame = make_merger(subsamples=2), make_frame()
+    hole = (slice(None), slice(0, 9), slice(3, 20))
+    unsure = frame.confidence.clone()
+    unsure[hole[1:]] = 0
+    wanted = merger(APPEARANCE, replace(frame, confidence=unsure))
+    for name in ("points", "rays", "confidence"):
+        broken = getattr(frame, name).clone()
+        broken[hole if broken.ndim == 3 else hole[1:]] = value
+        assert torch.equal(merger(APPEARANCE, replace(frame, **{name: broken})), wanted)
+    level = frame.levels[0].clone()
+    level[0, 0, 0] = value
+    assert merger(APPEARANCE, replace(frame, levels=(level, frame.levels[1]))).isfinite().all()
+
+
+@torch.no_grad()
+def test_unknown_places_do_not_leak_what_stands_there():
+    merger, frame = make_merger(), make_frame()
+    unsure = replace(frame, confidence=frame.confidence * 0)
+    moved = replace(unsure, points=frame.points + 5)
+    assert torch.equal(merger(APPEARANCE, unsure), merger(APPEARANCE, moved))
+
+
+def test_geometry_lands_on_the_pixels_it_came_from():
+    """A mark in the fitted image comes out where the same pixel lies in SAM2's squashed image."""
+    frame = make_frame()
+    fit = frame.fit
+    for original in ((10, 22), (50, 30), (97, 41)):
+        x, y = fit.points_to([original])[0].round().astype(int)
+        marked = torch.zeros(1, 1, fit.size[1], fit.size[0])
+        marked[0, 0, y, x] = 1
+        found = to_appearance(marked, frame, (600, 1000), mode="nearest")[0, 0]
+        rows, columns = (found > 0).nonzero().float().mean(0).tolist()
+        # Ten cells a pixel: centre of original pixel x is cell 10 x + 4.5. A fitted pixel is two original ones wide.
+        assert abs((columns - 4.5) / 10 - original[0]) <= 1.1
+        assert abs((rows - 4.5) / 10 - original[1]) <= 1.1
+    everywhere = to_appearance(torch.ones(1, 1, 4, 4), frame, (60, 100))[0, 0]
+    seen = [fit.points_to([[0, y]])[0][1] for y in range(60)]
+    assert everywhere[:, 50].bool().tolist() == [-0.5 <= y <= fit.size[1] - 0.5 for y in seen]
+    assert not everywhere[0].any() and everywhere[30].all()
+
+
+@torch.no_grad()
+def test_a_batch_is_its_items():
+    merger, frames = make_merger(), [make_frame(3), make_frame(4)]
+    appearance = torch.randn(2, 8, 6, 10, generator=torch.Generator().manual_seed(5))
+    both = merger(appearance, frames)
+    for item, frame in enumerate(frames):
+        torch.testing.assert_close(both[item], merger(appearance[item][None], frame)[0], rtol=1e-4, atol=1e-5)
+    shared = merger(appearance, frames[0])  # two objects of one frame
+    torch.testing.assert_close(shared[1], merger(appearance[1][None], frames[0])[0], rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_control_merger_sees_the_appearance_alone_and_is_as_large():
+    options = {"level_dims": (12, 12)}
+    control, fused = make_merger(levels_from="appearance", **options), make_merger(**options)
+    assert sum(p.numel() for p in control.parameters()) == sum(p.numel() for p in fused.parameters())
+    empty = NoGeometry().push(0, np.zeros((60, 100, 3), np.uint8))
+    merged = control(APPEARANCE, empty)
+    assert not torch.equal(merged, APPEARANCE)
+    # With points it is the oracle.
+    assert not torch.allclose(control(APPEARANCE, make_frame()), merged)
+
+
+def test_gradients_reach_every_parameter():
+    for variant in VARIANTS:
+        merger = make_merger(variant=variant)
+        merger(APPEARANCE, make_frame()).square().sum().backward()
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in merger.parameters()), variant
+
+
+def test_misfits_are_named():
+    with pytest.raises(ValueError, match="variant 'sum': unknown; expected one of paper"):
+        make_merger(variant="sum")
+    with pytest.raises(ValueError, match=r"levels of \(12, 10\) channels, the merger was made for \(12, 12\)"):
+        make_merger(level_dims=(12, 12))(APPEARANCE, make_frame())
+    with pytest.raises(ValueError, match="3 geometry frames for 1 images"):
+        make_merger()(APPEARANCE, [make_frame()] * 3)
+
+
+@pytest.mark.parametrize("name, parameters", [("tiny", 1_598_592), ("paper", 42_816_256)])
+def test_configurations_have_the_stated_size(name, parameters):
+    config = OmegaConf.load(ROOT / f"configs/merger/{name}.yaml")
+    with torch.device("meta"):
+        merger = instantiate(config.merger)
+    assert sum(p.numel() for p in merger.parameters()) == parameters
+    assert len(config.geometry.levels) == len(merger.level_dims)
