@@ -27,7 +27,7 @@ MODELS = {
     "b+": (_OFFICIAL / "sam2.1_hiera_b+.yaml", ROOT / "checkpoints/sam2.1_hiera_base_plus.pt"),
     "l": (_OFFICIAL / "sam2.1_hiera_l.yaml", ROOT / "checkpoints/sam2.1_hiera_large.pt"),
 }
-PREDICTOR = "geometry_fusion.predictor.LazyVideoPredictor"
+PREDICTOR = "geometry_fusion.predictor.GeometryVideoPredictor"
 # What sam2.build_sam.build_sam2_video_predictor adds (sam2 1.1.0, apply_postprocessing=True).
 # Filling holes needs sam2's CUDA extension; without it SAM2 warns on every frame and skips the step.
 _POSTPROCESSING = {"binarize_mask_from_pts_for_mem_enc": True, "fill_hole_area": 8 if find_spec("sam2._C") else 0}

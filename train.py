@@ -11,11 +11,14 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+import fusion
+import must3r_loader
 import sam2_model
 from geometry_fusion.config import compose_config
 from geometry_fusion.data.rooms import room_folder, seed_range, write_rooms
 from geometry_fusion.data.scenes import Scene, find_scenes
 from geometry_fusion.devices import pick_device, uses_bf16
+from geometry_fusion.downloads import file_digest
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
 from geometry_fusion.must3r import Dust3rEncoder, MUSt3R
 from geometry_fusion.training.loop import seed_all, train
@@ -58,6 +61,16 @@ def check(config: DictConfig) -> None:
         raise InputError(f"data.workers={config.data.workers}: must be at least 1")
     for split in ("train", "val"):
         planned_rooms(config.data, split)
+
+
+def choose_trainable(config: DictConfig) -> None:
+    """Put the learning rates of a preset in place of its name. Raises InputError for an unknown name."""
+    name, presets = config.trainer.trainable, config.get("trainable_presets", {})
+    if isinstance(name, str):
+        if name not in presets:
+            known = ", ".join(presets) or "none in this experiment; write {module: learning rate}"
+            raise InputError(f"trainer.trainable={name}: unknown; known are: {known}")
+        config.trainer.trainable = presets[name]
 
 
 def planned_rooms(data: DictConfig, split: str) -> range:
@@ -124,7 +137,47 @@ def build_must3r_task(config: DictConfig):
     )
 
 
-TASKS = {"sam2": build_sam2_task, "must3r": build_must3r_task}
+def build_fusion_task(config: DictConfig):
+    from geometry_fusion.training import fusion_task
+    from geometry_fusion.training.geometry_cache import GeometryCache
+
+    sam2_file = Path(config.trainer.init_from or sam2_model.model_files(config.sam2)[1])
+    model = sam2_model.build_sam2(
+        config.sam2,
+        target=fusion_task.FusionTracker,
+        checkpoint=sam2_file,
+        num_correction_pt_per_frame=0,
+        prob_to_use_pt_input_for_train=config.prompts.point,
+        prob_to_use_box_input_for_train=config.prompts.box,
+    )
+    spec = fusion.spec_of(config.merger, arm=config.arm, variant=config.variant)
+    model.merger = spec.build_merger()
+    parameter_groups(model, config.trainer.trainable, 0.0)
+    files = {"sam2": (config.sam2, sam2_file)}
+    if spec.source == "must3r":
+        files["must3r"] = (config.must3r, must3r_loader.model_file(config.must3r))
+    backbones = {role: {"name": name, "sha256": file_digest(file)} for role, (name, file) in files.items()}
+    make_source = fusion.source_maker(spec, files.get("must3r", (None, None))[1], "cpu")
+    identity = {"geometry": spec.geometry, "source": spec.source, "backbone": backbones.get("must3r")}
+    cache = GeometryCache(Path(config.geometry_cache), make_source, identity)
+    sampling = OmegaConf.to_container(config.sampling)
+    clips = [
+        fusion_task.FusionClips(
+            scenes_of(config.data, split), cache, model.image_size, min_area=config.data.min_area, **sampling
+        )
+        for split in ("train", "val")
+    ]
+    return fusion_task.FusionTask(
+        model,
+        *clips,
+        **config.clips,
+        min_area=config.data.min_area,
+        facts={"backbones": backbones, **spec.metadata()},
+        **{k: config[k] for k in ("loss_weights", "correction_share", "val_objects", "val_step")},
+    )
+
+
+TASKS = {"sam2": build_sam2_task, "must3r": build_must3r_task, "fusion": build_fusion_task}
 
 
 def main(argv=None) -> None:
@@ -134,6 +187,7 @@ def main(argv=None) -> None:
     args = parser.parse_args(argv)
     config = compose_config(CONFIGS, "train", args.overrides, args.config)
     check(config)
+    choose_trainable(config)
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
 

@@ -283,7 +283,7 @@ class Must3rStream:
             was = "x".join(map(str, self._fit.original))
             raise InputError(f"frame of {size[0]}x{size[1]}: the video started with {was}; frames must not change size")
         # Values in -1..1 (SPEC section 8).
-        pixels = torch.from_numpy(np.ascontiguousarray(self._fit.apply(image))).to(self._device)
+        pixels = torch.from_numpy(np.array(self._fit.apply(image))).to(self._device)
         pixels = (pixels.permute(2, 0, 1)[None].float() / 255 - 0.5) / 0.5
         shape = torch.tensor([pixels.shape[-2:]])
         tokens, positions = self._encoder(pixels, shape)

@@ -99,7 +99,7 @@ run()
     (tmp_path / "nested.py").write_text(script)
     done = run_script("nested.py", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().endswith("LazyVideoPredictor")
+    assert done.stdout.strip().endswith("GeometryVideoPredictor")
 
 
 def test_missing_and_unknown_models_are_explained():

@@ -42,6 +42,9 @@ class Task(Protocol):
 
     def pictures(self) -> dict[str, np.ndarray]: ...
 
+    def weights(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint shares: all of the model, or only what was trained."""
+
     def metadata(self) -> dict: ...
 
 
@@ -153,12 +156,12 @@ def train(
                 log.image(done, name, picture)
         if first and (evaluated or done % save_every == 0):
             metadata = {**task.metadata(), "config": config, "step": done, "metrics": result}
-            weights = task.model.state_dict()
+            weights = task.weights()
             if evaluated and result["score"] > best:
                 best = result["score"]
                 save_weights(run_dir / "checkpoints" / "checkpoint_best.safetensors", weights, metadata)
             save_weights(run_dir / "checkpoints" / "checkpoint_last.safetensors", weights, metadata)
-            state = {"model": weights, "optimizer": optimizer.state_dict(), "step": done, "best": best}
+            state = {"model": task.model.state_dict(), "optimizer": optimizer.state_dict(), "step": done, "best": best}
             save_resume(resume_file, state)
         accelerator.wait_for_everyone()
     bar.close()

@@ -174,6 +174,9 @@ class Must3rTask:
         """Of the last validation clips: images, depth and true depth, RGB uint8."""
         return self._pictures
 
+    def weights(self) -> dict[str, Tensor]:
+        return self.model.state_dict()
+
     def metadata(self) -> dict:
         return {"model": "must3r", "trained": "all parameters, from random weights", **self._constructors}
 

@@ -115,6 +115,18 @@ def start_memory(model: torch.nn.Module, locality: float = 1.5) -> None:
             attention.k_proj.bias.copy_(bias)
 
 
+def sam2_losses(weights: dict[str, float]) -> MultiStepMultiMasksAndIous:
+    """SAM2's own losses; weights of loss_mask (focal), loss_dice, loss_iou (L1) and loss_class (object score)."""
+    return MultiStepMultiMasksAndIous(
+        dict(weights),
+        supervise_all_iou=True,
+        iou_use_l1_loss=True,
+        pred_obj_scores=True,
+        focal_gamma_obj_score=0.0,
+        focal_alpha_obj_score=-1.0,
+    )
+
+
 def mask_iou(predicted: Tensor, truth: Tensor) -> Tensor:
     """IoU of boolean masks over the last two dimensions; 1 where both are empty."""
     union = (predicted | truth).flatten(-2).sum(-1)
@@ -170,14 +182,7 @@ class Sam2Task:
         self._kinds = {name: dict(arguments) for name, arguments in kinds.items()}
         self._stages = [(stage["until"] * max_steps, dict(stage["weights"])) for stage in stages]
         self._correction_share = correction_share
-        self._loss = MultiStepMultiMasksAndIous(
-            dict(loss_weights),
-            supervise_all_iou=True,
-            iou_use_l1_loss=True,
-            pred_obj_scores=True,
-            focal_gamma_obj_score=0.0,
-            focal_alpha_obj_score=-1.0,
-        )
+        self._loss = sam2_losses(loss_weights)
         self._val = _spread(_validation_windows(val_scenes, val_frames, min_area), val_objects)
         self._pictures: dict[str, np.ndarray] = {}
 
@@ -228,6 +233,9 @@ class Sam2Task:
     def pictures(self) -> dict[str, np.ndarray]:
         """Strips of the first validation clips, RGB uint8: truth in green, prediction in red."""
         return self._pictures
+
+    def weights(self) -> dict[str, Tensor]:
+        return self.model.state_dict()
 
     def metadata(self) -> dict:
         return {"model": "sam2", "trained": "all parameters, from random weights"}

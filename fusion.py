@@ -1,0 +1,127 @@
+"""Wiring: what a fusion is made of, from a merger config or from a checkpoint -> merger and geometry source.
+
+A fusion checkpoint is a safetensors file with only what was trained (`merger.*` and, if they were trained,
+`memory_attention.*` and `sam_mask_decoder.*`) and metadata: arguments of the merger, geometry source and its options,
+and the SHA-256 of the frozen backbones. It is refused on other backbones.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+import must3r_loader
+import sam2_model
+from geometry_fusion.downloads import file_digest
+from geometry_fusion.errors import InputError
+from geometry_fusion.geometry import GeometrySource, Must3rStream, NoGeometry, OverlapRule, posed_depth_of
+from geometry_fusion.predictor import GeometryVideoPredictor
+from geometry_fusion.weights import read_metadata, read_weights
+
+ROOT = Path(__file__).resolve().parent
+MERGERS = ROOT / "configs/merger"
+DEFAULT_CHECKPOINTS = {("tiny", "tiny"): ROOT / "checkpoints/fusion_tiny.safetensors"}  # by (sam2, must3r)
+# arm of the tables -> (geometry source, where the merger's levels come from)
+ARMS = {"3am": ("must3r", "geometry"), "control": ("none", "appearance"), "oracle": ("depth", "appearance")}
+
+
+@dataclass(frozen=True)
+class FusionSpec:
+    """Everything but the weights."""
+
+    arm: str
+    merger: dict  # keyword arguments of FeatureMerger, with its _target_
+    geometry: dict  # levels, max_keyframes, rule
+
+    @property
+    def source(self) -> str:
+        """must3r, depth or none."""
+        return ARMS[self.arm][0]
+
+    def build_merger(self) -> torch.nn.Module:
+        return instantiate(self.merger)
+
+    def metadata(self) -> dict:
+        return {"arm": self.arm, "merger": self.merger, "geometry": self.geometry}
+
+
+def spec_of(name: str, arm: str = "3am", variant: str = "paper") -> FusionSpec:
+    """The spec of configs/merger/NAME.yaml. Raises InputError for unknown names."""
+    file = MERGERS / f"{name}.yaml"
+    if not file.is_file():
+        known = ", ".join(sorted(f.stem for f in MERGERS.glob("*.yaml")))
+        raise InputError(f"merger={name}: {file} does not exist; known are: {known}")
+    if arm not in ARMS:
+        raise InputError(f"arm={arm}: unknown; known are: {', '.join(ARMS)}")
+    config = OmegaConf.to_container(OmegaConf.load(file))
+    merger = {**config["merger"], "levels_from": ARMS[arm][1], "variant": variant}
+    return FusionSpec(arm, merger, config["geometry"])
+
+
+def source_maker(
+    spec: FusionSpec, must3r_file: Path | None, device: str | torch.device, precision: str = "auto"
+) -> Callable[..., GeometrySource]:
+    """A function that makes a fresh geometry source; given the scene it is for, which only `depth` needs."""
+    if spec.source == "none":
+        return lambda scene=None: NoGeometry()
+    if spec.source == "depth":
+        return lambda scene: posed_depth_of(scene)
+    encoder, decoder = must3r_loader.load_must3r(must3r_file, device=device, memory_mode="kv")
+    options = dict(spec.geometry)
+    rule = options.pop("rule", {})
+    return lambda scene=None: Must3rStream(encoder, decoder, rule=OverlapRule(**rule), precision=precision, **options)
+
+
+def read_spec(checkpoint: Path) -> tuple[FusionSpec, dict]:
+    """Spec and backbones of a fusion checkpoint. Raises InputError if it is none of ours."""
+    weights = read_weights(checkpoint)
+    if checkpoint.suffix != ".safetensors" or not any(name.startswith("merger.") for name in weights):
+        raise InputError(f"{checkpoint}: carries no merger weights of ours; see check_checkpoint_geometry.py")
+    metadata = read_metadata(checkpoint)
+    try:
+        arm, merger, geometry, backbones = (json.loads(metadata[k]) for k in ("arm", "merger", "geometry", "backbones"))
+    except (KeyError, ValueError):
+        raise InputError(f"{checkpoint}: does not record its merger and backbones; train it with train.py") from None
+    return FusionSpec(arm, merger, geometry), backbones
+
+
+def fuse_checkpoint(
+    predictor: GeometryVideoPredictor,
+    checkpoint: Path,
+    *,
+    sam2: str,
+    sam2_file: Path | None,
+    must3r: str,
+    precision: str = "auto",
+    scene=None,
+) -> FusionSpec:
+    """Give `predictor` the merger, the fine-tuned parts and the geometry source of a checkpoint.
+
+    Raises InputError when the checkpoint was trained on other backbones, naming both.
+    """
+    spec, backbones = read_spec(checkpoint)
+    files = {"sam2": (sam2, sam2_file or sam2_model.model_files(sam2)[1])}
+    if spec.source == "must3r":
+        files["must3r"] = (must3r, must3r_loader.model_file(must3r))
+    for role, (name, file) in files.items():
+        trained, here = backbones.get(role, {}), file_digest(file)
+        if trained.get("sha256") != here:
+            raise InputError(
+                f"{checkpoint}: was trained on {role} '{trained.get('name')}' ({str(trained.get('sha256'))[:12]}), "
+                f"not on '{name}' ({file.name}, {here[:12]}); choose the matching --{role} or another checkpoint"
+            )
+    merger = spec.build_merger()
+    weights = {name: value.float() for name, value in read_weights(checkpoint).items()}
+    known = {f"merger.{name}" for name in merger.state_dict()} | set(predictor.state_dict())
+    unknown = sorted(weights.keys() - known)
+    missing = sorted({f"merger.{name}" for name in merger.state_dict()} - weights.keys())
+    if unknown or missing:
+        raise InputError(f"{checkpoint}: does not fit its own description: {(unknown or missing)[0]}; write it again")
+    make = source_maker(spec, files["must3r"][1] if "must3r" in files else None, predictor.device, precision)
+    predictor.fuse(merger, (lambda: make(scene)) if spec.source == "depth" else make)
+    predictor.load_state_dict(weights, strict=False)  # names were checked: what is not there was not trained
+    return spec

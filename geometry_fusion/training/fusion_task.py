@@ -1,0 +1,225 @@
+"""Fine-tuning the fusion: SAM2 with a FeatureMerger on clips whose geometry was streamed from their first frame.
+
+Recipe of a clip, a pure function of its random generator:
+* a scene is drawn uniformly, and one of its reference frames; these are fixed per scene (`references` of them, those
+  that show most objects), so that their geometry can be cached;
+* the main object is drawn among those the reference shows, with probability `twin_share` among those that have a twin;
+* frames: field-of-view aware with probability `fov_share` (geometry_fusion.data.sampling), else continuous; if too few
+  frames pass, another reference is drawn; after `MAX_REFERENCES` of them the clip is continuous, which is counted;
+* further objects of the reference frame fill up to `objects`. Nothing is augmented: the geometry belongs to the frames.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geometry_fusion.data.sampling import (
+    accepted_by_view,
+    continuous_frames,
+    fov_frames,
+    random_frames,
+    tracking_order,
+)
+from geometry_fusion.data.scenes import Scene
+from geometry_fusion.predictor import put_merged
+from geometry_fusion.training.batches import ClipBatch, clip_arrays, to_batch
+from geometry_fusion.training.geometry_cache import GeometryCache
+from geometry_fusion.training.sam2_task import ClickTracker, Sam2Task, mask_iou, sam2_losses
+from geometry_fusion.types import GeometryFrame
+
+MAX_REFERENCES = 10
+MAX_REDRAWS = 1000
+SAMPLINGS = ("fov", "random", "continuous")
+
+
+class FusionTracker(ClickTracker):
+    """As ClickTracker, plus: the merged feature stands where SAM2's top-level feature stood, as in the predictor."""
+
+    merger: torch.nn.Module  # set after SAM2's own weights were loaded strictly
+    _geometry: list[GeometryFrame]
+
+    def forward(self, input):
+        self._geometry = input.geometry
+        return super().forward(input)
+
+    def forward_image(self, img_batch):
+        backbone_out = super().forward_image(img_batch)
+        put_merged(backbone_out, self.merger(backbone_out["backbone_fpn"][-1], self._geometry))
+        return backbone_out
+
+
+@dataclass
+class FusionBatch(ClipBatch):
+    """A ClipBatch with the geometry of every image of `flat_img_batch`."""
+
+    geometry: list[GeometryFrame] | None = None
+
+    def to(self, device: torch.device) -> "FusionBatch":
+        moved = super().to(device)
+        geometry = [frame.to(device) for frame in self.geometry]
+        return FusionBatch(*(getattr(moved, f.name) for f in fields(ClipBatch)), geometry)
+
+
+class FusionClips:
+    """Draws batches; `batch(rng, ...)` depends on nothing but the generator, the scenes and their geometry."""
+
+    def __init__(
+        self,
+        scenes: list[Scene],
+        cache: GeometryCache,
+        size: int,
+        *,
+        min_area: int,
+        references: int,
+        twin_share: float,
+        sampling: str,
+        fov_share: float,
+        tau: float,
+        steps: tuple[int, int],
+    ):
+        if sampling not in SAMPLINGS:
+            raise ValueError(f"sampling {sampling!r}: unknown; expected one of {', '.join(SAMPLINGS)}")
+        self.scenes, self.size, self._cache = scenes, size, cache
+        self._min_area, self._references, self._twin_share = min_area, references, twin_share
+        self._sampling, self._fov_share, self._tau, self._steps = sampling, fov_share, tau, steps
+        self.fallbacks = 0  # clips that found too few frames in view
+
+    def references(self, scene: Scene) -> list[int]:
+        """Frames from which geometry is streamed: those that show most objects, at least a tenth of the walk apart."""
+        shown = (scene.areas[:, 1:] >= self._min_area).sum(1)
+        chosen: list[int] = []
+        for frame in np.argsort(-shown, kind="stable").tolist():
+            if all(abs(frame - other) >= len(scene) / 10 for other in chosen):
+                chosen.append(frame)
+            if len(chosen) == self._references:
+                break
+        return chosen
+
+    def batch(self, rng: np.random.Generator, clips: int, frames: int, objects: int) -> FusionBatch:
+        return join([self._clip(rng, frames, objects) for _ in range(clips)], self.size, self._cache)
+
+    def _clip(self, rng, length: int, objects: int) -> tuple[Scene, list[int], list[int]]:
+        sparse = self._sampling != "continuous" and rng.random() < self._fov_share
+        for _ in range(MAX_REFERENCES):
+            scene, reference, ids = self._reference(rng, length)
+            order = tracking_order(reference, len(scene))
+            if not sparse:
+                return scene, continuous_frames(rng, order, length, self._steps), ids[:objects]
+            if self._sampling == "random":
+                return scene, random_frames(rng, order, length), ids[:objects]
+            frames = fov_frames(rng, order, length, accepted_by_view(scene, reference, ids[0], self._tau))
+            if frames is not None:
+                return scene, frames, ids[:objects]
+        self.fallbacks += 1
+        return scene, continuous_frames(rng, order, length, self._steps), ids[:objects]
+
+    def _reference(self, rng, length: int) -> tuple[Scene, int, list[int]]:
+        """A scene, a reference frame and the objects it shows, the main one first."""
+        for _ in range(MAX_REDRAWS):
+            scene = self.scenes[rng.integers(len(self.scenes))]
+            reference = int(rng.choice(self.references(scene)))
+            visible = (1 + np.flatnonzero(scene.areas[reference, 1:] >= self._min_area)).tolist()
+            if len(scene) >= length and visible:
+                with_twin = [i for i in visible if i in twins(scene)] if rng.random() < self._twin_share else []
+                main = int(rng.choice(with_twin or visible))
+                return scene, reference, [main, *(i for i in rng.permutation(visible).tolist() if i != main)]
+        raise ValueError(f"no reference frame of {len(self.scenes)} scenes shows an object of {self._min_area} pixels")
+
+
+def twins(scene: Scene) -> set[int]:
+    """Ids of the objects that have an identical twin in the scene."""
+    return {i for o in scene.objects if o.twin_of is not None for i in (o.id, o.twin_of)}
+
+
+def join(clips: list[tuple[Scene, list[int], list[int]]], size: int, cache: GeometryCache) -> FusionBatch:
+    """Clips as (scene, frames, object ids); the geometry is the one streamed from each clip's first frame."""
+    arrays = [clip_arrays(scene, frames, ids, size) for scene, frames, ids in clips]
+    sources = [f"{scene.folder.name} frames {frames} objects {ids}" for scene, frames, ids in clips]
+    batch = to_batch(arrays, sources)
+    geometry = [frame for scene, frames, _ in clips for frame in cache.clip(scene, frames[0], frames)]
+    return FusionBatch(*(getattr(batch, f.name) for f in fields(ClipBatch)), geometry)
+
+
+class FusionTask(Sam2Task):
+    """Trains parts of a `FusionTracker`; see geometry_fusion.training.loop.Task for the interface.
+
+    Validation tracks the objects of the validation scenes, prompted on their largest view, over every few frames of
+    the whole walk; `score` is the mean IoU over frames in which the object is present, mask prompts.
+    """
+
+    def __init__(
+        self,
+        model: FusionTracker,
+        train: FusionClips,
+        val: FusionClips,
+        *,
+        clips: int,
+        frames: int,
+        objects: int,
+        loss_weights: dict[str, float],
+        correction_share: float,
+        val_objects: int,
+        val_step: int,
+        min_area: int,
+        facts: dict,
+    ):
+        self.model = model.to(memory_format=torch.channels_last)
+        self._loss = sam2_losses(loss_weights)
+        self._correction_share = correction_share
+        self._clips = train
+        self._shape = {"clips": clips, "frames": frames, "objects": objects}
+        self._val_clips = val
+        self._val = list(whole_walks(val, val_objects, val_step, min_area))
+        self._facts = facts
+        self._pictures: dict[str, np.ndarray] = {}
+
+    def batch(self, rng: np.random.Generator, step: int) -> FusionBatch:
+        return self._clips.batch(rng, **self._shape)
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        model, result = self.model.eval(), {}
+        device = next(model.parameters()).device
+        for prompt, probability in (("click", 1.0), ("mask", 0.0)):
+            model.prob_to_use_pt_input_for_eval = probability
+            model.num_correction_pt_per_frame = 0
+            ious = []
+            for clip in self._val:
+                batch = join([clip], model.image_size, self._val_clips._cache).to(device)
+                predicted = torch.stack([out["pred_masks_high_res"][:, 0] > 0 for out in model(batch)])
+                present = batch.masks.flatten(-2).any(-1)
+                iou = mask_iou(predicted, batch.masks)
+                ious.append(float(iou[present].mean()))
+            result[f"{prompt}_positive_iou"] = float(np.mean(ious))
+        return {"score": result["mask_positive_iou"], **result, "fallbacks": float(self._clips.fallbacks)}
+
+    def weights(self) -> dict[str, Tensor]:
+        """Only what was trained."""
+        trained = {name for name, p in self.model.named_parameters() if p.requires_grad}
+        return {name: value for name, value in self.model.state_dict().items() if name in trained}
+
+    def metadata(self) -> dict:
+        return self._facts
+
+
+def whole_walks(
+    clips: FusionClips, count: int, step: int, min_area: int
+) -> Iterable[tuple[Scene, list[int], list[int]]]:
+    """Up to `count` (scene, frames, [object]): from its largest view on every `step`-th frame in tracking order.
+
+    Objects are spread evenly over scenes; only those that leave the view or have a twin count: the others are easy.
+    """
+    found = []
+    for scene in clips.scenes:
+        for object_id in range(1, scene.areas.shape[1]):
+            areas = scene.areas[:, object_id]
+            start = int(areas.argmax())
+            order = tracking_order(start, len(scene))[::step]
+            leaves = (areas[order] == 0).any() and (areas[order] >= min_area).sum() >= 3
+            if areas[start] >= 3 * min_area and (leaves or object_id in twins(scene)):
+                found.append((scene, order, [object_id]))
+    for index in np.unique(np.linspace(0, len(found) - 1, min(count, len(found))).astype(int)):
+        yield found[index]

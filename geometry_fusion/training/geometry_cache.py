@@ -1,0 +1,82 @@
+"""Geometry of whole walks, streamed once per reference frame exactly as at inference and kept on disk for training.
+
+One file per (scene, reference frame): levels, points, rays and confidence of every frame in half precision, in tracking
+order. The folder is named after what the geometry depends on, so that other weights or options never meet old files.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from geometry_fusion.data.sampling import tracking_order
+from geometry_fusion.data.scenes import Scene
+from geometry_fusion.files import replacing_file
+from geometry_fusion.fit import Fit
+from geometry_fusion.geometry import GeometrySource
+from geometry_fusion.types import GeometryFrame
+
+POINT_SIDE = 32  # points, rays and confidence are kept on a grid of at most this many cells per side
+
+
+class GeometryCache:
+    """`clip(scene, reference, frames)` -> GeometryFrames.
+
+    make_source: a fresh source for a scene. identity: everything the geometry depends on, JSON values.
+    """
+
+    def __init__(self, folder: Path, make_source: Callable[[Scene], GeometrySource], identity: dict):
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        self._folder, self._make_source = Path(folder) / digest[:16], make_source
+
+    def clip(self, scene: Scene, reference: int, frames: list[int]) -> list[GeometryFrame]:
+        """Geometry of some frames of the walk that was streamed from `reference` on."""
+        parent = scene.folder.resolve().parent.name
+        file = self._folder / parent / f"{scene.folder.name}_{reference:06d}.safetensors"
+        if not file.exists():
+            self._stream(scene, reference, file)
+        with safe_open(file, framework="pt") as handle:
+            metadata = {k: json.loads(v) for k, v in handle.metadata().items()}
+            fit = Fit(**{k: tuple(v) for k, v in metadata["fit"].items()})
+            names = [f"level{i}" for i in range(metadata["levels"])]
+            slices = {name: handle.get_slice(name) for name in (*names, "points", "rays", "confidence", "scale")}
+            read = lambda name, t: slices[name][t : t + 1][0].float()  # noqa: E731
+            return [
+                GeometryFrame(
+                    tuple(read(name, t) for name in names),
+                    read("points", t),
+                    read("rays", t),
+                    read("confidence", t),
+                    read("scale", t),
+                    None,
+                    fit,
+                )
+                for t in frames
+            ]
+
+    def _stream(self, scene: Scene, reference: int, file: Path) -> None:
+        source = self._make_source(scene)
+        answers = {}
+        for index in tracking_order(reference, len(scene)):
+            answers[index] = source.push(index, scene.rgb(index))
+        answers = [answers[index] for index in range(len(scene))]
+        first = answers[0]
+        # The middle of a cell: what a nearest reading on the coarser grid would find.
+        step = max(1, max(first.points.shape[1:]) // POINT_SIDE)
+        every = (..., slice(step // 2, None, step), slice(step // 2, None, step))
+        half = lambda tensors: torch.stack(list(tensors)).half()  # noqa: E731
+        tensors = {f"level{i}": half(a.levels[i] for a in answers) for i in range(len(first.levels))}
+        # Points beyond the range of half precision are of no use to anyone.
+        tensors["points"] = half((a.points[every] / a.scale).clamp(-6e4, 6e4) for a in answers)
+        tensors["rays"] = half(a.rays[every] for a in answers)
+        tensors["confidence"] = half(a.confidence[every] for a in answers)
+        tensors["scale"] = torch.ones(len(answers))  # points were divided by it
+        fit = {name: list(getattr(first.fit, name)) for name in ("original", "resized", "crop", "size")}
+        metadata = {"fit": json.dumps(fit), "levels": json.dumps(len(first.levels))}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing_file(file) as fresh:
+            save_file(tensors, fresh, metadata)
