@@ -16,22 +16,24 @@ from pathlib import Path
 
 import numpy as np
 
-import check_checkpoint_geometry
+import fusion
 import metrics
+import must3r_loader
 import sam2_model
 from geometry_fusion.devices import DEVICES, PRECISIONS, pick_device, uses_bf16
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
 from geometry_fusion.files import check_apart, check_replaceable, replacing_file, replacing_folder
-from geometry_fusion.mask_files import read_ids
+from geometry_fusion.geometry import Must3rStream
+from geometry_fusion.mask_files import innermost_point, read_ids
 from geometry_fusion.prompts import add_prompt_arguments, check_prompts, point_xy_px, prompts_from_arguments
 from geometry_fusion.report import Arm, write_report
+from geometry_fusion.report_geometry import geometry_figures
 from geometry_fusion.segment import MASK_SUFFIXES, write_masks_and_video
 from geometry_fusion.video import open_frames, opened_frames
 
 ROOT = Path(__file__).resolve().parent
 SAMPLES = ROOT / "videos/samples"
 FRAMES = Path("videos/frames")  # where `main.py frames` leaves them
-MUST3R_NAMES = ("tiny", "224", "512")
 REPORT_SUFFIXES = (".html", ".csv", ".json", ".mp4", ".png")
 
 
@@ -56,7 +58,7 @@ def parse(argv=None) -> argparse.Namespace:
         "--sam2-checkpoint", type=Path, metavar="FILE", help="weights of --sam2, if not in checkpoints/"
     )
     parser.add_argument(
-        "--must3r", default="tiny", help=f"geometry backbone of the second arm: {', '.join(MUST3R_NAMES)}"
+        "--must3r", default="tiny", help=f"geometry backbone of the second arm: {', '.join(must3r_loader.MODELS)}"
     )
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="merger weights of the second arm")
     parser.add_argument("--device", default="auto", help=f"one of {', '.join(DEVICES)}")
@@ -83,16 +85,31 @@ def apply_sample(args: argparse.Namespace) -> str:
     return sample["title"]
 
 
-def geometry_arm(args: argparse.Namespace) -> tuple[None, str]:
+def geometry_arm(args: argparse.Namespace, device) -> tuple[object | None, str | None]:
     """The predictor of the second arm, or None and the reason why it cannot run."""
-    if args.must3r not in MUST3R_NAMES:
-        raise InputError(f"--must3r {args.must3r}: unknown model; choose one of {', '.join(MUST3R_NAMES)}")
-    backbones = f"sam2 '{args.sam2}' with must3r '{args.must3r}'"
-    if args.checkpoint is None:
-        return None, f"The geometry arm did not run: there are no merger weights for {backbones} yet."
-    if not check_checkpoint_geometry.inspect(args.checkpoint).merger_parameters:
-        raise InputError(f"--checkpoint {args.checkpoint}: carries no merger weights; see check_checkpoint_geometry.py")
-    return None, f"The geometry arm did not run: this version cannot fuse geometry ({args.checkpoint} was not used)."
+    if args.must3r not in must3r_loader.MODELS:
+        raise InputError(f"--must3r {args.must3r}: unknown model; choose one of {', '.join(must3r_loader.MODELS)}")
+    checkpoint = args.checkpoint
+    if checkpoint is None:
+        checkpoint = fusion.DEFAULT_CHECKPOINTS.get((args.sam2, args.must3r))
+        if checkpoint is None or not checkpoint.is_file():
+            backbones = f"sam2 '{args.sam2}' with must3r '{args.must3r}'"
+            return None, (
+                f"The geometry arm did not run: there are no merger weights for {backbones}; train them with "
+                "python train.py experiment=tiny_fusion, or name some with --checkpoint."
+            )
+    predictor = sam2_model.build_predictor(args.sam2, args.sam2_checkpoint, device)
+    spec = fusion.fuse_checkpoint(
+        predictor,
+        checkpoint,
+        sam2=args.sam2,
+        sam2_file=args.sam2_checkpoint,
+        must3r=args.must3r,
+        precision=args.precision,
+    )
+    if spec.source == "depth":
+        raise InputError(f"--checkpoint {checkpoint}: the oracle needs depth and poses; use evaluate.py with scenes")
+    return predictor, None
 
 
 def main(argv=None) -> None:
@@ -112,8 +129,10 @@ def main(argv=None) -> None:
     inputs = (args.frames, args.gt, args.mask, args.prompts, args.sam2_checkpoint, args.checkpoint)
     check_apart((*folders.values(), *videos.values(), report_folder), inputs)
 
-    _, reason = geometry_arm(args)
     predictors = {"baseline": ("SAM2", sam2_model.build_predictor(args.sam2, args.sam2_checkpoint, device))}
+    fused, reason = geometry_arm(args, device)
+    if fused is not None:
+        predictors["geom"] = ("3AM", fused)
     check_prompts(prompts, open_frames(args.frames))  # before a long video is extracted
     with opened_frames(args.frames) as frames, ExitStack() as swaps:
         if args.gt:
@@ -144,9 +163,13 @@ def main(argv=None) -> None:
                 "ground truth": str(args.gt or "none given"),
             },
         }
-        notes = [reason] + (
-            [] if args.gt else ["No ground truth was given: nothing is measured here, look at the video."]
-        )
+        figures = figures_of(fused, arms[-1], frames, prompts) if fused else None
+        notes = [reason] if reason else []
+        if not args.gt:
+            compared = (
+                "the arms are compared with each other" if fused else "nothing is measured here, look at the video"
+            )
+            notes.append(f"No ground truth was given: {compared}.")
         write_report(
             report,
             title=title,
@@ -154,6 +177,7 @@ def main(argv=None) -> None:
             prompts=prompts,
             arms=arms,
             read_ids=lambda arm, stem: read_ids(arm.masks / f"{stem}.png"),
+            figures=figures,
             summary=summary,
             notes=notes,
             **scored,
@@ -161,11 +185,34 @@ def main(argv=None) -> None:
     print_result(arms, summary, notes, folders, args.out)
 
 
+def figures_of(predictor, arm: Arm, frames, prompts):
+    """Correspondence and view from above for the first prompted object, where MUSt3R is the source."""
+    if not isinstance(predictor.source, Must3rStream):
+        return None
+    prompt = prompts[0]
+    several = len({p.object_id for p in prompts}) > 1
+    found = [read_ids(arm.masks / f"{stem}.png") for stem in frames.stems]
+    masks = [ids == prompt.object_id if several else ids > 0 for ids in found]
+    query = prompt.points[0] if prompt.points else innermost_point(masks[prompt.frame])
+    if not (prompt.points or masks[prompt.frame].any()):
+        return None
+    names = ["MUSt3R encoder" if level == 0 else f"decoder {level}" for level in predictor.source.levels]
+    return geometry_figures(
+        predictor,
+        predictor.source,
+        frames,
+        prompt_frame=prompt.frame,
+        query_xy=query,
+        masks=masks,
+        level_names=names,
+    )
+
+
 def score(arms: list[Arm], gt: Path | None, objects: list[int] | None, frames, prompts) -> tuple[dict, dict]:
     """Fill the arms' scores against `gt`; returns facts about the clip and what the report needs to show them."""
     summary = {"num_frames": len(frames), "width": frames.size[0], "height": frames.size[1]}
     if not gt:
-        return summary, {}
+        return summary, {"agreement": arm_agreement(arms, frames.stems)} if len(arms) == 2 else {}
     prompted = {frames.stems[p.frame] for p in prompts}
     for arm in arms:
         result = metrics.score_folders(arm.masks, gt, prompted=prompted, objects=objects)
@@ -185,6 +232,17 @@ def score(arms: list[Arm], gt: Path | None, objects: list[int] | None, frames, p
     return summary, {"truth_ids": truth, "present": present}
 
 
+def arm_agreement(arms: list[Arm], stems: list[str]) -> list[float]:
+    """Per frame the IoU of the two arms' masks, the mean over objects where there are several."""
+    found = []
+    for stem in stems:
+        a, b = (read_ids(arm.masks / f"{stem}.png") for arm in arms)
+        objects = np.union1d(a, b)
+        ious = [metrics.iou(a == i, b == i) for i in objects[objects > 0]]
+        found.append(float(np.mean(ious)) if ious else 1.0)
+    return found
+
+
 def _only(ids: np.ndarray, objects: list[int] | None) -> np.ndarray:
     """Ids [H, W] with everything but `objects` set to 0; None keeps all."""
     return ids if objects is None else np.where(np.isin(ids, objects), ids, 0)
@@ -192,9 +250,13 @@ def _only(ids: np.ndarray, objects: list[int] | None) -> np.ndarray:
 
 def print_result(arms: list[Arm], summary: dict, notes: list[str], folders: dict[str, Path], out: Path) -> None:
     if arms[0].scores:
-        print(f"{'measure':<16}" + "".join(f"{arm.title:>12}" for arm in arms))
+        two = len(arms) == 2
+        print(f"{'measure':<16}" + "".join(f"{arm.title:>12}" for arm in arms) + ("  difference" if two else ""))
         for measure in ("iou", "positive_iou", "accuracy", "success_rate", "jf"):
-            cells = ["-" if arm.scores[measure] is None else f"{arm.scores[measure]:.3f}" for arm in arms]
+            values = [arm.scores[measure] for arm in arms]
+            cells = ["-" if value is None else f"{value:.3f}" for value in values]
+            if two:
+                cells.append("-" if None in values else f"{values[1] - values[0]:+.3f}")
             print(f"{measure:<16}" + "".join(f"{cell:>12}" for cell in cells))
         print(f"{summary['num_truth_frames']} ground-truth frames, object in view in {summary['num_positive_frames']}")
     for note in notes:

@@ -3,6 +3,7 @@
     python main.py frames VIDEO                       video -> videos/frames/0000.jpg ...
     python main.py pick                               click in a window, prints --point "x,y"
     python main.py segment --point "180,296"          masks and an overlay video of one arm
+    python main.py reconstruct --frames DIR           point cloud, camera path and a picture of both, by MUSt3R
     python main.py weights                            which weights are here; fetches missing ones
 
 From Python: `from main import getFrames; getFrames("x.mp4")`.
@@ -14,6 +15,8 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+import fusion
+import must3r_loader
 import sam2_model
 from geometry_fusion.devices import DEVICES, PRECISIONS, pick_device
 from geometry_fusion.downloads import check_digest, fetch, file_digest
@@ -21,6 +24,7 @@ from geometry_fusion.errors import InputError, OneLineParser, run_cli
 from geometry_fusion.files import check_apart, check_replaceable, replacing_file, replacing_folder
 from geometry_fusion.pick import pick_point
 from geometry_fusion.prompts import add_prompt_arguments, check_prompts, prompts_from_arguments
+from geometry_fusion.reconstruct import reconstruct, write_reconstruction
 from geometry_fusion.segment import MASK_SUFFIXES, write_masks_and_video
 from geometry_fusion.video import extract_frames, frame_size, open_frames, opened_frames
 
@@ -45,7 +49,7 @@ def getFrames(video, out=FRAMES, every: int = 6, size=None) -> list[Path]:
 
 def parse(argv=None) -> argparse.Namespace:
     parser = OneLineParser(description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="frames|pick|segment|weights")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="frames|pick|segment|reconstruct|weights")
 
     frames = commands.add_parser("frames", help="extract frames of a video")
     frames.add_argument("video", type=Path, help="any file FFmpeg reads")
@@ -65,6 +69,18 @@ def parse(argv=None) -> argparse.Namespace:
     segment.add_argument("--device", default="auto", help=f"one of {', '.join(DEVICES)}")
     segment.add_argument("--precision", default="auto", choices=PRECISIONS, help="auto is bf16 on CUDA, else fp32")
     add_prompt_arguments(segment)
+
+    scene = commands.add_parser("reconstruct", help="what MUSt3R makes of a video: points and camera path")
+    scene.add_argument("--frames", type=Path, default=FRAMES, help="folder of frames or a video file")
+    scene.add_argument(
+        "--out",
+        type=Path,
+        default=Path("videos/reconstruction"),
+        help="receives points.ply, cameras.json, overview.png",
+    )
+    scene.add_argument("--must3r", default="tiny", help=f"model: {', '.join(must3r_loader.MODELS)}")
+    scene.add_argument("--min-confidence", type=float, default=0.5, help="0..1; less sure points are left out")
+    scene.add_argument("--device", default="auto", help=f"one of {', '.join(DEVICES)}")
 
     weights = commands.add_parser("weights", help="list, fetch and verify weights")
     weights.add_argument("--sam2", choices=sam2_model.MODELS, help="model to fetch or verify")
@@ -97,6 +113,19 @@ def run_segment(args: argparse.Namespace) -> None:
         video = swaps.enter_context(replacing_file(args.out / "segmented.mp4"))
         seconds = write_masks_and_video(predictor, frames, prompts, masks, video, args.precision)
     print(f"{args.out / 'masks'}/ and {args.out / 'segmented.mp4'}, {1 / seconds:.1f} frames/s")
+
+
+def run_reconstruct(args: argparse.Namespace) -> None:
+    if not 0 <= args.min_confidence < 1:
+        raise InputError(f"--min-confidence {args.min_confidence:g}: must be in 0..1, below 1")
+    check_replaceable(args.out, (".ply", ".json", ".png"), "--out")
+    check_apart((args.out,), (args.frames,))
+    merger = "tiny" if args.must3r == "tiny" else "paper"
+    make = fusion.source_maker(fusion.spec_of(merger), must3r_loader.model_file(args.must3r), pick_device(args.device))
+    with opened_frames(args.frames) as frames, replacing_folder(args.out) as folder:
+        found = reconstruct(make(), frames, min_confidence=args.min_confidence)
+        write_reconstruction(found, frames.stems, folder)
+    print(f"{args.out}/: {len(found.points):,} points, {len(found.keyframes)} keyframes of {len(found.poses)} frames")
 
 
 def run_weights(args: argparse.Namespace) -> None:
@@ -151,7 +180,14 @@ def run_weights(args: argparse.Namespace) -> None:
 
 def main(argv=None) -> None:
     args = parse(argv)
-    {"frames": run_frames, "pick": run_pick, "segment": run_segment, "weights": run_weights}[args.command](args)
+    commands = {
+        "frames": run_frames,
+        "pick": run_pick,
+        "segment": run_segment,
+        "reconstruct": run_reconstruct,
+        "weights": run_weights,
+    }
+    commands[args.command](args)
 
 
 if __name__ == "__main__":

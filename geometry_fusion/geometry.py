@@ -213,7 +213,7 @@ class Must3rStream:
         if num_init_frames < 1 or max_keyframes < max(num_init_frames, 2):
             raise ValueError(f"max_keyframes={max_keyframes}: must be at least 2 and num_init_frames={num_init_frames}")
         self._encoder, self._decoder = encoder, decoder
-        self._levels, self._precision = tuple(levels), precision
+        self.levels, self._precision = tuple(levels), precision
         self._side = side or max(encoder.img_size)
         self._square = self._side in (224, 336, 448) if square is None else square
         self._num_init, self._max_keyframes = num_init_frames, max_keyframes
@@ -358,7 +358,7 @@ class Must3rStream:
         height, width = view.maps.confidence.shape
         patch = self._encoder.patch_size
         grid = (height // patch, width // patch)
-        levels = tuple(view.features[level].T.unflatten(1, grid).float() for level in self._levels)
+        levels = tuple(view.features[level].T.unflatten(1, grid).float() for level in self.levels)
         focal = self._mean_focal()
         v, u = torch.meshgrid(*(torch.arange(n, device=self._device) for n in (height, width)), indexing="ij")
         rays = torch.stack(((u - width / 2) / focal, (v - height / 2) / focal, torch.ones_like(u)), 0)

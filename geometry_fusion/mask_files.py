@@ -157,3 +157,10 @@ def overlay(
     outline = PALETTE[ids[edge]].astype(np.float32)
     painted[edge] = np.rint(outline * (255 / outline.max(-1, keepdims=True)))
     return painted
+
+
+def innermost_point(mask: np.ndarray) -> tuple[int, int]:
+    """x, y of the pixel of a mask [H, W] that is farthest from its outline."""
+    distance = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    y, x = np.unravel_index(distance.argmax(), mask.shape)
+    return int(x), int(y)

@@ -71,6 +71,7 @@ class GeometryVideoPredictor(SAM2VideoPredictor):
         self.memory_attention.register_forward_pre_hook(_memory_in_the_features_precision, with_kwargs=True)
         self._make_source: Callable[[], GeometrySource] = NoGeometry
         self.merger: torch.nn.Module = KeepAppearance()
+        self.source: GeometrySource | None = None  # of the latest `init_state`
 
     def fuse(self, merger: torch.nn.Module, make_source: Callable[[], GeometrySource]) -> None:
         """From now on, new inference states fuse what a fresh `make_source()` knows through `merger`."""
@@ -79,7 +80,7 @@ class GeometryVideoPredictor(SAM2VideoPredictor):
     @torch.inference_mode()
     def init_state(self, video_path, **options) -> dict:
         """As SAM2VideoPredictor.init_state; `video_path` may also be RGB frames with `len`, `[i]`, `.size`."""
-        source = self._make_source()
+        self.source = source = self._make_source()
         if not hasattr(video_path, "size"):
             if isinstance(source, NoGeometry):
                 return super().init_state(video_path, **options)

@@ -17,6 +17,7 @@ import matplotlib
 import numpy as np
 
 from geometry_fusion.mask_files import PALETTE, overlay, write_rgb
+from geometry_fusion.report_geometry import GeometryFigures, write_side_by_side
 
 matplotlib.use("Agg", force=False)
 import matplotlib.pyplot as plt
@@ -85,10 +86,7 @@ def iou_plot(arms: list[Arm], present: list[bool], prompted: int) -> str:
     axes.set(xlim=(0, max(1, len(present) - 1)), ylim=(-0.02, 1.02), xlabel="frame", ylabel="IoU")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False, fontsize=9)
-    text = io.StringIO()
-    figure.savefig(text, format="svg")
-    plt.close(figure)
-    return text.getvalue()[text.getvalue().index("<svg") :]
+    return _svg(figure)
 
 
 def _prompt_picture(frame: np.ndarray, prompts, frame_index: int) -> str:
@@ -137,10 +135,14 @@ def write_report(
     truth_ids=None,  # (stem) -> ids [H, W] or None where a frame has no ground truth
     present: list[bool] | None = None,
     agreement: list[float] | None = None,  # IoU between the two arms per frame, where there is no ground truth
+    figures: GeometryFigures | None = None,
     summary: dict,
     notes: list[str],
 ) -> Path:
-    """Write index.html, strip.png, per_frame.csv and metrics.json into `folder` and return the page."""
+    """Write index.html, strip.png, per_frame.csv, metrics.json and, of two arms, side_by_side.mp4 into `folder`.
+
+    Returns the page.
+    """
     prompted = min(p.frame for p in prompts)
     num_frames = len(frames)
     if truth_ids:
@@ -164,15 +166,12 @@ def write_report(
     write_rgb(folder / "strip.png", _strip(strips))
     for entry in strips:
         entry["tiles"] = [(name, iou, _jpeg(tile)) for name, iou, tile in entry["tiles"]]
-    videos = []
-    for arm in arms:
-        embed = arm.video.stat().st_size <= EMBED_LIMIT
-        source = (
-            "data:video/mp4;base64," + base64.b64encode(arm.video.read_bytes()).decode()
-            if embed
-            else f"../{arm.video_name}"
-        )
-        videos.append((arm.title, source))
+    if len(arms) == 2:
+        together = folder / "side_by_side.mp4"
+        write_side_by_side(together, frames, arms, read_ids)
+        videos = [(" and ".join(arm.title for arm in arms), _video(together, together.name))]
+    else:
+        videos = [(arm.title, _video(arm.video, f"../{arm.video_name}")) for arm in arms]
     with open(folder / "per_frame.csv", "w", newline="") as handle:
         writer = csv.writer(handle)
         writer.writerow(
@@ -195,10 +194,36 @@ def write_report(
         summary=summary,
         notes=notes,
         differences=_differences(arms),
+        figures=figures,
+        agreement=agreement_plot(agreement, prompted) if agreement else None,
     )
     # File names may hold bytes that are no text.
     (folder / "index.html").write_text(page, encoding="utf-8", errors="replace")
     return folder / "index.html"
+
+
+def agreement_plot(agreement: list[float], prompted: int) -> str:
+    """SVG of the IoU between the two arms over frames."""
+    figure, axes = plt.subplots(figsize=(9.5, 2.4), layout="constrained")
+    axes.plot(agreement, color="#555", lw=1.8)
+    axes.axvline(prompted, color="#333", lw=1, ls=":")
+    axes.set(xlim=(0, max(1, len(agreement) - 1)), ylim=(-0.02, 1.02), xlabel="frame", ylabel="IoU of the arms")
+    axes.spines[["top", "right"]].set_visible(False)
+    return _svg(figure)
+
+
+def _svg(figure) -> str:
+    text = io.StringIO()
+    figure.savefig(text, format="svg")
+    plt.close(figure)
+    return text.getvalue()[text.getvalue().index("<svg") :]
+
+
+def _video(file: Path, link: str) -> str:
+    """The video itself if it is small, else a link to it."""
+    if file.stat().st_size > EMBED_LIMIT:
+        return link
+    return "data:video/mp4;base64," + base64.b64encode(file.read_bytes()).decode()
 
 
 def _arm_json(arm: Arm) -> dict:

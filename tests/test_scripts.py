@@ -17,9 +17,8 @@ import pytest
 import ab_iou
 import main
 import metrics
-from geometry_fusion.data.samples import innermost_point
 from geometry_fusion.errors import run_cli
-from geometry_fusion.mask_files import read_ids, write_mask, write_palette_mask, write_rgb
+from geometry_fusion.mask_files import innermost_point, read_ids, write_mask, write_palette_mask, write_rgb
 from tests.conftest import ROOT, error_line, run_script
 
 SAMPLE = ROOT / "videos/samples/walk"

@@ -11,13 +11,10 @@ import sys
 from itertools import islice
 from pathlib import Path
 
-import cv2
-import numpy as np
-
 from geometry_fusion.data.rooms import draw_layout, render_room
 from geometry_fusion.errors import OneLineParser, run_cli
 from geometry_fusion.files import replacing_folder
-from geometry_fusion.mask_files import write_mask
+from geometry_fusion.mask_files import innermost_point, write_mask
 from geometry_fusion.video import VideoWriter
 
 WIDTH, HEIGHT, ROOM_FRAMES, FRAME_RATE = 320, 240, 60, 10
@@ -27,13 +24,6 @@ SAMPLES = {
     "return": (100_033, 6, range(60), "A table that the camera leaves and finds again"),
     "twins": (100_026, 5, range(60), "A vase and its twin: the camera leaves the one, passes the other and comes back"),
 }
-
-
-def innermost_point(mask: np.ndarray) -> tuple[int, int]:
-    """x, y of the pixel of a mask [H, W] that is farthest from its outline."""
-    distance = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-    y, x = np.unravel_index(distance.argmax(), mask.shape)
-    return int(x), int(y)
 
 
 def write_sample(folder: Path, seed: int, object_id: int, frames: range, title: str) -> None:

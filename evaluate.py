@@ -1,0 +1,357 @@
+"""Score whole datasets, arm against arm:  python evaluate.py data=rooms_test [out=DIR key=value ...]
+
+    python evaluate.py data.seeds=200000:200005          other rooms
+    python evaluate.py data.scenes=DIR                   scene folders of your own (docs/data.md)
+
+Arms: `sam2` (untouched), `control` (trained as long, without geometry), `3am`, `oracle` (true points and rays). Every
+object is conditioned on its largest view, by its mask and by one click, and tracked forwards and backwards. Writes to
+`out`: results.json, table.txt, objects.csv, gains.png, and objects.jsonl, from which a killed run continues.
+"""
+
+import csv
+import itertools
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+import fusion
+import metrics
+import sam2_model
+from geometry_fusion.config import compose_config
+from geometry_fusion.data.rooms import room_folder, seed_range, write_rooms
+from geometry_fusion.data.scenes import Scene, find_scenes
+from geometry_fusion.data.tracks import SUBSETS, Track, tracks_of
+from geometry_fusion.devices import pick_device
+from geometry_fusion.downloads import file_digest
+from geometry_fusion.errors import InputError, OneLineParser, run_cli
+from geometry_fusion.files import replacing_file
+from geometry_fusion.mask_files import innermost_point
+from geometry_fusion.segment import track as track_prompts
+from geometry_fusion.types import Prompt
+
+CONFIGS = Path(__file__).resolve().parent / "configs"
+ARMS = ("sam2", "control", "3am", "oracle")
+PROMPTS = ("mask", "click")
+MEASURES = ("iou", "positive_iou", "accuracy", "success_rate", "jf")
+GAINS = (("3am", "control"), ("3am", "sam2"), ("oracle", "control"), ("oracle", "sam2"), ("control", "sam2"))
+VIEW_BINS = (0, 15, 30, 60, 90, 180)  # degrees at the object between the prompted view and this one
+ABSENCE_BINS = (0, 1, 6, 16, 31, 10_000)  # frames out of view since the prompt
+
+
+class SceneFrames:
+    """The frames of a scene as the predictor takes them."""
+
+    def __init__(self, scene: Scene):
+        self._scene = scene
+        self.stems = scene.stems
+        self.size = scene.rgb(0).shape[1::-1]
+
+    def __len__(self) -> int:
+        return len(self._scene)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self._scene.rgb(index)
+
+
+def scenes_of(data: DictConfig) -> list[Scene]:
+    """The scene folders of `data.scenes`, or the rooms of `data.seeds`, rendered where missing."""
+    if data.scenes:
+        return [Scene(path) for path in find_scenes(data.scenes)]
+    seeds, root = seed_range(data.seeds), Path(data.root) / "test"
+    missing = [seed for seed in seeds if not (room_folder(root, seed) / "scene.json").exists()]
+    if missing:
+        write_rooms(seeds, root, data.workers)
+    return [Scene(room_folder(root, seed)) for seed in seeds]
+
+
+def prompt_of(track: Track, kind: str) -> Prompt:
+    mask = track.mask(track.prompt_frame)
+    if kind == "mask":
+        return Prompt(track.prompt_frame, mask=mask)
+    return Prompt(track.prompt_frame, points=(tuple(map(float, innermost_point(mask))),))
+
+
+def arm_predictors(config: DictConfig) -> dict[str, Callable]:
+    """Arm -> a function of the scene that gives its predictor, built once and fused anew per scene if it must be."""
+    device = pick_device(config.device)
+    sam2_file = Path(config.sam2_checkpoint) if config.sam2_checkpoint else None
+
+    def build(arm: str) -> Callable:
+        predictor = sam2_model.build_predictor(config.sam2, sam2_file, device)
+        if arm == "sam2":
+            return lambda scene: predictor
+        options = {"sam2": config.sam2, "sam2_file": sam2_file, "must3r": config.must3r, "precision": config.precision}
+        checkpoint = Path(config.checkpoints[arm])
+        spec = fusion.fuse_checkpoint(predictor, checkpoint, **options)
+        if spec.arm != arm:
+            raise InputError(f"checkpoints.{arm}={checkpoint}: was trained as arm '{spec.arm}'; choose another file")
+        if spec.source != "depth":
+            return lambda scene: predictor
+        make = fusion.source_maker(spec, None, device)
+
+        def for_scene(scene):
+            predictor.fuse(predictor.merger, lambda: make(scene))
+            return predictor
+
+        return for_scene
+
+    return {arm: build(arm) for arm in config.arms}
+
+
+def score(predictor, track: Track, prompt: Prompt, precision: str) -> metrics.Scores:
+    """Track one object through its scene and score every frame."""
+    predicted = dict(track_prompts(predictor, SceneFrames(track.scene), [prompt], precision))
+    order = range(len(track.scene))
+    return metrics.score_masks([predicted[i] for i in order], [track.mask(i) for i in order])
+
+
+def run(config: DictConfig, out: Path) -> list[dict]:
+    """One record per (arm, prompt, object); those that `out`/objects.jsonl already holds are not computed again."""
+    predictors = arm_predictors(config)
+    tracks = tracks_of(scenes_of(config.data), config.data.min_area, config.only, config.max_objects)
+    if not tracks:
+        raise InputError(f"no object of {config.data.min_area} pixels in subset '{config.only}'; lower data.min_area")
+    identity = identity_of(config)
+    log = out / "objects.jsonl"
+    records = [r for r in read_log(log) if r["identity"] == identity]
+    done = {(r["arm"], r["prompt"], r["object"]) for r in records}
+    todo = [(t, arm, kind) for t in tracks for kind in config.prompts for arm in config.arms]
+    with open(log, "a") as handle, tqdm(total=len(todo), unit="track", mininterval=1) as bar:
+        for track, arm, kind in todo:
+            bar.update()
+            if (arm, kind, track.name) in done:
+                continue
+            found = score(predictors[arm](track.scene), track, prompt_of(track, kind), config.precision)
+            record = {
+                "identity": identity,
+                "arm": arm,
+                "prompt": kind,
+                "object": track.name,
+                "subsets": track.subsets,
+                **{name: getattr(found, name) for name in (*MEASURES, "num_frames", "num_positive_frames")},
+                "frame_ious": [round(v, 5) for v in found.frame_ious],
+            }
+            handle.write(json.dumps(record) + "\n")
+            handle.flush()
+            os.fsync(handle.fileno())
+            records.append(record)
+    names = {track.name for track in tracks}
+    wanted = [r for r in records if r["object"] in names and r["arm"] in config.arms and r["prompt"] in config.prompts]
+    for track in tracks:
+        facts = {"present": (track.areas > 0).tolist(), "absent_before": track.frames_out_of_view().tolist()}
+        if (track.scene.folder / "cameras.json").exists() and (track.scene.folder / "depth").is_dir():
+            facts["viewpoint_change"] = track.viewpoint_change().tolist()
+        for record in wanted:
+            if record["object"] == track.name:
+                record.update(facts)
+    return wanted
+
+
+def identity_of(config: DictConfig) -> str:
+    """What results depend on besides the arm, the prompt and the object; records with another identity are ignored."""
+    files = [Path(config.sam2_checkpoint or sam2_model.model_files(config.sam2)[1])]
+    files += [Path(config.checkpoints[arm]) for arm in ARMS if arm in config.arms and arm != "sam2"]
+    place = config.data.scenes or config.data.root
+    digests = [file_digest(file)[:12] for file in files]
+    return json.dumps([digests, str(place), config.precision])
+
+
+def read_log(file: Path) -> list[dict]:
+    """Complete records; a line that a kill left half written is dropped."""
+    records = []
+    for line in file.read_text().splitlines() if file.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue
+    if file.exists():
+        with replacing_file(file) as fresh:
+            fresh.write_text("".join(json.dumps(r) + "\n" for r in records))
+    return records
+
+
+def summarise(records: list[dict], config: DictConfig) -> dict:
+    """Means per arm and subset, paired gains with bootstrap 95% intervals over objects."""
+    result = {"arms": {}, "gains": {}}
+    table = {}
+    for record in records:
+        for subset in record["subsets"]:
+            table.setdefault((record["arm"], subset), {})[record["object"]] = record
+    for arm in config.arms:
+        result["arms"][arm] = {}
+        for subset in SUBSETS:
+            objects = list(table.get((arm, subset), {}).values())
+            if objects:
+                means = {m: _mean([o[m] for o in objects]) for m in MEASURES}
+                counts = {"n_objects": len(objects), "n_frames": sum(o["num_frames"] for o in objects)}
+                values = [o["positive_iou"] for o in objects if o["positive_iou"] is not None]
+                interval = dict(zip(("low", "high"), metrics.bootstrap_interval(values)))
+                result["arms"][arm][subset] = {**means, **counts, "positive_iou_95": interval}
+    for a, b in GAINS:
+        for subset in SUBSETS if a in config.arms and b in config.arms else ():
+            ours, theirs = table.get((a, subset), {}), table.get((b, subset), {})
+            for measure in MEASURES:
+                both = [(ours[k][measure], theirs[k][measure]) for k in ours.keys() & theirs.keys()]
+                gains = [x - y for x, y in sorted(both) if x is not None and y is not None]
+                if gains:
+                    low, high = metrics.bootstrap_interval(gains)
+                    entry = {"mean": float(np.mean(gains)), "low": low, "high": high}
+                    result["gains"].setdefault(f"{a}-{b}", {}).setdefault(subset, {})[measure] = entry
+    return result
+
+
+def binned(records: list[dict], key: str, bins: tuple[int, ...]) -> dict[str, list]:
+    """Mean IoU of present frames per arm in bins of a per-frame fact, and the number of frames."""
+    result = {}
+    for arm in dict.fromkeys(r["arm"] for r in records):
+        values = [
+            (fact, iou)
+            for r in records
+            if r["arm"] == arm and key in r
+            for fact, iou, here in zip(r[key], r["frame_ious"], r["present"])
+            if here
+        ]
+        facts, ious = (np.array(part) for part in zip(*values)) if values else (np.zeros(0), np.zeros(0))
+        inside = [(facts >= low) & (facts < high) for low, high in itertools.pairwise(bins)]
+        result[arm] = [[float(ious[i].mean()) if i.any() else None, int(i.sum())] for i in inside]
+    return result
+
+
+def text_table(results: dict, config: DictConfig) -> str:
+    lines = []
+    for prompt in config.prompts:
+        part = results["by_prompt"][prompt]
+        lines.append(f"prompt: {prompt} on the largest view; mean over objects; IoU+ = frames with the object present")
+        lines.append(
+            f"{'subset':<10}{'arm':<9}{'IoU':>7}{'IoU+':>7}  {'95%':<15}{'acc':>6}{'>=0.5':>7}{'J&F':>7}  objects"
+        )
+        for subset in SUBSETS:
+            for arm in config.arms:
+                row = part["arms"][arm].get(subset)
+                if row:
+                    cells = [f"{row[m]:.3f}" if row[m] is not None else "-" for m in MEASURES]
+                    interval = f"{row['positive_iou_95']['low']:.3f}..{row['positive_iou_95']['high']:.3f}"
+                    lines.append(
+                        f"{subset:<10}{arm:<9}{cells[0]:>7}{cells[1]:>7}  {interval:<15}{cells[2]:>6}{cells[3]:>7}"
+                        f"{cells[4]:>7}  {row['n_objects']}"
+                    )
+        for pair, subsets in part["gains"].items():
+            for subset, gain in subsets.items():
+                g = gain["positive_iou"]
+                text = f"{g['mean']:+.3f} ({g['low']:+.3f}..{g['high']:+.3f})"
+                lines.append(f"gain {pair:<15} {subset:<10} IoU+ {text}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def write_results(records: list[dict], config: DictConfig, out: Path) -> dict:
+    """results.json, table.txt, objects.csv and gains.png; returns the results."""
+    by_prompt = {}
+    for prompt in config.prompts:
+        some = [r for r in records if r["prompt"] == prompt]
+        by_prompt[prompt] = {
+            **summarise(some, config),
+            "by_viewpoint_change": {"bins": VIEW_BINS, **binned(some, "viewpoint_change", VIEW_BINS)},
+            "by_frames_out_of_view": {"bins": ABSENCE_BINS, **binned(some, "absent_before", ABSENCE_BINS)},
+        }
+    first = by_prompt[config.prompts[0]]
+    results = {
+        "prompt": config.prompts[0],
+        "arms": first["arms"],
+        "gains": first["gains"],
+        "by_prompt": by_prompt,
+        "config": OmegaConf.to_container(config, resolve=True),
+    }
+    with replacing_file(out / "results.json") as fresh:
+        fresh.write_text(json.dumps(results, indent=1))
+    with replacing_file(out / "table.txt") as fresh:
+        fresh.write_text(text_table(results, config))
+    with replacing_file(out / "objects.csv") as fresh, open(fresh, "w", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["arm", "prompt", "object", "subsets", *MEASURES, "num_frames", "num_positive_frames"])
+        for r in records:
+            facts = (r[m] for m in (*MEASURES, "num_frames", "num_positive_frames"))
+            writer.writerow([r["arm"], r["prompt"], r["object"], " ".join(r["subsets"]), *facts])
+    draw(results, config, out / "gains.png")
+    return results
+
+
+def draw(results: dict, config: DictConfig, file: Path) -> None:
+    """Mean IoU of present frames over viewpoint change and over frames out of view, one line per arm."""
+    import matplotlib
+
+    matplotlib.use("Agg", force=False)
+    import matplotlib.pyplot as plt
+
+    figure, rows = plt.subplots(
+        len(config.prompts), 2, figsize=(11, 3.4 * len(config.prompts)), layout="constrained", squeeze=False
+    )
+    for axes_pair, prompt in zip(rows, config.prompts):
+        for axes, key, label in zip(
+            axes_pair,
+            ("by_viewpoint_change", "by_frames_out_of_view"),
+            ("degrees between the prompted view and this one", "frames out of view since the prompt"),
+        ):
+            part = results["by_prompt"][prompt][key]
+            bins = part["bins"]
+            names = [f"{a}-{b - 1 if key.startswith('by_frames') else b}" for a, b in itertools.pairwise(bins)]
+            names[-1] = f"{bins[-2]}+"
+            for arm in config.arms:
+                means = [np.nan if mean is None else mean for mean, _ in part[arm]]
+                axes.plot(names, means, marker="o", label=arm)
+            counts = [count for _, count in part[config.arms[0]]]
+            axes.set_xticks(range(len(names)), [f"{n}\n{c} frames" for n, c in zip(names, counts)], fontsize=8)
+            axes.set(ylim=(0, 1), xlabel=label, ylabel=f"IoU, {prompt} prompt")
+            axes.spines[["top", "right"]].set_visible(False)
+    rows[0][0].legend(frameon=False)
+    with replacing_file(file) as fresh:
+        figure.savefig(fresh, dpi=110, format="png")
+    plt.close(figure)
+
+
+def check(config: DictConfig) -> None:
+    """Refuse what could only fail after minutes. Raises InputError naming key and value."""
+    for key, values, known in (("arms", config.arms, ARMS), ("prompts", config.prompts, PROMPTS)):
+        wrong = [v for v in values if v not in known]
+        if wrong or not values:
+            raise InputError(f"{key}={list(values)}: choose from {', '.join(known)}")
+    if config.only not in SUBSETS:
+        raise InputError(f"only={config.only}: unknown; choose one of {', '.join(SUBSETS)}")
+    for arm in config.arms:
+        if arm != "sam2" and not Path(config.checkpoints[arm]).is_file():
+            raise InputError(
+                f"checkpoints.{arm}={config.checkpoints[arm]}: no such file; train it "
+                f"(python train.py experiment=tiny_fusion arm={arm}) or leave the arm out: arms=[sam2]"
+            )
+
+
+def main(argv=None) -> None:
+    parser = OneLineParser(description=__doc__)
+    parser.add_argument("--config", type=Path, help="YAML file that sets keys of the composed config")
+    parser.add_argument("overrides", nargs="*", help="Hydra overrides: data=rooms_test, data.scenes=DIR, out=DIR, ...")
+    args = parser.parse_args(argv)
+    config = compose_config(CONFIGS, "evaluate", args.overrides, args.config)
+    check(config)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    out = Path(config.out)
+    out.mkdir(parents=True, exist_ok=True)
+    results = write_results(run(config, out), config, out)
+    print(text_table(results, config))
+    print(f"written: {out}/results.json, table.txt, objects.csv, gains.png")
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return float(np.mean(known)) if known else None
+
+
+if __name__ == "__main__":
+    sys.exit(run_cli(main))
