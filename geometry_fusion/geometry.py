@@ -225,6 +225,7 @@ class Must3rStream:
         self._fit: Fit | None = None
         self._first_inputs: list[tuple[int, tuple]] = []  # (frame_index, tokens) of the frames of the initialisation
         self._forget()
+        self.maps: Pointmaps | None = None  # of the latest answer, [H, W, ...]
         self.scores: list[float] = []  # of every frame that was judged, in order; the first ones more than once
 
     def _forget(self) -> None:
@@ -355,6 +356,7 @@ class Must3rStream:
         self._rule.drop(evicted)
 
     def _answer(self, view: _View) -> GeometryFrame:
+        self.maps = view.maps
         height, width = view.maps.confidence.shape
         patch = self._encoder.patch_size
         grid = (height // patch, width // patch)

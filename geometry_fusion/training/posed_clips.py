@@ -4,6 +4,7 @@ Recipe of a clip, a pure function of its random generator:
 * a scene is drawn uniformly, and its first frame; then frame after frame one is drawn uniformly among those whose
   overlap with the best of the frames before lies in `overlap`, else the nearest to that range;
 * overlap of two frames: share of either's points that the other sees, the smaller of both shares;
+* a height is drawn from `heights` for the whole batch, all frames are cut to their middle rows;
 * the clip is mirrored with probability 1/2 (its geometry with it), its colour channels are permuted and its
   brightness and contrast changed, the same way in all frames.
 
@@ -27,10 +28,10 @@ OVERLAP_GRID = 8  # points per side of a frame that are followed to measure over
 class PosedBatch:
     """B clips of T frames. World coordinates are those of the scene, in metres."""
 
-    images: Tensor  # [B, T, 3, S, S] in -1..1
-    depth: Tensor  # [B, T, S, S] metres, 0 = no measurement
+    images: Tensor  # [B, T, 3, H, W] in -1..1
+    depth: Tensor  # [B, T, H, W] metres, 0 = no measurement
     camera_to_world: Tensor  # [B, T, 4, 4]
-    intrinsics: Tensor  # [B, T, 3, 3] pixels of the S x S image
+    intrinsics: Tensor  # [B, T, 3, 3] pixels
     sources: list[str]
 
     def to(self, device: torch.device) -> "PosedBatch":
@@ -38,9 +39,10 @@ class PosedBatch:
         return PosedBatch(*(t.to(device) for t in tensors), self.sources)
 
     def local_points(self) -> Tensor:
-        """Points in the own camera's frame: [B, T, S, S, 3]."""
-        side = self.depth.shape[-1]
-        v, u = torch.meshgrid(*(torch.arange(side, device=self.depth.device),) * 2, indexing="ij")
+        """Points in the own camera's frame: [B, T, H, W, 3]."""
+        v, u = torch.meshgrid(
+            *(torch.arange(n, device=self.depth.device) for n in self.depth.shape[-2:]), indexing="ij"
+        )
         pixels = torch.stack((u, v, torch.ones_like(u)), -1).to(self.depth.dtype)
         rays = torch.einsum("btij,hwj->bthwi", torch.linalg.inv(self.intrinsics), pixels)
         return rays * self.depth[..., None]
@@ -100,18 +102,19 @@ def overlaps(depths_mm, poses: np.ndarray, intrinsics: np.ndarray) -> np.ndarray
 
 def project(
     points: Tensor,  # [N, ..., 3] in the world
-    depth: Tensor,  # [N, S, S] of the frames that look
+    depth: Tensor,  # [N, H, W] of the frames that look
     camera_to_world: Tensor,  # [N, 4, 4]
     intrinsics: Tensor,  # [N, 3, 3]
 ) -> tuple[Tensor, Tensor]:
     """Pixel [N, ..., 2] (x, y) of the points in each frame, and whether it sees them: inside, in front, not hidden."""
-    side, shape = depth.shape[-1], points.shape[:-1]
+    (height, width), shape = depth.shape[-2:], points.shape[:-1]
+    last = torch.tensor([width - 1, height - 1], device=depth.device)
     camera = move(torch.linalg.inv(camera_to_world), points.reshape(len(depth), -1, 1, 3))[:, :, 0]
     z = camera[..., 2]
     pixels = torch.einsum("nij,npj->npi", intrinsics, camera)[..., :2] / z.clamp(min=1e-6)[..., None]
-    nearest = pixels.round().clamp(0, side - 1).long()
-    there = depth.flatten(1).gather(1, nearest[..., 1] * side + nearest[..., 0])
-    inside = ((pixels > -0.5) & (pixels < side - 0.5)).all(-1)
+    nearest = torch.minimum(pixels.round().clamp(min=0), last).long()
+    there = depth.flatten(1).gather(1, nearest[..., 1] * width + nearest[..., 0])
+    inside = ((pixels > -0.5) & (pixels < last + 0.5)).all(-1)
     seen = inside & (z > 1e-3) & ((there - z).abs() < DEPTH_TOLERANCE * z)
     return pixels.reshape(*shape, 2), seen.reshape(shape)
 
@@ -143,14 +146,20 @@ class PosedClips:
         return self._loaded[number]
 
     def batch(
-        self, rng: np.random.Generator, clips: int, frames: int, overlap: tuple[float, float] = (0.3, 1.0)
+        self,
+        rng: np.random.Generator,
+        clips: int,
+        frames: int,
+        overlap: tuple[float, float] = (0.3, 1.0),
+        heights: tuple[int, ...] | None = None,
     ) -> PosedBatch:
         drawn, sources = [], []
+        height = int(rng.choice(heights)) if heights else self.size
         for _ in range(clips):
             number = int(rng.integers(len(self.scenes)))
             scene = self.loaded(number)
             indices = draw_overlapping(rng, scene.overlap, min(frames, len(scene.images)), overlap)
-            drawn.append(augmented(rng, *clip(scene, indices)))
+            drawn.append(augmented(rng, *cut(height, *clip(scene, indices))))
             sources.append(f"{self.scenes[number].folder.name} frames {indices}")
         return to_batch(drawn, sources)
 
@@ -159,6 +168,14 @@ def clip(scene: LoadedScene, indices: list[int]) -> tuple[np.ndarray, ...]:
     """Images, depth in metres, poses and intrinsics of some frames."""
     depth = scene.depth_mm[indices].astype(np.float32) / 1000
     return scene.images[indices], depth, scene.poses[indices], scene.intrinsics[indices]
+
+
+def cut(height: int, images, depth, poses, intrinsics) -> tuple[np.ndarray, ...]:
+    """The middle `height` rows of all frames: videos are wider than high."""
+    top = (images.shape[1] - height) // 2
+    intrinsics = intrinsics.copy()
+    intrinsics[:, 1, 2] -= top
+    return images[:, top : top + height], depth[:, top : top + height], poses, intrinsics
 
 
 def augmented(rng: np.random.Generator, images, depth, poses, intrinsics) -> tuple[np.ndarray, ...]:

@@ -1,0 +1,319 @@
+"""Geometry in the predictor, fusion training, checkpoints and evaluation, with the weights that ship."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import ab_iou
+import evaluate
+import fusion
+import must3r_loader
+import sam2_model
+import train
+from geometry_fusion.data.scenes import Scene, find_scenes
+from geometry_fusion.errors import InputError
+from geometry_fusion.geometry import Must3rStream, NoGeometry
+from geometry_fusion.segment import track
+from geometry_fusion.training.fusion_task import FusionClips
+from geometry_fusion.training.geometry_cache import GeometryCache
+from geometry_fusion.types import Prompt
+from geometry_fusion.video import FrameFolder, extract_frames
+from tests.conftest import ROOT, run_script
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory) -> FrameFolder:
+    folder = tmp_path_factory.mktemp("frames") / "frames"
+    extract_frames(ROOT / "videos/samples/walk/video.mp4", folder, every=6, size="keep")
+    return FrameFolder(folder)
+
+
+@pytest.fixture(scope="module")
+def make_stream():
+    return fusion.source_maker(fusion.spec_of("tiny"), must3r_loader.model_file("tiny"), "cpu")
+
+
+PROMPTS = [Prompt(2, 1, points=((130.0, 117.0),)), Prompt(2, 2, box=(20.0, 30.0, 90.0, 120.0))]
+
+
+def masks(predictor, frames, prompts=PROMPTS):
+    return dict(track(predictor, frames, prompts))
+
+
+def trained(merger):
+    """Any weights but the zeros at the end."""
+    torch.manual_seed(0)
+    torch.nn.init.normal_(merger.block[-1].weight, std=0.3)
+    return merger
+
+
+def test_untrained_merger_gives_exactly_sam2_masks(frames, make_stream):
+    plain, fused = (sam2_model.build_predictor("tiny", device="cpu") for _ in range(2))
+    fused.fuse(fusion.spec_of("tiny").build_merger(), make_stream)
+    wanted, found = masks(plain, frames), masks(fused, frames)
+    assert list(wanted) == list(found) and isinstance(fused.source, Must3rStream)
+    assert all(np.array_equal(wanted[i], found[i]) for i in wanted)
+
+
+def test_no_geometry_gives_exactly_sam2_masks_under_any_merger(frames):
+    plain, fused = (sam2_model.build_predictor("tiny", device="cpu") for _ in range(2))
+    fused.fuse(trained(fusion.spec_of("tiny").build_merger()), NoGeometry)
+    wanted, found = masks(plain, frames), masks(fused, frames)
+    assert all(np.array_equal(wanted[i], found[i]) for i in wanted)
+
+
+def test_geometry_is_computed_once_per_frame_in_tracking_order(frames, make_stream):
+    predictor = sam2_model.build_predictor("tiny", device="cpu")
+    seen = []
+
+    def recording():
+        source = make_stream()
+        push = source.push
+        source.push = lambda index, image: (seen.append(index), push(index, image))[1]
+        return source
+
+    predictor.fuse(trained(fusion.spec_of("tiny").build_merger()), recording)
+    masks(predictor, frames)  # two objects, prompted on frame 2
+    assert seen == [2, 3, 4, 1, 0]
+
+
+def test_merged_features_change_masks_and_reset_starts_anew(frames, make_stream):
+    predictor = sam2_model.build_predictor("tiny", device="cpu")
+    predictor.fuse(trained(fusion.spec_of("tiny").build_merger()), make_stream)
+    first = masks(predictor, frames)
+    plain = masks(sam2_model.build_predictor("tiny", device="cpu"), frames)
+    assert any(not np.array_equal(first[i], plain[i]) for i in first)
+    state = predictor.init_state(frames)
+    predictor.add_new_points_or_box(state, 0, 1, points=[[60.0, 60.0]], labels=[1])
+    predictor.reset_state(state)
+    assert state["geometry"].keyframes == [] and not state["cached_features"]
+    second = masks(predictor, frames)
+    assert all(np.array_equal(first[i], second[i]) for i in first)
+
+
+def test_a_folder_given_as_text_is_fused_as_well(frames, make_stream):
+    predictor = sam2_model.build_predictor("tiny", device="cpu")
+    predictor.fuse(trained(fusion.spec_of("tiny").build_merger()), make_stream)
+    answers = []
+    for video in (frames, str(frames.path)):
+        state = predictor.init_state(video)
+        answers.append(predictor.add_new_points_or_box(state, 0, 1, points=[[130.0, 117.0]], labels=[1])[2])
+    assert torch.equal(*answers)
+
+
+@pytest.fixture(scope="module")
+def run(rooms, tmp_path_factory):
+    """Three steps of tiny_fusion, memory attention and mask decoder trained as well; and of the control."""
+    folder = tmp_path_factory.mktemp("fusion")
+    for arm in ("3am", "control", "oracle"):
+        done = run_script(
+            ROOT / "train.py",
+            "experiment=tiny_fusion",
+            f"arm={arm}",
+            f"data.scenes={rooms}",
+            f"data.val_scenes={rooms}",
+            "data.min_area=20",
+            "clips={clips: 1, frames: 3, objects: 2}",
+            "val_objects=2",
+            f"geometry_cache={folder / 'geometry'}",
+            "trainer.trainable=paper",
+            "trainer.max_steps=3",
+            "trainer.warmup_steps=1",
+            "trainer.log_every=1",
+            "trainer.eval_every=100",
+            "trainer.device=cpu",
+            f"trainer.run_dir={folder / arm}",
+        )
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+def checkpoint(run, arm="3am"):
+    return run / arm / "checkpoints/checkpoint_last.safetensors"
+
+
+def test_training_changes_what_it_names_and_nothing_else(run):
+    before = load_file(sam2_model.model_files("tiny")[1])
+    state = torch.load(run / "3am/checkpoints/resume.pt", weights_only=True)["model"]
+    for name, value in before.items():
+        same = torch.equal(value.float(), state[name].float())
+        trained_part = name.split(".")[0] in ("memory_attention", "sam_mask_decoder")
+        assert same or trained_part, name
+    saved = load_file(checkpoint(run))
+    assert {name.split(".")[0] for name in saved} == {"merger", "memory_attention", "sam_mask_decoder"}
+    assert any(not torch.equal(saved[n], before[n].float()) for n in saved if n.startswith("memory_attention"))
+    assert saved["merger.block.3.weight"].abs().sum() > 0
+
+
+def test_arms_have_equally_many_parameters_and_differ_only_in_geometry(run):
+    sizes, specs = set(), {}
+    for arm in ("3am", "control", "oracle"):
+        saved = load_file(checkpoint(run, arm))
+        sizes.add(sum(t.numel() for t in saved.values()))
+        specs[arm], backbones = fusion.read_spec(checkpoint(run, arm))
+        assert ("must3r" in backbones) == (arm == "3am")
+    assert len(sizes) == 1
+    assert [specs[a].source for a in ("3am", "control", "oracle")] == ["must3r", "none", "depth"]
+
+
+def test_checkpoint_runs_in_the_ab_script(run, tmp_path, capsys):
+    ab_iou.main(["--sample", "walk", "--checkpoint", str(checkpoint(run)), "--out", str(tmp_path), "--device", "cpu"])
+    said = capsys.readouterr().out
+    assert "3AM" in said and "difference" in said
+    scores = json.loads((tmp_path / "ab_report/metrics.json").read_text())["arms"]
+    assert set(scores) == {"baseline", "geom"}
+    page = (tmp_path / "ab_report/index.html").read_text()
+    assert "Seen from above" in page and "What the features know" in page
+    assert (tmp_path / "ab_report/side_by_side.mp4").stat().st_size > 1000
+    assert len(list((tmp_path / "pred_masks_geom").glob("*.png"))) == 30
+
+
+def test_without_ground_truth_the_arms_are_compared_with_each_other(run, frames, tmp_path, capsys):
+    arguments = ["--point", "130,117", "--frames", str(frames.path), "--checkpoint", str(checkpoint(run))]
+    ab_iou.main([*arguments, "--out", str(tmp_path), "--device", "cpu"])
+    assert "the arms are compared with each other" in capsys.readouterr().out
+    assert "Where the arms agree" in (tmp_path / "ab_report/index.html").read_text()
+    assert (
+        (tmp_path / "ab_report/per_frame.csv").read_text().startswith("stem,object_present,iou_baseline,iou_geom,agr")
+    )
+
+
+def test_other_backbones_are_refused_with_both_names(run, refuse, tmp_path, monkeypatch):
+    other = tmp_path / "other.safetensors"
+    tensors = load_file(sam2_model.model_files("tiny")[1])
+    save_file({**tensors, "no_mem_embed": tensors["no_mem_embed"] + 1}, other)
+    line = refuse(
+        ab_iou, "--sample", "walk", "--sam2-checkpoint", other, "--checkpoint", checkpoint(run), "--out", tmp_path
+    )
+    assert "was trained on sam2 'tiny'" in line and "other.safetensors" in line
+    with safe_open(checkpoint(run), "pt") as handle:
+        metadata, tensors = handle.metadata(), {k: handle.get_tensor(k) for k in handle.keys()}  # noqa: SIM118
+    broken = tmp_path / "broken.safetensors"
+    save_file({k: v for k, v in tensors.items() if k != "merger.smooth.bias"}, broken, metadata)
+    assert "merger.smooth.bias" in refuse(ab_iou, "--sample", "walk", "--checkpoint", broken, "--out", tmp_path)
+    save_file(tensors, broken)
+    assert "does not record its merger" in refuse(ab_iou, "--sample", "walk", "--checkpoint", broken, "--out", tmp_path)
+    sam2 = sam2_model.model_files("tiny")[1]
+    assert "no merger weights" in refuse(ab_iou, "--sample", "walk", "--checkpoint", sam2, "--out", tmp_path)
+
+
+def test_the_oracle_needs_scenes(run, refuse, tmp_path):
+    line = refuse(ab_iou, "--sample", "walk", "--checkpoint", checkpoint(run, "oracle"), "--out", tmp_path)
+    assert "the oracle needs depth and poses" in line
+
+
+@pytest.fixture(scope="module")
+def evaluated(run, rooms, tmp_path_factory):
+    out = tmp_path_factory.mktemp("evaluation")
+    arguments = [
+        f"data.scenes={rooms}",
+        "data.min_area=60",
+        "max_objects=2",
+        f"out={out}",
+        "device=cpu",
+        *(f"checkpoints.{arm}={checkpoint(run, arm)}" for arm in ("control", "3am", "oracle")),
+    ]
+    evaluate.main(arguments)
+    return out, arguments
+
+
+def test_evaluation_reports_every_arm_subset_and_gain(evaluated):
+    out, _ = evaluated
+    results = json.loads((out / "results.json").read_text())
+    assert list(results["arms"]) == ["sam2", "control", "3am", "oracle"]
+    row = results["arms"]["3am"]["all"]
+    assert {"iou", "positive_iou", "accuracy", "success_rate", "jf", "n_objects", "n_frames"} <= set(row)
+    assert row["n_objects"] == 2 and row["n_frames"] == 16
+    gain = results["gains"]["3am-control"]["all"]["positive_iou"]
+    assert gain["low"] <= gain["mean"] <= gain["high"]
+    expected = row["positive_iou"] - results["arms"]["control"]["all"]["positive_iou"]
+    assert gain["mean"] == pytest.approx(expected)
+    assert set(results["by_prompt"]) == {"mask", "click"}
+    counts = [n for _, n in results["by_prompt"]["mask"]["by_frames_out_of_view"]["3am"]]
+    assert sum(counts) == sum(
+        r["num_positive_frames"] for r in records(out) if r["arm"] == "3am" and r["prompt"] == "mask"
+    )
+    assert (out / "gains.png").stat().st_size > 5000 and "gain 3am-sam2" in (out / "table.txt").read_text()
+    assert len((out / "objects.csv").read_text().splitlines()) == 1 + 2 * 2 * 4
+
+
+def records(out):
+    return [json.loads(line) for line in (out / "objects.jsonl").read_text().splitlines()]
+
+
+def test_a_killed_evaluation_continues_where_it_stopped(evaluated, monkeypatch):
+    out, arguments = evaluated
+    before = (out / "results.json").read_text()
+    lines = (out / "objects.jsonl").read_text().splitlines(keepends=True)
+    (out / "objects.jsonl").write_text("".join(lines[:-2]) + lines[-2][:40])  # killed while writing
+    calls = []
+    score = evaluate.score
+    monkeypatch.setattr(evaluate, "score", lambda *a: (calls.append(a), score(*a))[1])
+    evaluate.main(arguments)
+    assert len(calls) == 2
+    assert (out / "results.json").read_text() == before
+
+
+def test_evaluation_refuses_what_it_cannot_do(refuse, tmp_path):
+    assert "arms=['sam3']: choose from sam2, control" in refuse(evaluate, "arms=[sam3]", f"out={tmp_path}")
+    assert "only=far: unknown" in refuse(evaluate, "only=far", f"out={tmp_path}")
+    line = refuse(evaluate, f"checkpoints.3am={tmp_path}/none.safetensors", "arms=[3am]", f"out={tmp_path}")
+    assert "train it (python train.py experiment=tiny_fusion arm=3am)" in line
+    assert "known are" in refuse(evaluate, "data=mars", f"out={tmp_path}")
+
+
+def test_presets_of_trainable_parts_are_named(refuse, tmp_path):
+    line = refuse(train, "experiment=tiny_fusion", "trainer.trainable=everything", f"trainer.run_dir={tmp_path}")
+    assert "trainer.trainable=everything: unknown; known are: merger, paper" in line
+    assert "arm=4am: unknown" in refuse(train, "experiment=tiny_fusion", "arm=4am", f"trainer.run_dir={tmp_path}")
+
+
+def test_cached_geometry_is_what_the_stream_says(rooms, tmp_path, make_stream):
+    scene = Scene(find_scenes(rooms)[0])
+    cache = GeometryCache(tmp_path, make_stream, {"test": 1})
+    cached = cache.clip(scene, 3, [3, 5, 1])
+    source = make_stream()
+    streamed = {i: source.push(i, scene.rgb(i)) for i in (3, 4, 5, 6, 7, 2, 1, 0)}
+    for index, frame in zip((3, 5, 1), cached):
+        for kept, wanted in zip(frame.levels, streamed[index].levels):
+            torch.testing.assert_close(kept, wanted, rtol=2e-3, atol=2e-3)
+        assert frame.fit == streamed[index].fit
+    # The merger reads the same from both.
+    merger = trained(fusion.spec_of("tiny").build_merger()).eval()
+    appearance = torch.randn(1, 128, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for index, frame in zip((3, 5, 1), cached):
+            found, wanted = merger(appearance, frame), merger(appearance, streamed[index])
+            assert float((found - wanted).abs().max()) < 0.05 * float((wanted - appearance).abs().max())
+
+
+@pytest.mark.parametrize("sampling", ["fov", "random", "continuous"])
+def test_fusion_batches_are_repeatable_and_start_with_the_reference(rooms, tmp_path, sampling):
+    scenes = [Scene(path) for path in find_scenes(rooms)]
+    cache = GeometryCache(tmp_path, lambda scene: NoGeometry(), {})
+    options = {"min_area": 20, "references": 2, "twin_share": 0.5, "fov_share": 1.0, "tau": 0.25, "steps": (1, 2)}
+    clips = FusionClips(scenes, cache, 64, sampling=sampling, **options)
+    first = clips.batch(np.random.default_rng(1), 2, 4, 3)
+    again = FusionClips(scenes, cache, 64, sampling=sampling, **options).batch(np.random.default_rng(1), 2, 4, 3)
+    assert torch.equal(first.masks, again.masks) and first.sources == again.sources
+    assert len(first.geometry) == len(first.flat_img_batch) == 8
+    assert first.masks[0].flatten(1).any(1).all()  # every object is in its reference frame
+    with pytest.raises(ValueError, match="sampling 'sorted': unknown"):
+        FusionClips(scenes, cache, 64, sampling="sorted", **options)
+
+
+def test_too_few_frames_in_view_fall_back_to_continuous_and_are_counted(rooms, tmp_path):
+    scenes = [Scene(path) for path in find_scenes(rooms)]
+    options = {"min_area": 20, "references": 1, "twin_share": 0.0, "fov_share": 1.0, "tau": 1.1, "steps": (1, 1)}
+    clips = FusionClips(scenes, GeometryCache(tmp_path, lambda s: NoGeometry(), {}), 64, sampling="fov", **options)
+    clips.batch(np.random.default_rng(0), 4, 8, 1)
+    assert clips.fallbacks > 0
+
+
+def test_other_names_are_listed():
+    with pytest.raises(InputError, match=r"merger=huge: .* known are: paper, tiny"):
+        fusion.spec_of("huge")
