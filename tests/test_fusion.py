@@ -11,12 +11,14 @@ from safetensors.torch import load_file, save_file
 import ab_iou
 import evaluate
 import fusion
+import main
 import must3r_loader
 import sam2_model
 import train
 from geometry_fusion.data.scenes import Scene, find_scenes
 from geometry_fusion.errors import InputError
 from geometry_fusion.geometry import Must3rStream, NoGeometry
+from geometry_fusion.mask_files import read_rgb
 from geometry_fusion.segment import track
 from geometry_fusion.training.fusion_task import FusionClips
 from geometry_fusion.training.geometry_cache import GeometryCache
@@ -317,3 +319,21 @@ def test_too_few_frames_in_view_fall_back_to_continuous_and_are_counted(rooms, t
 def test_other_names_are_listed():
     with pytest.raises(InputError, match=r"merger=huge: .* known are: paper, tiny"):
         fusion.spec_of("huge")
+
+
+def test_reconstruct_writes_points_cameras_and_a_picture(frames, tmp_path, refuse):
+    out = tmp_path / "scene"
+    arguments = ["reconstruct", "--frames", str(frames.path), "--out", str(out), "--device", "cpu"]
+    main.main([*arguments, "--min-confidence", "0"])
+    head, body = (out / "points.ply").read_bytes().split(b"end_header\n", 1)
+    count = int(head.split(b"element vertex ")[1].split()[0])
+    assert count > 1000 and len(body) == 15 * count
+    vertices = np.frombuffer(body, [("p", "<f4", 3), ("c", "u1", 3)])
+    assert np.isfinite(vertices["p"]).all() and vertices["c"].std() > 5
+    cameras = json.loads((out / "cameras.json").read_text())["frames"]
+    assert [c["stem"] for c in cameras] == frames.stems
+    rotations = np.array([c["camera_to_world"] for c in cameras])[:, :3, :3]
+    assert np.allclose(rotations @ rotations.transpose(0, 2, 1), np.eye(3), atol=1e-4)
+    assert read_rgb(out / "overview.png").std() > 10
+    assert "--min-confidence 2: must be in 0..1" in refuse(main, *arguments, "--min-confidence", 2)
+    assert "--must3r huge: unknown model" in refuse(main, *arguments, "--must3r", "huge")
