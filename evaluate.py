@@ -37,6 +37,7 @@ from geometry_fusion.segment import track as track_prompts
 from geometry_fusion.types import Prompt
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
+CHECKPOINTS = {"control": "control", "3am": "fusion", "oracle": "oracle"}  # arm -> key under checkpoints
 ARMS = ("sam2", "control", "3am", "oracle")
 PROMPTS = ("mask", "click")
 MEASURES = ("iou", "positive_iou", "accuracy", "success_rate", "jf")
@@ -88,10 +89,12 @@ def arm_predictors(config: DictConfig) -> dict[str, Callable]:
         if arm == "sam2":
             return lambda scene: predictor
         options = {"sam2": config.sam2, "sam2_file": sam2_file, "must3r": config.must3r, "precision": config.precision}
-        checkpoint = Path(config.checkpoints[arm])
+        checkpoint = Path(config.checkpoints[CHECKPOINTS[arm]])
         spec = fusion.fuse_checkpoint(predictor, checkpoint, **options)
         if spec.arm != arm:
-            raise InputError(f"checkpoints.{arm}={checkpoint}: was trained as arm '{spec.arm}'; choose another file")
+            raise InputError(
+                f"checkpoints.{CHECKPOINTS[arm]}={checkpoint}: was trained as arm '{spec.arm}'; choose another file"
+            )
         if spec.source != "depth":
             return lambda scene: predictor
         make = fusion.source_maker(spec, None, device)
@@ -118,9 +121,9 @@ def run(config: DictConfig, out: Path) -> list[dict]:
     tracks = tracks_of(scenes_of(config.data), config.data.min_area, config.only, config.max_objects)
     if not tracks:
         raise InputError(f"no object of {config.data.min_area} pixels in subset '{config.only}'; lower data.min_area")
-    identity = identity_of(config)
+    identity = {arm: identity_of(config, arm) for arm in config.arms}
     log = out / "objects.jsonl"
-    records = [r for r in read_log(log) if r["identity"] == identity]
+    records = [r for r in read_log(log) if r["identity"] == identity.get(r["arm"])]
     done = {(r["arm"], r["prompt"], r["object"]) for r in records}
     todo = [(t, arm, kind) for t in tracks for kind in config.prompts for arm in config.arms]
     with open(log, "a") as handle, tqdm(total=len(todo), unit="track", mininterval=1) as bar:
@@ -130,7 +133,7 @@ def run(config: DictConfig, out: Path) -> list[dict]:
                 continue
             found = score(predictors[arm](track.scene), track, prompt_of(track, kind), config.precision)
             record = {
-                "identity": identity,
+                "identity": identity[arm],
                 "arm": arm,
                 "prompt": kind,
                 "object": track.name,
@@ -154,13 +157,13 @@ def run(config: DictConfig, out: Path) -> list[dict]:
     return wanted
 
 
-def identity_of(config: DictConfig) -> str:
-    """What results depend on besides the arm, the prompt and the object; records with another identity are ignored."""
+def identity_of(config: DictConfig, arm: str) -> str:
+    """What an arm's results depend on besides the prompt and the object; other records are ignored."""
     files = [Path(config.sam2_checkpoint or sam2_model.model_files(config.sam2)[1])]
-    files += [Path(config.checkpoints[arm]) for arm in ARMS if arm in config.arms and arm != "sam2"]
+    if arm in CHECKPOINTS:
+        files.append(Path(config.checkpoints[CHECKPOINTS[arm]]))
     place = config.data.scenes or config.data.root
-    digests = [file_digest(file)[:12] for file in files]
-    return json.dumps([digests, str(place), config.precision])
+    return json.dumps([[file_digest(file)[:12] for file in files], str(place), config.precision])
 
 
 def read_log(file: Path) -> list[dict]:
@@ -324,10 +327,10 @@ def check(config: DictConfig) -> None:
             raise InputError(f"{key}={list(values)}: choose from {', '.join(known)}")
     if config.only not in SUBSETS:
         raise InputError(f"only={config.only}: unknown; choose one of {', '.join(SUBSETS)}")
-    for arm in config.arms:
-        if arm != "sam2" and not Path(config.checkpoints[arm]).is_file():
+    for arm, key in CHECKPOINTS.items():
+        if arm in config.arms and not Path(config.checkpoints[key]).is_file():
             raise InputError(
-                f"checkpoints.{arm}={config.checkpoints[arm]}: no such file; train it "
+                f"checkpoints.{key}={config.checkpoints[key]}: no such file; train it "
                 f"(python train.py experiment=tiny_fusion arm={arm}) or leave the arm out: arms=[sam2]"
             )
 

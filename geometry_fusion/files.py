@@ -80,8 +80,8 @@ def check_replaceable(folder: Path, suffixes: Collection[str], flag: str) -> Non
 
 
 def _is_colour_png(file: Path) -> bool:
-    """PNGs that we write to folders are masks: grey or palette. The strip beside a report is ours by its name."""
-    if file.suffix.lower() != ".png" or file.name == "strip.png":
+    """PNGs that we write to folders are masks: grey or palette. The pictures beside results are ours by their names."""
+    if file.suffix.lower() != ".png" or file.name in ("strip.png", "overview.png"):
         return False
     header = file.read_bytes()[:26]
     return len(header) == 26 and header[25] not in (0, 3)  # the colour type of IHDR: 0 grey, 3 palette

@@ -217,7 +217,7 @@ def evaluated(run, rooms, tmp_path_factory):
         "max_objects=2",
         f"out={out}",
         "device=cpu",
-        *(f"checkpoints.{arm}={checkpoint(run, arm)}" for arm in ("control", "3am", "oracle")),
+        *(f"checkpoints.{key}={checkpoint(run, arm)}" for arm, key in evaluate.CHECKPOINTS.items()),
     ]
     evaluate.main(arguments)
     return out, arguments
@@ -263,7 +263,7 @@ def test_a_killed_evaluation_continues_where_it_stopped(evaluated, monkeypatch):
 def test_evaluation_refuses_what_it_cannot_do(refuse, tmp_path):
     assert "arms=['sam3']: choose from sam2, control" in refuse(evaluate, "arms=[sam3]", f"out={tmp_path}")
     assert "only=far: unknown" in refuse(evaluate, "only=far", f"out={tmp_path}")
-    line = refuse(evaluate, f"checkpoints.3am={tmp_path}/none.safetensors", "arms=[3am]", f"out={tmp_path}")
+    line = refuse(evaluate, f"checkpoints.fusion={tmp_path}/none.safetensors", "arms=[3am]", f"out={tmp_path}")
     assert "train it (python train.py experiment=tiny_fusion arm=3am)" in line
     assert "known are" in refuse(evaluate, "data=mars", f"out={tmp_path}")
 

@@ -41,7 +41,7 @@ class GeometryCache:
             self._stream(scene, reference, file)
         with safe_open(file, framework="pt") as handle:
             metadata = {k: json.loads(v) for k, v in handle.metadata().items()}
-            fit = Fit(**{k: tuple(v) for k, v in metadata["fit"].items()})
+            fit = Fit(**{k: tuple(v) for k, v in metadata["fit"].items()}, shrink_filter=metadata["shrink_filter"])
             names = [f"level{i}" for i in range(metadata["levels"])]
             slices = {name: handle.get_slice(name) for name in (*names, "points", "rays", "confidence", "scale")}
             read = lambda name, t: slices[name][t : t + 1][0].float()  # noqa: E731
@@ -76,7 +76,8 @@ class GeometryCache:
         tensors["confidence"] = half(a.confidence[every] for a in answers)
         tensors["scale"] = torch.ones(len(answers))  # points were divided by it
         fit = {name: list(getattr(first.fit, name)) for name in ("original", "resized", "crop", "size")}
-        metadata = {"fit": json.dumps(fit), "levels": json.dumps(len(first.levels))}
+        filter_number = json.dumps(int(first.fit.shrink_filter))
+        metadata = {"fit": json.dumps(fit), "shrink_filter": filter_number, "levels": json.dumps(len(first.levels))}
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing_file(file) as fresh:
             save_file(tensors, fresh, metadata)
