@@ -9,11 +9,11 @@ object is conditioned on its largest view, by its mask and by one click, and tra
 """
 
 import csv
+import hashlib
 import itertools
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 import fusion
 import metrics
+import must3r_loader
 import sam2_model
 from geometry_fusion.config import compose_config
 from geometry_fusion.data.rooms import room_folder, seed_range, write_rooms
@@ -32,9 +33,10 @@ from geometry_fusion.devices import pick_device
 from geometry_fusion.downloads import file_digest
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
 from geometry_fusion.files import replacing_file
+from geometry_fusion.geometry import GeometrySource
 from geometry_fusion.mask_files import innermost_point
 from geometry_fusion.segment import track as track_prompts
-from geometry_fusion.types import Prompt
+from geometry_fusion.types import GeometryFrame, Prompt
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 CHECKPOINTS = {"control": "control", "3am": "fusion", "oracle": "oracle"}  # arm -> key under checkpoints
@@ -79,33 +81,78 @@ def prompt_of(track: Track, kind: str) -> Prompt:
     return Prompt(track.prompt_frame, points=(tuple(map(float, innermost_point(mask))),))
 
 
-def arm_predictors(config: DictConfig) -> dict[str, Callable]:
-    """Arm -> a function of the scene that gives its predictor, built once and fused anew per scene if it must be."""
-    device = pick_device(config.device)
-    sam2_file = Path(config.sam2_checkpoint) if config.sam2_checkpoint else None
+class SharedEncoder(torch.nn.Module):
+    """SAM2's frozen image encoder, computed once per frame for all objects, prompts and arms of a scene."""
 
-    def build(arm: str) -> Callable:
-        predictor = sam2_model.build_predictor(config.sam2, sam2_file, device)
-        if arm == "sam2":
-            return lambda scene: predictor
-        options = {"sam2": config.sam2, "sam2_file": sam2_file, "must3r": config.must3r, "precision": config.precision}
-        checkpoint = Path(config.checkpoints[CHECKPOINTS[arm]])
-        spec = fusion.fuse_checkpoint(predictor, checkpoint, **options)
-        if spec.arm != arm:
-            raise InputError(
-                f"checkpoints.{CHECKPOINTS[arm]}={checkpoint}: was trained as arm '{spec.arm}'; choose another file"
-            )
-        if spec.source != "depth":
-            return lambda scene: predictor
-        make = fusion.source_maker(spec, None, device)
+    def __init__(self, encoder: torch.nn.Module):
+        super().__init__()
+        self._encoder, self._answers = encoder, {}
 
-        def for_scene(scene):
-            predictor.fuse(predictor.merger, lambda: make(scene))
-            return predictor
+    def forward(self, images: torch.Tensor) -> dict:
+        key = hashlib.blake2b(images.cpu().numpy().tobytes()).digest()
+        if key not in self._answers:
+            self._answers[key] = self._encoder(images)
+        # SAM2 replaces entries of the lists.
+        return {k: list(v) if isinstance(v, list) else v for k, v in self._answers[key].items()}
 
-        return for_scene
+    def forget(self) -> None:
+        self._answers.clear()
 
-    return {arm: build(arm) for arm in config.arms}
+
+class Replay:
+    """A geometry source that answers from what it said before: the prompts of an object visit the same frames."""
+
+    def __init__(self, source: GeometrySource):
+        self._source, self._answers = source, {}
+
+    def push(self, frame_index: int, image: np.ndarray) -> GeometryFrame:
+        if frame_index not in self._answers:
+            self._answers[frame_index] = self._source.push(frame_index, image)
+        return self._answers[frame_index]
+
+    def reset(self) -> None:
+        pass
+
+
+class ArmPredictors:
+    """The predictors of all arms, sharing what they can. `of(arm, track)` is ready to track that object."""
+
+    def __init__(self, config: DictConfig):
+        device = pick_device(config.device)
+        sam2_file = Path(config.sam2_checkpoint) if config.sam2_checkpoint else None
+        self._predictors, self._makers, self._track = {}, {}, None
+        for arm in config.arms:
+            predictor = sam2_model.build_predictor(config.sam2, sam2_file, device)
+            if arm in CHECKPOINTS:
+                key = f"checkpoints.{CHECKPOINTS[arm]}"
+                checkpoint = Path(config.checkpoints[CHECKPOINTS[arm]])
+                spec = fusion.fuse_checkpoint(
+                    predictor,
+                    checkpoint,
+                    sam2=config.sam2,
+                    sam2_file=sam2_file,
+                    must3r=config.must3r,
+                    precision=config.precision,
+                )
+                if spec.arm != arm:
+                    raise InputError(f"{key}={checkpoint}: was trained as arm '{spec.arm}'; choose another file")
+                must3r_file = must3r_loader.model_file(config.must3r) if spec.source == "must3r" else None
+                self._makers[arm] = fusion.source_maker(spec, must3r_file, device, config.precision)
+            self._predictors[arm] = predictor
+        # All arms keep SAM2's image encoder as it is: fusion checkpoints hold no part of it.
+        self._encoder = SharedEncoder(next(iter(self._predictors.values())).image_encoder)
+        for predictor in self._predictors.values():
+            predictor.image_encoder = self._encoder
+
+    def of(self, arm: str, track: Track):
+        if self._track is None or self._track.scene is not track.scene:
+            self._encoder.forget()
+        if self._track is not track:
+            self._track = track
+            for name, make in self._makers.items():
+                source = Replay(make(track.scene))
+                self._predictors[name].fuse(self._predictors[name].merger, lambda source=source: source)
+        return self._predictors[arm]
 
 
 def score(predictor, track: Track, prompt: Prompt, precision: str) -> metrics.Scores:
@@ -117,7 +164,7 @@ def score(predictor, track: Track, prompt: Prompt, precision: str) -> metrics.Sc
 
 def run(config: DictConfig, out: Path) -> list[dict]:
     """One record per (arm, prompt, object); those that `out`/objects.jsonl already holds are not computed again."""
-    predictors = arm_predictors(config)
+    predictors = ArmPredictors(config)
     tracks = tracks_of(scenes_of(config.data), config.data.min_area, config.only, config.max_objects)
     if not tracks:
         raise InputError(f"no object of {config.data.min_area} pixels in subset '{config.only}'; lower data.min_area")
@@ -131,7 +178,7 @@ def run(config: DictConfig, out: Path) -> list[dict]:
             bar.update()
             if (arm, kind, track.name) in done:
                 continue
-            found = score(predictors[arm](track.scene), track, prompt_of(track, kind), config.precision)
+            found = score(predictors.of(arm, track), track, prompt_of(track, kind), config.precision)
             record = {
                 "identity": identity[arm],
                 "arm": arm,

@@ -116,7 +116,8 @@ def fuse_checkpoint(
             )
     merger = spec.build_merger()
     weights = {name: value.float() for name, value in read_weights(checkpoint).items()}
-    known = {f"merger.{name}" for name in merger.state_dict()} | set(predictor.state_dict())
+    tuned = {name for name in predictor.state_dict() if not name.startswith("image_encoder.")}  # that one is frozen
+    known = {f"merger.{name}" for name in merger.state_dict()} | tuned
     unknown = sorted(weights.keys() - known)
     missing = sorted({f"merger.{name}" for name in merger.state_dict()} - weights.keys())
     if unknown or missing:

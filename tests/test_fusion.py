@@ -15,7 +15,9 @@ import main
 import must3r_loader
 import sam2_model
 import train
+from geometry_fusion.config import compose_config
 from geometry_fusion.data.scenes import Scene, find_scenes
+from geometry_fusion.data.tracks import tracks_of
 from geometry_fusion.errors import InputError
 from geometry_fusion.geometry import Must3rStream, NoGeometry
 from geometry_fusion.mask_files import read_rgb
@@ -337,3 +339,22 @@ def test_reconstruct_writes_points_cameras_and_a_picture(frames, tmp_path, refus
     assert read_rgb(out / "overview.png").std() > 10
     assert "--min-confidence 2: must be in 0..1" in refuse(main, *arguments, "--min-confidence", 2)
     assert "--must3r huge: unknown model" in refuse(main, *arguments, "--must3r", "huge")
+
+
+def test_sharing_between_arms_and_prompts_changes_no_number(run, rooms):
+    config = compose_config(
+        evaluate.CONFIGS,
+        "evaluate",
+        ["device=cpu", *(f"checkpoints.{key}={checkpoint(run, arm)}" for arm, key in evaluate.CHECKPOINTS.items())],
+    )
+    shared = evaluate.ArmPredictors(config)
+    tracks = tracks_of([Scene(path) for path in find_scenes(rooms)], 60)[:2]
+    for one in tracks:
+        for arm in ("3am", "oracle"):
+            plain = sam2_model.build_predictor("tiny", device="cpu")
+            file = checkpoint(run, arm)
+            fusion.fuse_checkpoint(plain, file, sam2="tiny", sam2_file=None, must3r="tiny", scene=one.scene)
+            for kind in ("mask", "click"):
+                prompt = evaluate.prompt_of(one, kind)
+                found = evaluate.score(shared.of(arm, one), one, prompt, "auto")
+                assert found.frame_ious == evaluate.score(plain, one, prompt, "auto").frame_ious

@@ -41,3 +41,18 @@ def test_a_run_without_checkpoint_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"checkpoint_best\.safetensors"):
         release(tmp_path, tmp_path / "model")
     assert not list(tmp_path.iterdir())
+
+
+def test_modules_that_only_training_needs_are_left_out(tmp_path):
+    run = tmp_path / "run"
+    weights = {"encoder.weight": torch.ones(2), "matcher.weight": torch.ones(3)}
+    save_weights(run / "checkpoints" / "checkpoint_best.safetensors", weights, {"step": 1})
+    (run / "logs").mkdir()
+    (run / "config.yaml").write_text("seed: 0\n")
+    (run / "logs" / "log.txt").write_text("hello\n")
+    records = [{"step": 1, "train": {"total": 1.0, "points_error": 0.5}}, {"step": 1, "val": {"points_error": 0.4}}]
+    (run / "logs" / "train_stats.json").write_text("".join(json.dumps(r) + "\n" for r in records))
+    release(run, tmp_path / "model", without=["matcher"])
+    assert set(read_weights(tmp_path / "model.safetensors")) == {"encoder.weight"}
+    with pytest.raises(InputError, match=r"--without merger: .* has no such module"):
+        release(run, tmp_path / "other", without=["merger"])

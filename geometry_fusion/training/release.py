@@ -1,6 +1,7 @@
 """Put a trained model where it ships, with everything that a stranger needs to trust it:
 
     python -m geometry_fusion.training.release sam2_logs/tiny_sam2 checkpoints/sam2_tiny
+    python -m geometry_fusion.training.release sam2_logs/tiny_must3r must3r_weights/must3r_tiny --without matcher
 
 writes checkpoints/sam2_tiny.safetensors (the best checkpoint of the run, in half precision: half the size) and, in the
 folder checkpoints/sam2_tiny, the run's config.yaml, log.txt, train_stats.json and a curve.png drawn from it.
@@ -9,6 +10,7 @@ folder checkpoints/sam2_tiny, the run's config.yaml, log.txt, train_stats.json a
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -27,11 +29,15 @@ SMOOTHED_OVER = 20  # logged steps
 
 
 def draw_curve(records: list[dict], file: Path) -> None:
-    """Loss and training IoU (running means over logged steps) and the validation scores over steps, as PNG."""
+    """Two training figures (running means over logged steps) and the validation scores over steps, as PNG."""
     train = [r for r in records if "train" in r]
     val = [r for r in records if "val" in r]
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
-    for axes, name, title in ((left, "dice", "dice loss"), (right, "mean_iou", "IoU in training batches")):
+    masks = any("mean_iou" in r["train"] for r in train)
+    curves = (("dice", "dice loss"), ("mean_iou", "IoU in training batches"))
+    if not masks:
+        curves = (("total", "loss"), ("points_error", "global error in training batches"))
+    for axes, (name, title) in zip((left, right), curves):
         steps = np.array([r["step"] for r in train])
         values = np.array([r["train"].get(name, np.nan) for r in train])
         width = min(SMOOTHED_OVER, len(values))
@@ -41,7 +47,7 @@ def draw_curve(records: list[dict], file: Path) -> None:
         axes.set(xlabel="step", title=title)
         axes.spines[["top", "right"]].set_visible(False)
     for name in val[0]["val"] if val else ():
-        if name != "score":
+        if name not in ("score", "fallbacks", "rotation_error"):  # other units
             right.plot([r["step"] for r in val], [r["val"][name] for r in val], marker="o", ms=3, label=f"val {name}")
     right.set(ylim=(0, 1))
     right.legend(frameon=False, fontsize=8)
@@ -49,13 +55,20 @@ def draw_curve(records: list[dict], file: Path) -> None:
     plt.close(figure)
 
 
-def release(run_dir: Path, target: Path) -> None:
-    """Copy the best weights and the records of a run. Raises InputError when the run has no checkpoint yet."""
+def release(run_dir: Path, target: Path, without: Sequence[str] = ()) -> None:
+    """Copy the best weights and the records of a run, without modules that only training needs.
+
+    Raises InputError when the run has no checkpoint yet, or no such module.
+    """
     best = run_dir / "checkpoints" / "checkpoint_best.safetensors"
     if not best.is_file():
         raise InputError(f"{best}: no such checkpoint; train first: python train.py experiment=...")
     metadata = {key: json.loads(text) for key, text in read_metadata(best).items()}
     tensors = {k: v.half() if v.is_floating_point() else v for k, v in read_weights(best).items()}
+    for module in without:
+        if not any(name.startswith(f"{module}.") for name in tensors):
+            raise InputError(f"--without {module}: {best} has no such module")
+    tensors = {k: v for k, v in tensors.items() if k.split(".")[0] not in without}
     with replacing_folder(target) as fresh:
         save_weights(target.with_name(f"{target.name}.safetensors"), tensors, {**metadata, "precision": "fp16"})
         shutil.copyfile(run_dir / "config.yaml", fresh / "config.yaml")
@@ -68,8 +81,9 @@ def main(argv=None) -> None:
     parser = OneLineParser(prog="python -m geometry_fusion.training.release", description=__doc__)
     parser.add_argument("run_dir", type=Path, help="folder of a run: sam2_logs/NAME")
     parser.add_argument("target", type=Path, help="where it ships, without suffix: checkpoints/NAME")
+    parser.add_argument("--without", nargs="*", default=[], metavar="MODULE", help="modules that only training needs")
     args = parser.parse_args(argv)
-    release(args.run_dir, args.target)
+    release(args.run_dir, args.target, args.without)
     print(f"{args.target}.safetensors and {args.target}/")
 
 
