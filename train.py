@@ -132,7 +132,8 @@ def build_must3r_task(config: DictConfig):
         max_steps=config.trainer.max_steps,
         size=size,
         constructors=constructors,
-        **{k: config[k] for k in ("pixels", "alpha", "match_weight", "match_temperature", "val_clips", "val_frames")},
+        **config.losses,
+        **config.validation,
         **config.batches,
     )
 

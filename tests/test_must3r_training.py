@@ -9,7 +9,14 @@ import must3r_loader
 from geometry_fusion.data.scenes import Scene, find_scenes
 from geometry_fusion.must3r import Dust3rEncoder, MUSt3R
 from geometry_fusion.must3r.postprocess import Pointmaps
-from geometry_fusion.training.must3r_task import StreamedClips, clip_errors, matching_loss, regression
+from geometry_fusion.training.must3r_task import (
+    StreamedClips,
+    attention_loss,
+    clip_errors,
+    frames_read,
+    matching_loss,
+    regression,
+)
 from geometry_fusion.training.posed_clips import (
     PosedClips,
     augmented,
@@ -116,7 +123,9 @@ def test_validation_measures_poses(scene):
     local = batch.local_points()
     points = move(batch.reference_from_camera(), local)
     errors = clip_errors(Pointmaps(points, local, torch.full(points.shape[:-1], 2.0)), batch)
+    ignoring = errors.pop("identity_error")
     assert max(float(e.abs().max()) for e in errors.values()) < 0.1  # degrees
+    assert ignoring[0, 0] < 0.01 < ignoring[0, 2]
     half_turn = torch.diag(torch.tensor([-1.0, 1, -1]))
     errors = clip_errors(Pointmaps(points @ half_turn, local, torch.full(points.shape[:-1], 2.0)), batch)
     assert errors["rotation_error"][0, 0] == pytest.approx(180, abs=0.5)
@@ -132,16 +141,33 @@ def test_matching_rewards_tokens_that_see_the_same_point(scene):
     assert matching_loss(same, batch, world, 16, 0.02) < matching_loss(shuffled, batch, world, 16, 0.02)
 
 
+def test_attention_loss_is_the_share_that_misses_the_same_point(scene):
+    batch = batch_of(scene, (2, 3, 2))  # the last frame repeats the first
+    world = move(batch.camera_to_world, batch.local_points())
+    tokens = 9
+    even = [torch.zeros(1, 2, tokens, tokens * len(frames_read(t))) for t in range(3)]
+    blind = float(attention_loss(even, batch, world, 16))
+    assert np.log(tokens) - 0.3 < blind < np.log(2 * tokens)
+    own = torch.zeros(1, 2, tokens, 2 * tokens)
+    own[..., torch.arange(tokens), torch.arange(tokens)] = 50  # every token looks at itself in the first frame
+    assert float(attention_loss([*even[:2], own], batch, world, 16)) < blind
+    same = batch_of(scene, (2, 2))
+    there = move(same.camera_to_world, same.local_points())
+    assert float(attention_loss([own[..., :tokens]] * 2, same, there, 16)) < 1e-3
+
+
 def test_training_calls_are_those_of_inference(scene):
     torch.manual_seed(0)
     encoder = Dust3rEncoder(img_size=(48, 48), embed_dim=24, depth=1, num_heads=2)
     decoder = MUSt3R((48, 48), 24, embed_dim=24, depth=2, num_heads=2, feedback_type="single_mlp", landscape_only=False)
     model = StreamedClips(encoder, decoder).eval()
     batch = batch_of(scene, (0, 1, 2, 3))
-    raw, _ = model(batch.images)  # with gradients: memory is concatenated
+    raw, _, attention = model(batch.images)  # with gradients: memory is concatenated
     with torch.no_grad():  # without: memory is written in place
-        again, _ = model(batch.images)
+        again = model(batch.images)[0]
     torch.testing.assert_close(raw, again, rtol=1e-5, atol=1e-6)
+    # Two heads of the one middle layer there is, over the tokens of the frames before.
+    assert [tuple(logits.shape) for logits in attention] == [(1, 2, 9, 9 * n) for n in (1, 1, 2, 3)]
     raw.sum().backward()
     assert all(p.grad is not None for n, p in model.named_parameters() if not n.startswith("matcher"))
 
@@ -155,8 +181,8 @@ def test_a_short_run_learns_resumes_and_loads(rooms, tmp_path):
         "batches.kinds.near={clips: 1, frames: 3, overlap: [0.3, 1.0], heights: [128, 96]}",
         "batches.kinds.wide={clips: 1, frames: 3, overlap: [0.3, 1.0]}",
         "batches.kinds.long={clips: 1, frames: 4, overlap: [0.3, 1.0]}",
-        "val_clips=2",
-        "val_frames=3",
+        "validation.val_clips=2",
+        "validation.val_frames=3",
         "trainer.device=cpu",
         "trainer.threads=2",
         "trainer.warmup_steps=2",
