@@ -32,7 +32,7 @@ from geometry_fusion.data.tracks import SUBSETS, Track, tracks_of
 from geometry_fusion.devices import pick_device
 from geometry_fusion.downloads import file_digest
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
-from geometry_fusion.files import replacing_file
+from geometry_fusion.files import read_json_lines, replacing_file
 from geometry_fusion.geometry import GeometrySource
 from geometry_fusion.mask_files import innermost_point
 from geometry_fusion.segment import track as track_prompts
@@ -170,7 +170,10 @@ def run(config: DictConfig, out: Path) -> list[dict]:
         raise InputError(f"no object of {config.data.min_area} pixels in subset '{config.only}'; lower data.min_area")
     identity = {arm: identity_of(config, arm) for arm in config.arms}
     log = out / "objects.jsonl"
-    records = [r for r in read_log(log) if r["identity"] == identity.get(r["arm"])]
+    kept = read_json_lines(log)
+    with replacing_file(log) as fresh:  # without the line that a kill left half written
+        fresh.write_text("".join(json.dumps(r) + "\n" for r in kept))
+    records = [r for r in kept if r["identity"] == identity.get(r["arm"])]
     done = {(r["arm"], r["prompt"], r["object"]) for r in records}
     todo = [(t, arm, kind) for t in tracks for kind in config.prompts for arm in config.arms]
     with open(log, "a") as handle, tqdm(total=len(todo), unit="track", mininterval=1) as bar:
@@ -211,20 +214,6 @@ def identity_of(config: DictConfig, arm: str) -> str:
         files.append(Path(config.checkpoints[CHECKPOINTS[arm]]))
     place = config.data.scenes or config.data.root
     return json.dumps([[file_digest(file)[:12] for file in files], str(place), config.precision])
-
-
-def read_log(file: Path) -> list[dict]:
-    """Complete records; a line that a kill left half written is dropped."""
-    records = []
-    for line in file.read_text().splitlines() if file.exists() else []:
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            continue
-    if file.exists():
-        with replacing_file(file) as fresh:
-            fresh.write_text("".join(json.dumps(r) + "\n" for r in records))
-    return records
 
 
 def summarise(records: list[dict], config: DictConfig) -> dict:

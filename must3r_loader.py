@@ -13,9 +13,7 @@ import ast
 import importlib
 import json
 import logging
-import pickle
 import re
-import warnings
 from argparse import Namespace
 from pathlib import Path
 
@@ -24,7 +22,7 @@ import torch
 from geometry_fusion.devices import pick_device
 from geometry_fusion.errors import InputError, one_line
 from geometry_fusion.must3r import Dust3rEncoder, MUSt3R
-from geometry_fusion.weights import load_strictly, read_metadata, read_weights
+from geometry_fusion.weights import load_strictly, read_metadata, read_pickle, read_weights
 
 ROOT = Path(__file__).resolve().parent
 MODELS = {
@@ -147,16 +145,7 @@ def _read_ours(path: Path) -> tuple[dict, dict]:
 def _read_official(path: Path) -> tuple[dict, dict]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; give MUSt3R weights (.safetensors or .pth)")
-    try:
-        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals([Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise InputError(
-            f"{path}: refused: it is damaged or holds more than tensors and plain values, which could run code; "
-            "get the file from its publisher again"
-        ) from None
-    except Exception as error:  # torch raises many kinds for damaged files: zip, EOF, runtime
-        raise InputError(f"{path}: truncated or damaged ({one_line(error)[:120]}); fetch it again") from None
+    content = read_pickle(path, allowed=[Namespace])
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds no dictionary; is it a MUSt3R checkpoint?")
     missing = [key for key in ("encoder", "decoder", "args") if key not in content]

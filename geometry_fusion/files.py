@@ -1,5 +1,6 @@
 """Writing without losing: new results are made beside the old ones and swapped in when complete."""
 
+import json
 import os
 import shutil
 import tempfile
@@ -93,3 +94,14 @@ def check_apart(outputs: Iterable[Path], inputs: Iterable[Path | None]) -> None:
         for given in inputs:
             if given and Path(given).resolve().is_relative_to(Path(output).resolve()):
                 raise InputError(f"{output}: would replace the input {given}; choose another output folder")
+
+
+def read_json_lines(file: Path) -> list[dict]:
+    """The records of a file with one JSON object a line; a line cut short by a kill is left out."""
+    records = []
+    for line in file.read_text().splitlines() if file.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue
+    return records

@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -30,16 +31,7 @@ def read_weights(file: Path) -> dict[str, torch.Tensor]:
             ) from None
     if file.suffix not in SUFFIXES:
         raise InputError(f"{file}: unknown kind of checkpoint; expected one of {', '.join(SUFFIXES)}")
-    try:
-        with warnings.catch_warnings(action="ignore"):  # torch warns of odd pickles before it refuses them
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise InputError(
-            f"{file}: refused: it is damaged or holds more than tensors and plain values, which could run code; "
-            "get the file from its publisher again"
-        ) from None
-    except Exception as error:  # torch raises many kinds for damaged files: zip, EOF, runtime
-        raise InputError(f"{file}: truncated or damaged ({one_line(error)[:120]}); fetch it again") from None
+    content = read_pickle(file)
     for key in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -47,6 +39,21 @@ def read_weights(file: Path) -> dict[str, torch.Tensor]:
     if not tensors:
         raise InputError(f"{file}: holds no tensors; is it a checkpoint?")
     return tensors
+
+
+def read_pickle(file: Path, allowed: Sequence[type] = ()):
+    """What torch.save wrote: tensors, plain values and `allowed` classes. Raises InputError for anything else."""
+    try:
+        # torch warns of odd pickles before it refuses them.
+        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(list(allowed)):
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"{file}: refused: it is damaged or holds more than tensors and plain values, which could run code; "
+            "get the file from its publisher again"
+        ) from None
+    except Exception as error:  # torch raises many kinds for damaged files: zip, EOF, runtime
+        raise InputError(f"{file}: truncated or damaged ({one_line(error)[:120]}); fetch it again") from None
 
 
 def read_metadata(file: Path) -> dict[str, str]:

@@ -21,10 +21,10 @@ import sam2_model
 import train
 from geometry_fusion.data.scenes import Scene
 from geometry_fusion.errors import InputError
+from geometry_fusion.files import read_json_lines
 from geometry_fusion.training.batches import SceneClips, augment, clip_arrays, draw_frames
 from geometry_fusion.training.checkpoints import load_resume
 from geometry_fusion.training.loop import set_modes, step_seed
-from geometry_fusion.training.run_log import read_stats
 from geometry_fusion.training.sam2_task import (
     ClickTracker,
     largest_view_windows,
@@ -64,7 +64,7 @@ def arguments(rooms, run_dir, *extra):
 
 
 def curve(run_dir):
-    records = read_stats(run_dir / "logs" / "train_stats.json")
+    records = read_json_lines(run_dir / "logs" / "train_stats.json")
     return {r["step"]: r["train"]["total"] for r in records if "train" in r}
 
 
@@ -88,7 +88,7 @@ def test_a_run_leaves_what_the_readme_promises(whole_run):
     assert "step 8" in (whole_run / "logs" / "log.txt").read_text()
     steps = curve(whole_run)
     assert sorted(steps) == list(range(1, 9)) and all(map(math.isfinite, steps.values()))
-    val = [r["val"] for r in read_stats(whole_run / "logs" / "train_stats.json") if "val" in r]
+    val = [r["val"] for r in read_json_lines(whole_run / "logs" / "train_stats.json") if "val" in r]
     assert len(val) == 1 and 0 <= val[0]["click_iou"] <= 1
 
 

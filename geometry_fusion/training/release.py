@@ -17,9 +17,8 @@ import matplotlib
 import numpy as np
 
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
-from geometry_fusion.files import replacing_folder
+from geometry_fusion.files import read_json_lines, replacing_folder
 from geometry_fusion.training.checkpoints import save_weights
-from geometry_fusion.training.run_log import read_stats
 from geometry_fusion.weights import read_metadata, read_weights
 
 matplotlib.use("Agg", force=False)
@@ -74,7 +73,7 @@ def release(run_dir: Path, target: Path, without: Sequence[str] = ()) -> None:
         shutil.copyfile(run_dir / "config.yaml", fresh / "config.yaml")
         for name in ("log.txt", "train_stats.json"):
             shutil.copyfile(run_dir / "logs" / name, fresh / name)
-        draw_curve(read_stats(fresh / "train_stats.json"), fresh / "curve.png")
+        draw_curve(read_json_lines(fresh / "train_stats.json"), fresh / "curve.png")
 
 
 def main(argv=None) -> None:

@@ -8,16 +8,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-
-def read_stats(file: Path) -> list[dict]:
-    """The records of a train_stats.json; a line cut short by a kill is left out."""
-    records = []
-    for line in file.read_text().splitlines() if file.exists() else []:
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            continue
-    return records
+from geometry_fusion.files import read_json_lines
 
 
 class RunLog:
@@ -27,7 +18,7 @@ class RunLog:
         logs = run_dir / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         self._stats_file = logs / "train_stats.json"
-        kept = [r for r in read_stats(self._stats_file) if r["step"] <= first_step]
+        kept = [r for r in read_json_lines(self._stats_file) if first_step and r["step"] <= first_step]
         self._stats_file.write_text("".join(json.dumps(r) + "\n" for r in kept))
         self._stats = open(self._stats_file, "a", buffering=1)  # noqa: SIM115  open as long as the run
         self._board = SummaryWriter(run_dir / "tensorboard", purge_step=first_step + 1)
