@@ -32,11 +32,8 @@ ROOT = Path(__file__).resolve().parent
 FRAMES = Path("videos/frames")
 
 _SAM2_URL = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/"
-# Files of the MUSt3R release with the MD5 sums that its authors publish (shared/must3r/SPEC.md, section 5).
-MUST3R_FILES = {
-    "224": ("MUSt3R_224_cvpr.pth", "md5:ac176abd2b2c3bc5f2aea664d82e9ffa"),
-    "512": ("MUSt3R_512.pth", "md5:8854f948a8674fb1740258c1872f80dc"),
-}
+# MD5 sums that the authors of MUSt3R publish (docs/must3r_spec.md, section 5).
+MUST3R_DIGESTS = {"224": "md5:ac176abd2b2c3bc5f2aea664d82e9ffa", "512": "md5:8854f948a8674fb1740258c1872f80dc"}
 
 
 def getFrames(video, out=FRAMES, every: int = 6, size=None) -> list[Path]:
@@ -84,7 +81,7 @@ def parse(argv=None) -> argparse.Namespace:
 
     weights = commands.add_parser("weights", help="list, fetch and verify weights")
     weights.add_argument("--sam2", choices=sam2_model.MODELS, help="model to fetch or verify")
-    weights.add_argument("--must3r", choices=MUST3R_FILES, help="model to verify, or to fetch from --url")
+    weights.add_argument("--must3r", choices=must3r_loader.MODELS, help="model to verify, or to fetch from --url")
     weights.add_argument("--url", help="fetch from here; --must3r has no other address")
     weights.add_argument("--sha256", help="checksum that the file must have")
     return parser.parse_args(argv)
@@ -152,16 +149,15 @@ def run_weights(args: argparse.Namespace) -> None:
         # Meta publishes no checksums: what was fetched is told, so that two machines can be compared.
         print(f"{file}: loads as SAM2 '{args.sam2}', sha256 {file_digest(file)}")
     if args.must3r:
-        name, published = MUST3R_FILES[args.must3r]
-        file = ROOT / "must3r_weights" / name
-        if not file.exists() and not args.url:
-            raise InputError(
-                f"{file}: missing; download {name} as the MUSt3R project's README tells (non-commercial licence)"
-            )
-        if args.url:
+        file, published = must3r_loader.MODELS[args.must3r], MUST3R_DIGESTS.get(args.must3r)
+        if not args.url:
+            must3r_loader.model_file(args.must3r)  # tells the cure if it is missing
+        else:
             fetch(args.url, file, digest or published)
         check_digest(file, digest or published)
-        print(f"{file}: complete, {digest or published}")
+        if published is None:
+            must3r_loader.load_must3r(file)  # strict: proves that the file is complete
+        print(f"{file}: complete, {digest or published or 'sha256 ' + file_digest(file)}")
     if not (args.sam2 or args.must3r):
         for name, (_, file) in sam2_model.MODELS.items():
             state = (
@@ -170,12 +166,11 @@ def run_weights(args: argparse.Namespace) -> None:
                 else f"missing; python main.py weights --sam2 {name}"
             )
             print(f"sam2   {name:<5} {file.name:<28} {state}")
-        for name, (file_name, _) in MUST3R_FILES.items():
-            file = ROOT / "must3r_weights" / file_name
+        for name, file in must3r_loader.MODELS.items():
             state = (
                 f"{file.stat().st_size / 2**20:.1f} MB" if file.exists() else "missing; see the MUSt3R project's README"
             )
-            print(f"must3r {name:<5} {file_name:<28} {state}")
+            print(f"must3r {name:<5} {file.name:<28} {state}")
 
 
 def main(argv=None) -> None:

@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 import main
+import must3r_loader
 from geometry_fusion.downloads import check_digest, fetch
 from geometry_fusion.errors import InputError, run_cli
 
@@ -104,13 +105,14 @@ def test_weights_command_fetches_verifies_and_lists(server, tmp_path, monkeypatc
 def test_shipped_weights_verify(capsys):
     assert run_cli(lambda: main.main(["weights", "--sam2", "tiny"])) == 0
     assert "loads as SAM2 'tiny'" in capsys.readouterr().out
+    assert run_cli(lambda: main.main(["weights", "--must3r", "tiny"])) == 0
+    assert "must3r_tiny.safetensors: complete, sha256" in capsys.readouterr().out
 
 
 def test_must3r_files_are_checked_against_the_published_sums(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(main, "ROOT", tmp_path)
+    monkeypatch.setitem(must3r_loader.MODELS, "512", tmp_path / "MUSt3R_512.pth")
     assert run_cli(lambda: main.main(["weights", "--must3r", "512"])) == 2
     assert "MUSt3R_512.pth" in capsys.readouterr().err
-    (tmp_path / "must3r_weights").mkdir()
-    (tmp_path / "must3r_weights" / "MUSt3R_512.pth").write_bytes(CONTENT)
+    (tmp_path / "MUSt3R_512.pth").write_bytes(CONTENT)
     assert run_cli(lambda: main.main(["weights", "--must3r", "512"])) == 2
     assert "8854f948a8674fb1740258c1872f80dc" in capsys.readouterr().err

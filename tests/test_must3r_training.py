@@ -1,5 +1,7 @@
 """Posed clips and the training of MUSt3R: geometry that agrees with itself, losses with known values, a short run."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -99,6 +101,14 @@ def test_batches_depend_on_the_generator_alone(rooms):
     first, second = (PosedClips(scenes, 48).batch(np.random.default_rng(3), 2, 3, heights=(32, 48)) for _ in range(2))
     assert torch.equal(first.images, second.images) and first.sources == second.sources
     assert first.images.shape[-1] == 48 and first.images.shape[-2] in (32, 48)
+
+
+def test_clips_can_follow_the_walk(rooms):
+    clips = PosedClips([Scene(path) for path in find_scenes(rooms)], 48)
+    for seed in range(8):
+        batch = clips.batch(np.random.default_rng(seed), 1, 4, steps=(1, 2))
+        frames = json.loads(batch.sources[0].split("frames ")[1])
+        assert len(set(np.diff(frames))) == 1 and abs(frames[1] - frames[0]) in (1, 2)
 
 
 def test_regression_is_zero_for_the_truth_at_any_scale(scene):

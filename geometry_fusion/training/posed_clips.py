@@ -3,6 +3,8 @@
 Recipe of a clip, a pure function of its random generator:
 * a scene is drawn uniformly, and its first frame; then frame after frame one is drawn uniformly among those whose
   overlap with the best of the frames before lies in `overlap`, else the nearest to that range;
+* with `steps`, the frames follow the walk instead, an equal number of frames apart: the camera turns far from its first
+  view, as it does at inference;
 * overlap of two frames: share of either's points that the other sees, the smaller of both shares;
 * a height is drawn from `heights` for the whole batch, all frames are cut to their middle rows;
 * the clip is mirrored with probability 1/2 (its geometry with it), its colour channels are permuted and its
@@ -19,6 +21,7 @@ import torch
 from torch import Tensor
 
 from geometry_fusion.data.scenes import Scene
+from geometry_fusion.training.batches import draw_frames
 
 DEPTH_TOLERANCE = 0.1  # two depths of one point agree within this share
 OVERLAP_GRID = 8  # points per side of a frame that are followed to measure overlap
@@ -152,13 +155,18 @@ class PosedClips:
         frames: int,
         overlap: tuple[float, float] = (0.3, 1.0),
         heights: tuple[int, ...] | None = None,
+        steps: tuple[int, int] | None = None,
     ) -> PosedBatch:
         drawn, sources = [], []
         height = int(rng.choice(heights)) if heights else self.size
         for _ in range(clips):
             number = int(rng.integers(len(self.scenes)))
             scene = self.loaded(number)
-            indices = draw_overlapping(rng, scene.overlap, min(frames, len(scene.images)), overlap)
+            length = min(frames, len(scene.images))
+            if steps:
+                indices = draw_frames(rng, len(scene.images), length, steps)
+            else:
+                indices = draw_overlapping(rng, scene.overlap, length, overlap)
             drawn.append(augmented(rng, *cut(height, *clip(scene, indices))))
             sources.append(f"{self.scenes[number].folder.name} frames {indices}")
         return to_batch(drawn, sources)
