@@ -34,6 +34,7 @@ from geometry_fusion.video import open_frames, opened_frames
 ROOT = Path(__file__).resolve().parent
 SAMPLES = ROOT / "videos/samples"
 FRAMES = Path("videos/frames")  # where `main.py frames` leaves them
+ARM_TITLES = {"3am": "3AM", "control": "control", "oracle": "oracle"}
 REPORT_SUFFIXES = (".html", ".csv", ".json", ".mp4", ".png")
 
 
@@ -85,8 +86,8 @@ def apply_sample(args: argparse.Namespace) -> str:
     return sample["title"]
 
 
-def geometry_arm(args: argparse.Namespace, device) -> tuple[object | None, str | None]:
-    """The predictor of the second arm, or None and the reason why it cannot run."""
+def geometry_arm(args: argparse.Namespace, device) -> tuple[object | None, str]:
+    """The predictor of the second arm and its title, or None and the reason why it cannot run."""
     if args.must3r not in must3r_loader.MODELS:
         raise InputError(f"--must3r {args.must3r}: unknown model; choose one of {', '.join(must3r_loader.MODELS)}")
     checkpoint = args.checkpoint
@@ -99,17 +100,22 @@ def geometry_arm(args: argparse.Namespace, device) -> tuple[object | None, str |
                 "python train.py experiment=tiny_fusion, or name some with --checkpoint."
             )
     predictor = sam2_model.build_predictor(args.sam2, args.sam2_checkpoint, device)
-    spec = fusion.fuse_checkpoint(
-        predictor,
-        checkpoint,
-        sam2=args.sam2,
-        sam2_file=args.sam2_checkpoint,
-        must3r=args.must3r,
-        precision=args.precision,
-    )
+    try:
+        spec = fusion.fuse_checkpoint(
+            predictor,
+            checkpoint,
+            sam2=args.sam2,
+            sam2_file=args.sam2_checkpoint,
+            must3r=args.must3r,
+            precision=args.precision,
+        )
+    except InputError as error:
+        if args.checkpoint is None:  # nobody asked for this one
+            return None, f"The geometry arm did not run: {error}."
+        raise
     if spec.source == "depth":
         raise InputError(f"--checkpoint {checkpoint}: the oracle needs depth and poses; use evaluate.py with scenes")
-    return predictor, None
+    return predictor, ARM_TITLES[spec.arm]
 
 
 def main(argv=None) -> None:
@@ -130,9 +136,9 @@ def main(argv=None) -> None:
     check_apart((*folders.values(), *videos.values(), report_folder), inputs)
 
     predictors = {"baseline": ("SAM2", sam2_model.build_predictor(args.sam2, args.sam2_checkpoint, device))}
-    fused, reason = geometry_arm(args, device)
+    fused, said = geometry_arm(args, device)
     if fused is not None:
-        predictors["geom"] = ("3AM", fused)
+        predictors["geom"] = (said, fused)
     check_prompts(prompts, open_frames(args.frames))  # before a long video is extracted
     with opened_frames(args.frames) as frames, ExitStack() as swaps:
         if args.gt:
@@ -164,7 +170,7 @@ def main(argv=None) -> None:
             },
         }
         figures = figures_of(fused, arms[-1], frames, prompts) if fused else None
-        notes = [reason] if reason else []
+        notes = [] if fused else [said]
         if not args.gt:
             compared = (
                 "the arms are compared with each other" if fused else "nothing is measured here, look at the video"

@@ -5,7 +5,7 @@
 
 Arms: `sam2` (untouched), `control` (trained as long, without geometry), `3am`, `oracle` (true points and rays). Every
 object is conditioned on its largest view, by its mask and by one click, and tracked forwards and backwards. Writes to
-`out`: results.json, table.txt, objects.csv, gains.png, and objects.jsonl, from which a killed run continues.
+`out`: results.json, table.txt, objects.csv, ious.png, gains.png, and objects.jsonl, from which a killed run continues.
 """
 
 import csv
@@ -29,7 +29,7 @@ from geometry_fusion.config import compose_config
 from geometry_fusion.data.rooms import room_folder, seed_range, write_rooms
 from geometry_fusion.data.scenes import Scene, find_scenes
 from geometry_fusion.data.tracks import SUBSETS, Track, tracks_of
-from geometry_fusion.devices import pick_device
+from geometry_fusion.devices import pick_device, uses_bf16
 from geometry_fusion.downloads import file_digest
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
 from geometry_fusion.files import read_json_lines, replacing_file
@@ -82,21 +82,29 @@ def prompt_of(track: Track, kind: str) -> Prompt:
 
 
 class SharedEncoder(torch.nn.Module):
-    """SAM2's frozen image encoder, computed once per frame for all objects, prompts and arms of a scene."""
+    """SAM2's frozen image encoder, computed once per frame for all objects, prompts and arms of a scene.
 
-    def __init__(self, encoder: torch.nn.Module):
+    at_most: bytes of features that are kept; where a scene needs more, it starts anew.
+    """
+
+    def __init__(self, encoder: torch.nn.Module, at_most: int = 2 * 2**30):
         super().__init__()
-        self._encoder, self._answers = encoder, {}
+        self._encoder, self._answers, self._at_most, self._bytes = encoder, {}, at_most, 0
 
     def forward(self, images: torch.Tensor) -> dict:
         key = hashlib.blake2b(images.cpu().numpy().tobytes()).digest()
         if key not in self._answers:
+            if self._bytes > self._at_most:
+                self.forget()
             self._answers[key] = self._encoder(images)
+            kept = [t for v in self._answers[key].values() for t in (v if isinstance(v, list) else [v])]
+            self._bytes += sum(t.nbytes for t in kept)
         # SAM2 replaces entries of the lists.
         return {k: list(v) if isinstance(v, list) else v for k, v in self._answers[key].items()}
 
     def forget(self) -> None:
         self._answers.clear()
+        self._bytes = 0
 
 
 class Replay:
@@ -131,12 +139,12 @@ class ArmPredictors:
                     checkpoint,
                     sam2=config.sam2,
                     sam2_file=sam2_file,
-                    must3r=config.must3r,
+                    must3r=str(config.must3r),
                     precision=config.precision,
                 )
                 if spec.arm != arm:
                     raise InputError(f"{key}={checkpoint}: was trained as arm '{spec.arm}'; choose another file")
-                must3r_file = must3r_loader.model_file(config.must3r) if spec.source == "must3r" else None
+                must3r_file = must3r_loader.model_file(str(config.must3r)) if spec.source == "must3r" else None
                 self._makers[arm] = fusion.source_maker(spec, must3r_file, device, config.precision)
             self._predictors[arm] = predictor
         # All arms keep SAM2's image encoder as it is: fusion checkpoints hold no part of it.
@@ -212,8 +220,9 @@ def identity_of(config: DictConfig, arm: str) -> str:
     files = [Path(config.sam2_checkpoint or sam2_model.model_files(config.sam2)[1])]
     if arm in CHECKPOINTS:
         files.append(Path(config.checkpoints[CHECKPOINTS[arm]]))
-    place = config.data.scenes or config.data.root
-    return json.dumps([[file_digest(file)[:12] for file in files], str(place), config.precision])
+    place = Path(config.data.scenes or config.data.root).resolve()
+    computed = [str(pick_device(config.device).type), uses_bf16(pick_device(config.device), config.precision)]
+    return json.dumps([[file_digest(file)[:12] for file in files], str(place), computed])
 
 
 def summarise(records: list[dict], config: DictConfig) -> dict:
@@ -227,12 +236,12 @@ def summarise(records: list[dict], config: DictConfig) -> dict:
         result["arms"][arm] = {}
         for subset in SUBSETS:
             objects = list(table.get((arm, subset), {}).values())
+            means = {m: _mean([o[m] for o in objects]) for m in MEASURES}
+            counts = {"n_objects": len(objects), "n_frames": sum(o["num_frames"] for o in objects)}
+            result["arms"][arm][subset] = {**means, **counts}
             if objects:
-                means = {m: _mean([o[m] for o in objects]) for m in MEASURES}
-                counts = {"n_objects": len(objects), "n_frames": sum(o["num_frames"] for o in objects)}
-                values = [o["positive_iou"] for o in objects if o["positive_iou"] is not None]
-                interval = dict(zip(("low", "high"), metrics.bootstrap_interval(values)))
-                result["arms"][arm][subset] = {**means, **counts, "positive_iou_95": interval}
+                low, high = metrics.bootstrap_interval([o["positive_iou"] for o in objects])
+                result["arms"][arm][subset]["positive_iou_95"] = {"low": low, "high": high}
     for a, b in GAINS:
         for subset in SUBSETS if a in config.arms and b in config.arms else ():
             ours, theirs = table.get((a, subset), {}), table.get((b, subset), {})
@@ -273,8 +282,8 @@ def text_table(results: dict, config: DictConfig) -> str:
         )
         for subset in SUBSETS:
             for arm in config.arms:
-                row = part["arms"][arm].get(subset)
-                if row:
+                row = part["arms"][arm][subset]
+                if row["n_objects"]:
                     cells = [f"{row[m]:.3f}" if row[m] is not None else "-" for m in MEASURES]
                     interval = f"{row['positive_iou_95']['low']:.3f}..{row['positive_iou_95']['high']:.3f}"
                     lines.append(
@@ -318,12 +327,17 @@ def write_results(records: list[dict], config: DictConfig, out: Path) -> dict:
         for r in records:
             facts = (r[m] for m in (*MEASURES, "num_frames", "num_positive_frames"))
             writer.writerow([r["arm"], r["prompt"], r["object"], " ".join(r["subsets"]), *facts])
-    draw(results, config, out / "gains.png")
+    draw(results, config, out / "ious.png", gain=False)
+    if len(config.arms) > 1:
+        draw(results, config, out / "gains.png", gain=True)
     return results
 
 
-def draw(results: dict, config: DictConfig, file: Path) -> None:
-    """Mean IoU of present frames over viewpoint change and over frames out of view, one line per arm."""
+def draw(results: dict, config: DictConfig, file: Path, gain: bool) -> None:
+    """Mean IoU of present frames over viewpoint change and over frames out of view, one line per arm.
+
+    gain: what each arm adds to the first one, sam2 unless it was left out.
+    """
     import matplotlib
 
     matplotlib.use("Agg", force=False)
@@ -342,12 +356,19 @@ def draw(results: dict, config: DictConfig, file: Path) -> None:
             bins = part["bins"]
             names = [f"{a}-{b - 1 if key.startswith('by_frames') else b}" for a, b in itertools.pairwise(bins)]
             names[-1] = f"{bins[-2]}+"
-            for arm in config.arms:
-                means = [np.nan if mean is None else mean for mean, _ in part[arm]]
-                axes.plot(names, means, marker="o", label=arm)
+            mean_of = {a: np.array([np.nan if mean is None else mean for mean, _ in part[a]]) for a in config.arms}
+            for number, arm in enumerate(config.arms):
+                if gain and number:
+                    axes.plot(names, mean_of[arm] - mean_of[config.arms[0]], color=f"C{number}", marker="o", label=arm)
+                elif not gain:
+                    axes.plot(names, mean_of[arm], color=f"C{number}", marker="o", label=arm)
             counts = [count for _, count in part[config.arms[0]]]
             axes.set_xticks(range(len(names)), [f"{n}\n{c} frames" for n, c in zip(names, counts)], fontsize=8)
-            axes.set(ylim=(0, 1), xlabel=label, ylabel=f"IoU, {prompt} prompt")
+            axes.set(xlabel=label, ylabel=f"IoU {f'gain over {config.arms[0]}' if gain else ''}, {prompt} prompt")
+            if gain:
+                axes.axhline(0, color="#888", lw=0.8)
+            else:
+                axes.set_ylim(0, 1)
             axes.spines[["top", "right"]].set_visible(False)
     rows[0][0].legend(frameon=False)
     with replacing_file(file) as fresh:
@@ -358,9 +379,17 @@ def draw(results: dict, config: DictConfig, file: Path) -> None:
 def check(config: DictConfig) -> None:
     """Refuse what could only fail after minutes. Raises InputError naming key and value."""
     for key, values, known in (("arms", config.arms, ARMS), ("prompts", config.prompts, PROMPTS)):
-        wrong = [v for v in values if v not in known]
-        if wrong or not values:
-            raise InputError(f"{key}={list(values)}: choose from {', '.join(known)}")
+        if not OmegaConf.is_list(values) or not values or any(v not in known for v in values):
+            shown = list(values) if OmegaConf.is_list(values) else values
+            raise InputError(f"{key}={shown}: write a list such as {key}=[{known[0]}] of {', '.join(known)}")
+    for key in ("max_objects", "threads"):
+        if config[key] is not None and not (isinstance(config[key], int) and config[key] >= 1):
+            raise InputError(f"{key}={config[key]}: must be a whole number of at least 1, or null")
+    for key in ("out", "data.root", "data.scenes", "sam2_checkpoint"):
+        value = OmegaConf.select(config, key)
+        if not isinstance(value, str) and (value is not None or key in ("out", "data.root")):
+            raise InputError(f"{key}={value}: must be a path")
+    uses_bf16(pick_device(str(config.device)), str(config.precision))
     if config.only not in SUBSETS:
         raise InputError(f"only={config.only}: unknown; choose one of {', '.join(SUBSETS)}")
     for arm, key in CHECKPOINTS.items():
@@ -384,7 +413,7 @@ def main(argv=None) -> None:
     out.mkdir(parents=True, exist_ok=True)
     results = write_results(run(config, out), config, out)
     print(text_table(results, config))
-    print(f"written: {out}/results.json, table.txt, objects.csv, gains.png")
+    print(f"written: {out}/results.json, table.txt, objects.csv, ious.png, gains.png")
 
 
 def _mean(values: list[float | None]) -> float | None:

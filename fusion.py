@@ -11,18 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import must3r_loader
 import sam2_model
 from geometry_fusion.downloads import file_digest
-from geometry_fusion.errors import InputError
+from geometry_fusion.errors import InputError, one_line
 from geometry_fusion.geometry import GeometrySource, Must3rStream, NoGeometry, OverlapRule, posed_depth_of
+from geometry_fusion.merger import FeatureMerger
 from geometry_fusion.predictor import GeometryVideoPredictor
 from geometry_fusion.weights import read_metadata, read_weights
 
 ROOT = Path(__file__).resolve().parent
+MERGER_CLASS = "geometry_fusion.merger.FeatureMerger"
 MERGERS = ROOT / "configs/merger"
 DEFAULT_CHECKPOINTS = {("tiny", "tiny"): ROOT / "checkpoints/fusion_tiny.safetensors"}  # by (sam2, must3r)
 # arm of the tables -> (geometry source, where the merger's levels come from)
@@ -42,8 +43,15 @@ class FusionSpec:
         """must3r, depth or none."""
         return ARMS[self.arm][0]
 
-    def build_merger(self) -> torch.nn.Module:
-        return instantiate(self.merger)
+    def build_merger(self) -> FeatureMerger:
+        """Raises InputError for arguments that make no merger. Nothing that a file names is ever called."""
+        arguments = {k: v for k, v in self.merger.items() if k != "_target_"}
+        if self.merger.get("_target_") != MERGER_CLASS:
+            raise InputError(f"merger {self.merger.get('_target_')!r}: unknown class; known is {MERGER_CLASS}")
+        try:
+            return FeatureMerger(**arguments)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"merger: these arguments make none: {one_line(error)}") from None
 
     def metadata(self) -> dict:
         return {"arm": self.arm, "merger": self.merger, "geometry": self.geometry}
@@ -71,6 +79,14 @@ def source_maker(
     if spec.source == "depth":
         return lambda scene: posed_depth_of(scene)
     encoder, decoder = must3r_loader.load_must3r(must3r_file, device=device, memory_mode="kv")
+    widths = [encoder.embed_dim, *[decoder.embed_dim] * len(decoder.blocks_dec)]
+    levels = spec.geometry["levels"]
+    found = [widths[level] if 0 <= level < len(widths) else None for level in levels]
+    if found != list(spec.merger["level_dims"]):
+        raise InputError(
+            f"{must3r_file}: its levels {levels} have {found} channels, the merger is made for "
+            f"{list(spec.merger['level_dims'])}; choose a merger and a MUSt3R that belong together"
+        )
     options = dict(spec.geometry)
     rule = options.pop("rule", {})
     return lambda scene=None: Must3rStream(encoder, decoder, rule=OverlapRule(**rule), precision=precision, **options)
@@ -84,9 +100,12 @@ def read_spec(checkpoint: Path) -> tuple[FusionSpec, dict]:
     metadata = read_metadata(checkpoint)
     try:
         arm, merger, geometry, backbones = (json.loads(metadata[k]) for k in ("arm", "merger", "geometry", "backbones"))
-    except (KeyError, ValueError):
+        spec = FusionSpec(arm, dict(merger), dict(geometry))
+        if arm not in ARMS or not isinstance(backbones, dict):
+            raise ValueError
+        return spec, backbones
+    except (KeyError, ValueError, TypeError):
         raise InputError(f"{checkpoint}: does not record its merger and backbones; train it with train.py") from None
-    return FusionSpec(arm, merger, geometry), backbones
 
 
 def fuse_checkpoint(
@@ -114,11 +133,16 @@ def fuse_checkpoint(
                 f"{checkpoint}: was trained on {role} '{trained.get('name')}' ({str(trained.get('sha256'))[:12]}), "
                 f"not on '{name}' ({file.name}, {here[:12]}); choose the matching --{role} or another checkpoint"
             )
-    merger = spec.build_merger()
+    try:
+        merger = spec.build_merger()
+    except InputError as error:
+        raise InputError(f"{checkpoint}: {error}") from None
     weights = {name: value.float() for name, value in read_weights(checkpoint).items()}
     tuned = {name for name in predictor.state_dict() if not name.startswith("image_encoder.")}  # that one is frozen
     known = {f"merger.{name}" for name in merger.state_dict()} | tuned
-    unknown = sorted(weights.keys() - known)
+    shapes = {f"merger.{name}": t.shape for name, t in merger.state_dict().items()}
+    shapes |= {name: t.shape for name, t in predictor.state_dict().items() if name in tuned}
+    unknown = sorted(weights.keys() - known) or [n for n, t in weights.items() if t.shape != shapes[n]]
     missing = sorted({f"merger.{name}" for name in merger.state_dict()} - weights.keys())
     if unknown or missing:
         raise InputError(f"{checkpoint}: does not fit its own description: {(unknown or missing)[0]}; write it again")

@@ -76,7 +76,7 @@ def parse(argv=None) -> argparse.Namespace:
         help="receives points.ply, cameras.json, overview.png",
     )
     scene.add_argument("--must3r", default="tiny", help=f"model: {', '.join(must3r_loader.MODELS)}")
-    scene.add_argument("--min-confidence", type=float, default=0.5, help="0..1; less sure points are left out")
+    scene.add_argument("--min-confidence", type=float, default=0.0, help="0..1; less sure points are left out")
     scene.add_argument("--device", default="auto", help=f"one of {', '.join(DEVICES)}")
 
     weights = commands.add_parser("weights", help="list, fetch and verify weights")
@@ -122,6 +122,8 @@ def run_reconstruct(args: argparse.Namespace) -> None:
     with opened_frames(args.frames) as frames, replacing_folder(args.out) as folder:
         found = reconstruct(make(), frames, min_confidence=args.min_confidence)
         write_reconstruction(found, frames.stems, folder)
+    if not len(found.points):
+        print(f"no point is as sure as --min-confidence {args.min_confidence:g}: lower it")
     print(f"{args.out}/: {len(found.points):,} points, {len(found.keyframes)} keyframes of {len(found.poses)} frames")
 
 

@@ -84,7 +84,7 @@ def load_must3r(
     for part, network in zip(("encoder", "decoder"), _classes(backend)):
         try:
             module = network(**arguments[part])
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
             raise InputError(f"{path}: {part} arguments do not fit: {one_line(error)}; is it a MUSt3R file?") from None
         load_strictly(module, weights[part], path, f"the MUSt3R {part} it describes")
         modules.append(module.to(pick_device(str(device))).eval().requires_grad_(False))
@@ -120,7 +120,7 @@ def parse_constructor(text: str, known: tuple[str, ...], path: Path) -> dict:
     for keyword in call.keywords:
         try:
             arguments[str(keyword.arg)] = ast.literal_eval(keyword.value)
-        except ValueError:
+        except (ValueError, TypeError, RecursionError):
             value = ast.unparse(keyword.value)[:60]
             raise InputError(f"{path}: {call.func.id}({keyword.arg}={value}): no literal; refused") from None
     return {k: v for k, v in arguments.items() if k not in _TRAINING_ONLY}

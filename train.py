@@ -16,6 +16,7 @@ import must3r_loader
 import sam2_model
 from geometry_fusion.config import compose_config
 from geometry_fusion.data.rooms import room_folder, seed_range, write_rooms
+from geometry_fusion.data.sampling import SAMPLINGS
 from geometry_fusion.data.scenes import Scene, find_scenes
 from geometry_fusion.devices import pick_device, uses_bf16
 from geometry_fusion.downloads import file_digest
@@ -61,6 +62,26 @@ def check(config: DictConfig) -> None:
         raise InputError(f"data.workers={config.data.workers}: must be at least 1")
     for split in ("train", "val"):
         planned_rooms(config.data, split)
+    if config.task == "fusion":
+        check_fusion(config)
+
+
+def check_fusion(config: DictConfig) -> None:
+    """The same for what only a fusion has."""
+    for key, low in (("sampling.references", 1), ("val_objects", 1), ("val_step", 1)):
+        if not isinstance(value := OmegaConf.select(config, key), int) or value < low:
+            raise InputError(f"{key}={value}: must be a whole number of at least {low}")
+    for key in ("clips.clips", "clips.frames", "clips.objects"):
+        if not isinstance(value := OmegaConf.select(config, key), int) or value < 1:
+            raise InputError(f"{key}={value}: must be a whole number of at least 1")
+    for key in ("sampling.fov_share", "sampling.tau", "sampling.twin_share", "correction_share"):
+        if not isinstance(value := OmegaConf.select(config, key), (int, float)) or not 0 <= value <= 1:
+            raise InputError(f"{key}={value}: must be in 0..1")
+    steps = config.sampling.steps
+    if not OmegaConf.is_list(steps) or len(steps) != 2 or not 1 <= steps[0] <= steps[1]:
+        raise InputError(f"sampling.steps={steps}: must be [least, most] frames, at least 1")
+    if config.sampling.sampling not in SAMPLINGS:
+        raise InputError(f"sampling.sampling={config.sampling.sampling}: unknown; known are: {', '.join(SAMPLINGS)}")
 
 
 def choose_trainable(config: DictConfig) -> None:
@@ -156,11 +177,15 @@ def build_fusion_task(config: DictConfig):
     parameter_groups(model, config.trainer.trainable, 0.0)
     files = {"sam2": (config.sam2, sam2_file)}
     if spec.source == "must3r":
-        files["must3r"] = (config.must3r, must3r_loader.model_file(config.must3r))
+        files["must3r"] = (str(config.must3r), must3r_loader.model_file(str(config.must3r)))
     backbones = {role: {"name": name, "sha256": file_digest(file)} for role, (name, file) in files.items()}
-    make_source = fusion.source_maker(spec, files.get("must3r", (None, None))[1], "cpu")
+    # In fp32, whatever the trainer computes in: the cache keeps what is computed here.
+    must3r_file = files["must3r"][1] if "must3r" in files else None
+    make_source = fusion.source_maker(spec, must3r_file, pick_device(config.trainer.device), "fp32")
     identity = {"geometry": spec.geometry, "source": spec.source, "backbone": backbones.get("must3r")}
-    cache = GeometryCache(Path(config.geometry_cache), make_source, identity)
+    feature_side = model.image_size // model.backbone_stride
+    cells = feature_side * spec.merger.get("subsamples", 1) if model.merger.reads_on_appearance else None
+    cache = GeometryCache(Path(config.geometry_cache), make_source, identity, cells)
     sampling = OmegaConf.to_container(config.sampling)
     clips = [
         fusion_task.FusionClips(

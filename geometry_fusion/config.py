@@ -47,7 +47,8 @@ def compose_config(config_dir: Path, root: str, overrides: Sequence[str], yaml_f
             choices[override.key_or_group] = override.value()
     for group, choice in choices.items():
         known = sorted(f.stem for f in (config_dir / group).glob("*.yaml"))
-        if choice not in known and group != "sam2":
+        # These two name models as well, whose files may be elsewhere.
+        if choice not in known and group not in ("sam2", "must3r"):
             raise InputError(
                 f"{group}={choice}: looked for {config_dir / group / choice}.yaml; known are: {', '.join(known)}"
             )

@@ -324,8 +324,10 @@ class Must3rStream:
         return _View(maps, camera_to_world(maps.local, maps.points, maps.confidence), own_focal, features)
 
     def _mean_focal(self) -> float:
-        total = sum(weight for _, weight in self._focals)
-        return sum(focal * weight for focal, weight in self._focals) / total
+        known = [(focal, weight) for focal, weight in self._focals if focal > 0 and weight > 0]
+        if not known:
+            return float(max(self._fit.size))  # about 53 degrees, where the maps say nothing
+        return sum(focal * weight for focal, weight in known) / sum(weight for _, weight in known)
 
     def _judge(self, frame_index: int, view: _View) -> bool:
         """Record a new frame; whether it is a keyframe."""

@@ -103,10 +103,11 @@ class FeatureMerger(nn.Module):
         ):
             if value not in known:
                 raise ValueError(f"merger {argument} {value!r}: unknown; expected one of {', '.join(known)}")
-        if levels_from == "appearance" and (channels > min(level_dims) or grid != "appearance"):
-            raise ValueError("levels_from=appearance needs grid=appearance and levels of at least `channels` channels")
+        if levels_from == "appearance" and channels > min(level_dims):
+            raise ValueError(f"levels_from=appearance needs levels of at least {channels} channels")
         self.channels, self.level_dims = channels, tuple(level_dims)
-        self._grid, self._subsamples = grid, subsamples
+        # The appearance lies on its own grid, whatever the geometry's is.
+        self._grid, self._subsamples = "appearance" if levels_from == "appearance" else grid, subsamples
         self._levels_from, self._variant = levels_from, variant
         rope = RoPE2D(pos_embed)
         self.code = PE3D(dim)
@@ -133,6 +134,11 @@ class FeatureMerger(nn.Module):
         if variant != "must3r_only":  # that one has no appearance to fall back on
             nn.init.zeros_(self.block[-1].weight)
             nn.init.zeros_(self.block[-1].bias)
+
+    @property
+    def reads_on_appearance(self) -> bool:
+        """Whether points are read on the appearance's grid (times subsamples), not on that of the levels."""
+        return self._grid == "appearance"
 
     def forward(self, appearance: Tensor, frames: GeometryFrame | Sequence[GeometryFrame]) -> Tensor:
         frames = [frames] if isinstance(frames, GeometryFrame) else list(frames)
@@ -217,4 +223,7 @@ def _read(values: Tensor, columns, rows, mode: str) -> Tensor:
     columns, rows = (torch.as_tensor(p, dtype=values.dtype, device=values.device) for p in (columns, rows))
     inside = ((rows >= 0) & (rows <= 1))[:, None] & ((columns >= 0) & (columns <= 1))
     where = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1)[None] * 2 - 1
-    return grid_sample(values, where, mode=mode, padding_mode="border", align_corners=False) * inside
+    # Half a cell at the edges reads the edge's own cell. As padding_mode="border", which Apple's devices lack.
+    edge = 1 - 1 / where.new_tensor(values.shape[:-3:-1])
+    where = torch.maximum(torch.minimum(where, edge), -edge)
+    return grid_sample(values, where, mode=mode, padding_mode="zeros", align_corners=False) * inside

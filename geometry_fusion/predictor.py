@@ -15,9 +15,10 @@ from PIL import Image
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from torch import Tensor
 
+from geometry_fusion.errors import InputError
+from geometry_fusion.frame_folder import FrameFolder
 from geometry_fusion.geometry import GeometrySource, NoGeometry
 from geometry_fusion.types import GeometryFrame
-from geometry_fusion.video import open_frames
 
 # SAM2's normalisation of RGB in 0..1 (sam2.utils.misc.load_video_frames).
 IMAGE_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -78,13 +79,19 @@ class GeometryVideoPredictor(SAM2VideoPredictor):
         self.merger, self._make_source = merger.to(self.device).eval(), make_source
 
     @torch.inference_mode()
-    def init_state(self, video_path, **options) -> dict:
-        """As SAM2VideoPredictor.init_state; `video_path` may also be RGB frames with `len`, `[i]`, `.size`."""
+    def init_state(self, video_path, offload_video_to_cpu=False, offload_state_to_cpu=False, **options) -> dict:
+        """As SAM2VideoPredictor.init_state; `video_path` may also be RGB frames with `len`, `[i]`, `.size`.
+
+        Frames are decoded on demand and always stay off the device. Raises InputError for a video file where geometry
+        is fused: it needs the frames as they were filmed, in any order.
+        """
         self.source = source = self._make_source()
         if not hasattr(video_path, "size"):
-            if isinstance(source, NoGeometry):
-                return super().init_state(video_path, **options)
-            video_path = open_frames(Path(video_path))  # geometry needs the frames as they were filmed
+            if isinstance(self.merger, KeepAppearance):
+                return super().init_state(video_path, offload_video_to_cpu, offload_state_to_cpu, **options)
+            if not Path(video_path).is_dir():
+                raise InputError(f"{video_path}: no folder of frames; extract them: python main.py frames {video_path}")
+            video_path = FrameFolder(Path(video_path))
         width, height = video_path.size
         return {
             "images": LazyFrames(video_path, self.image_size),
@@ -92,11 +99,11 @@ class GeometryVideoPredictor(SAM2VideoPredictor):
             "geometry": source,
             "num_frames": len(video_path),
             "offload_video_to_cpu": True,
-            "offload_state_to_cpu": False,
+            "offload_state_to_cpu": offload_state_to_cpu,
             "video_height": height,
             "video_width": width,
             "device": self.device,
-            "storage_device": self.device,
+            "storage_device": torch.device("cpu") if offload_state_to_cpu else self.device,
             "point_inputs_per_obj": {},
             "mask_inputs_per_obj": {},
             "cached_features": {},

@@ -1,6 +1,7 @@
 """Geometry in the predictor, fusion training, checkpoints and evaluation, with the weights that ship."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from geometry_fusion.config import compose_config
 from geometry_fusion.data.scenes import Scene, find_scenes
 from geometry_fusion.data.tracks import tracks_of
 from geometry_fusion.errors import InputError
-from geometry_fusion.geometry import Must3rStream, NoGeometry
+from geometry_fusion.geometry import Must3rStream, NoGeometry, posed_depth_of
 from geometry_fusion.mask_files import read_rgb
 from geometry_fusion.segment import track
 from geometry_fusion.training.fusion_task import FusionClips
@@ -263,7 +264,11 @@ def test_a_killed_evaluation_continues_where_it_stopped(evaluated, monkeypatch):
 
 
 def test_evaluation_refuses_what_it_cannot_do(refuse, tmp_path):
-    assert "arms=['sam3']: choose from sam2, control" in refuse(evaluate, "arms=[sam3]", f"out={tmp_path}")
+    assert "arms=['sam3']: write a list such as arms=[sam2]" in refuse(evaluate, "arms=[sam3]", f"out={tmp_path}")
+    for wrong in ("arms=sam2", "arms=null", "max_objects=-1", "threads=abc", "out=null", "data.scenes=5"):
+        key, value = wrong.split("=")
+        line = refuse(evaluate, "arms=[sam2]", f"out={tmp_path}", wrong)
+        assert f"{key}=" in line and ("None" in line or value in line), line
     assert "only=far: unknown" in refuse(evaluate, "only=far", f"out={tmp_path}")
     line = refuse(evaluate, f"checkpoints.fusion={tmp_path}/none.safetensors", "arms=[3am]", f"out={tmp_path}")
     assert "train it (python train.py experiment=tiny_fusion arm=3am)" in line
@@ -273,26 +278,90 @@ def test_evaluation_refuses_what_it_cannot_do(refuse, tmp_path):
 def test_presets_of_trainable_parts_are_named(refuse, tmp_path):
     line = refuse(train, "experiment=tiny_fusion", "trainer.trainable=everything", f"trainer.run_dir={tmp_path}")
     assert "trainer.trainable=everything: unknown; known are: merger, paper" in line
-    assert "arm=4am: unknown" in refuse(train, "experiment=tiny_fusion", "arm=4am", f"trainer.run_dir={tmp_path}")
+    for wrong, said in {
+        "arm=4am": "arm=4am: unknown",
+        "variant=sum": "variant 'sum': unknown",
+        "sampling.sampling=sorted": "unknown; known are: fov, random, continuous",
+        "sampling.steps=3": "must be [least, most]",
+        "sampling.references=0": "at least 1",
+        "val_step=0": "at least 1",
+        "merger=paper": "the merger is made for [1024",
+    }.items():
+        assert said in refuse(train, "experiment=tiny_fusion", f"trainer.run_dir={tmp_path}", wrong), wrong
 
 
-def test_cached_geometry_is_what_the_stream_says(rooms, tmp_path, make_stream):
-    scene = Scene(find_scenes(rooms)[0])
-    cache = GeometryCache(tmp_path, make_stream, {"test": 1})
+def test_a_run_of_another_arm_is_not_resumed(run, rooms, refuse, tmp_path):
+    shutil.copytree(run / "control", tmp_path / "run")
+    same = ["experiment=tiny_fusion", f"data.scenes={rooms}", f"data.val_scenes={rooms}", "data.min_area=20"]
+    same += ["clips={clips: 1, frames: 3, objects: 2}", "val_objects=2", "trainer.trainable=paper"]
+    same += [
+        f"trainer.run_dir={tmp_path / 'run'}",
+        "trainer.max_steps=3",
+        "trainer.warmup_steps=1",
+        "trainer.device=cpu",
+    ]
+    line = refuse(train, *same, "arm=oracle")
+    assert 'was trained with arm="control", this run has "oracle"' in line
+    line = refuse(train, *same, "arm=control", "sampling.sampling=random")
+    assert "sampling.sampling" in line
+
+
+def test_a_checkpoint_cannot_call_what_it_names(run, refuse, tmp_path):
+    with safe_open(checkpoint(run), "pt") as handle:
+        metadata, tensors = handle.metadata(), {k: handle.get_tensor(k) for k in handle.keys()}  # noqa: SIM118
+    hostile = json.dumps({"_target_": "pathlib.Path.touch", "self": str(tmp_path / "touched")})
+    save_file(tensors, tmp_path / "hostile.safetensors", {**metadata, "merger": hostile})
+    line = refuse(ab_iou, "--sample", "walk", "--checkpoint", tmp_path / "hostile.safetensors", "--out", tmp_path)
+    assert "unknown class" in line and not (tmp_path / "touched").exists()
+    reshaped = {**tensors, "merger.smooth.bias": torch.zeros(3)}
+    save_file(reshaped, tmp_path / "reshaped.safetensors", metadata)
+    line = refuse(ab_iou, "--sample", "walk", "--checkpoint", tmp_path / "reshaped.safetensors", "--out", tmp_path)
+    assert "merger.smooth.bias" in line
+
+
+def test_a_default_checkpoint_of_other_backbones_leaves_the_baseline(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(fusion.DEFAULT_CHECKPOINTS, ("tiny", "tiny"), checkpoint(run))
+    other = tmp_path / "mine.safetensors"
+    tensors = load_file(sam2_model.model_files("tiny")[1])
+    save_file({**tensors, "no_mem_embed": tensors["no_mem_embed"] + 1}, other)
+    ab_iou.main(
+        ["--sample", "walk", "--sam2-checkpoint", str(other), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    )
+    said = capsys.readouterr().out
+    assert "The geometry arm did not run" in said and "was trained on sam2 'tiny'" in said
+
+
+@pytest.mark.parametrize("source, rows", [("must3r", 96), ("must3r", 72), ("depth", 96)])
+def test_the_merger_reads_the_same_from_the_cache_and_from_the_stream(rooms, tmp_path, make_stream, source, rows):
+    """Also of frames wider than high, and of points on another grid."""
+
+    class Cut(Scene):
+        def rgb(self, index):
+            return super().rgb(index)[:rows]
+
+    scene = Cut(find_scenes(rooms)[0])
+    make = make_stream if source == "must3r" else posed_depth_of
+    arm = "3am" if source == "must3r" else "oracle"
+    cache = GeometryCache(tmp_path, make, {"test": 1}, cells=32)
     cached = cache.clip(scene, 3, [3, 5, 1])
-    source = make_stream()
-    streamed = {i: source.push(i, scene.rgb(i)) for i in (3, 4, 5, 6, 7, 2, 1, 0)}
-    for index, frame in zip((3, 5, 1), cached):
-        for kept, wanted in zip(frame.levels, streamed[index].levels):
-            torch.testing.assert_close(kept, wanted, rtol=2e-3, atol=2e-3)
-        assert frame.fit == streamed[index].fit
-    # The merger reads the same from both.
-    merger = trained(fusion.spec_of("tiny").build_merger()).eval()
+    live = make(scene)
+    streamed = {i: live.push(i, scene.rgb(i)) for i in (3, 4, 5, 6, 7, 2, 1, 0)}
+    merger = trained(fusion.spec_of("tiny", arm).build_merger()).eval()
     appearance = torch.randn(1, 128, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         for index, frame in zip((3, 5, 1), cached):
+            assert frame.fit == streamed[index].fit
             found, wanted = merger(appearance, frame), merger(appearance, streamed[index])
-            assert float((found - wanted).abs().max()) < 0.05 * float((wanted - appearance).abs().max())
+            assert float((found - wanted).abs().max()) < 0.02 * float((wanted - appearance).abs().max())
+
+
+def test_scenes_of_one_name_are_cached_apart(rooms, tmp_path):
+    first, second = find_scenes(rooms)
+    for number, scene in enumerate((first, second)):
+        shutil.copytree(scene, tmp_path / str(number) / "train" / "room")
+    cache = GeometryCache(tmp_path / "cache", posed_depth_of, {}, cells=32)
+    clips = [cache.clip(Scene(tmp_path / n / "train" / "room"), 0, [0])[0] for n in ("0", "1")]
+    assert not torch.equal(clips[0].points, clips[1].points)
 
 
 @pytest.mark.parametrize("sampling", ["fov", "random", "continuous"])

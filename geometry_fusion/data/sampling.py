@@ -10,6 +10,7 @@ import numpy as np
 
 from geometry_fusion.data.scenes import Scene
 
+SAMPLINGS = ("fov", "random", "continuous")
 PIXEL_STRIDE = 3  # every third masked pixel per axis is back-projected
 
 

@@ -98,24 +98,51 @@ class Scene:
         return _read(self.folder / "instance" / f"{self.stems[index]}.png", cv2.IMREAD_UNCHANGED)
 
     def depth(self, index: int) -> np.ndarray:
-        """[H, W] float32 metres, 0 = no measurement."""
-        return _read(self.folder / "depth" / f"{self.stems[index]}.png", cv2.IMREAD_UNCHANGED).astype(np.float32) / 1000
+        """[H, W] float32 metres, 0 = no measurement. Raises InputError where its size is not the camera's."""
+        file = self.folder / "depth" / f"{self.stems[index]}.png"
+        depth = _read(file, cv2.IMREAD_UNCHANGED).astype(np.float32) / 1000
+        camera = self._cameras.get(self.stems[index], {}) if (self.folder / "cameras.json").exists() else {}
+        stated = (camera.get("height", depth.shape[0]), camera.get("width", depth.shape[1]))
+        if depth.shape != stated:
+            raise InputError(
+                f"{file}: depth is {'x'.join(map(str, depth.shape[::-1]))}, cameras.json says "
+                f"{stated[1]}x{stated[0]}; resize it (nearest) to the size of the camera"
+            )
+        return depth
 
     @cached_property
     def _cameras(self) -> dict:
-        return {camera["stem"]: camera for camera in self._json("cameras.json")["frames"]}
+        try:
+            return {camera["stem"]: camera for camera in self._json("cameras.json")["frames"]}
+        except (KeyError, TypeError):
+            raise InputError(f"{self.folder / 'cameras.json'}: not a list of frames; see docs/data.md") from None
 
     def camera(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """camera_to_world [4, 4] and K [3, 3] of a frame."""
         camera = self._cameras.get(self.stems[index])
         if camera is None:
             raise InputError(f"{self.folder / 'cameras.json'}: has no frame {self.stems[index]!r}")
-        k = np.array([[camera["fx"], 0, camera["cx"]], [0, camera["fy"], camera["cy"]], [0, 0, 1]])
-        return np.array(camera["camera_to_world"]), k
+        try:
+            k = np.array([[camera["fx"], 0, camera["cx"]], [0, camera["fy"], camera["cy"]], [0, 0, 1]], float)
+            return np.array(camera["camera_to_world"], float).reshape(4, 4), k
+        except (KeyError, TypeError, ValueError):
+            file = self.folder / "cameras.json"
+            raise InputError(
+                f"{file}: frame {self.stems[index]!r} lacks camera_to_world 4x4, fx, fy, cx or cy"
+            ) from None
 
     @cached_property
     def objects(self) -> list[SceneObject]:
-        return [SceneObject(o["id"], o["name"], o.get("twin_of")) for o in self._json("scene.json")["objects"]]
+        """What scene.json says; empty where there is none."""
+        if not (self.folder / "scene.json").exists():
+            return []
+        try:
+            objects = self._json("scene.json")["objects"]
+            return [SceneObject(int(o["id"]), str(o.get("name", "")), o.get("twin_of")) for o in objects]
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise InputError(
+                f"{self.folder / 'scene.json'}: not a list of objects with ids; see docs/data.md"
+            ) from None
 
     @cached_property
     def areas(self) -> np.ndarray:

@@ -68,13 +68,18 @@ class Track:
         return absent
 
     def viewpoint_change(self) -> np.ndarray:
-        """Per frame: the angle in degrees at the object between the cameras of the prompted frame and of this one, [T].
+        """Per frame: the angle at the object between the cameras of the prompted frame and of this one, in degrees [T].
+
+        NaN where the object has no depth.
 
         Raises InputError where the scene has no depth or cameras.
         """
-        rows, columns = np.nonzero(self.mask(self.prompt_frame))
+        depth = self.scene.depth(self.prompt_frame)
+        rows, columns = np.nonzero(self.mask(self.prompt_frame) & (depth > 0))
+        if not len(rows):
+            return np.full(len(self.scene), np.nan)  # nobody measured where it is
         pose, k = self.scene.camera(self.prompt_frame)
-        depth = self.scene.depth(self.prompt_frame)[rows, columns]
+        depth = depth[rows, columns]
         rays = np.linalg.inv(k) @ np.stack([columns, rows, np.ones_like(rows)])
         centre = np.median(pose[:3, :3] @ (rays * depth), axis=1) + pose[:3, 3]
         directions = np.array([self.scene.camera(i)[0][:3, 3] for i in range(len(self.scene))]) - centre

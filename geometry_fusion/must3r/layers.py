@@ -64,6 +64,8 @@ class Attention(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, rope: RoPE2D):
         super().__init__()
+        if num_heads < 1 or dim % (4 * num_heads):
+            raise ValueError(f"num_heads {num_heads}: width {dim} must be a multiple of 4 times it")
         self.num_heads, self.rope = num_heads, rope
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)

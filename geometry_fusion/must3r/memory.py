@@ -75,7 +75,9 @@ class Memory(Sequence):
         """A copy that lacks the tokens of some images (eviction). The same images for every item of the batch."""
         labels = self.labels
         keep = ~torch.isin(labels[0], torch.tensor(list(image_labels), device=labels.device))
-        return Memory([layer[:, keep] for layer in self.layers], labels[:, keep], self.num_images)
+        left = Memory([layer[:, keep] for layer in self.layers], labels[:, keep], self.num_images)
+        left._buffer = left._buffer.grown(left._length, self._buffer.capacity)  # room for the image that comes instead
+        return left
 
     def _settled(self) -> list[Tensor]:
         if self._pending:

@@ -45,7 +45,7 @@ def focal_length(
     for _ in range(iterations):
         weights = 1 / (offsets - focal[..., None, None] * rays).norm(dim=-1).clamp(min=1e-8)
         focal = (weights * along).mean(-1) / (weights * square).mean(-1)
-    return focal.clamp(min=0)
+    return focal.nan_to_num(0, 0, 0).clamp(min=0)
 
 
 def camera_to_world(
@@ -55,7 +55,7 @@ def camera_to_world(
 ) -> Tensor:  # [..., 4, 4]
     """The rigid motion that carries `local` onto `points`, weighted by confidence - 1 (Kabsch, no scale)."""
     x, y = local.flatten(-3, -2), points.flatten(-3, -2)
-    weights = (confidence - 1).flatten(-2)
+    weights = (confidence - 1).flatten(-2) + 1e-8  # a frame without any confidence weighs its points alike
     weights = (weights / weights.sum(-1, keepdim=True))[..., None]
     x_mean, y_mean = (weights * x).sum(-2, keepdim=True), (weights * y).sum(-2, keepdim=True)
     covariance = (weights * (y - y_mean)).transpose(-2, -1) @ (x - x_mean)

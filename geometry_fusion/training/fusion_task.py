@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from geometry_fusion.data.sampling import (
+    SAMPLINGS,
     accepted_by_view,
     continuous_frames,
     fov_frames,
@@ -24,6 +25,7 @@ from geometry_fusion.data.sampling import (
     tracking_order,
 )
 from geometry_fusion.data.scenes import Scene
+from geometry_fusion.errors import InputError
 from geometry_fusion.predictor import put_merged
 from geometry_fusion.training.batches import ClipBatch, clip_arrays, to_batch
 from geometry_fusion.training.geometry_cache import GeometryCache
@@ -32,7 +34,6 @@ from geometry_fusion.types import GeometryFrame
 
 MAX_REFERENCES = 10
 MAX_REDRAWS = 1000
-SAMPLINGS = ("fov", "random", "continuous")
 
 
 class FusionTracker(ClickTracker):
@@ -126,7 +127,10 @@ class FusionClips:
                 with_twin = [i for i in visible if i in twins(scene)] if rng.random() < self._twin_share else []
                 main = int(rng.choice(with_twin or visible))
                 return scene, reference, [main, *(i for i in rng.permutation(visible).tolist() if i != main)]
-        raise ValueError(f"no reference frame of {len(self.scenes)} scenes shows an object of {self._min_area} pixels")
+        raise InputError(
+            f"no reference frame of {len(self.scenes)} scenes shows an object of data.min_area={self._min_area} "
+            f"pixels, or all are shorter than {length} frames; lower data.min_area or clips.frames"
+        )
 
 
 def twins(scene: Scene) -> set[int]:
@@ -173,6 +177,8 @@ class FusionTask(Sam2Task):
         self._shape = {"clips": clips, "frames": frames, "objects": objects}
         self._val_clips = val
         self._val = list(whole_walks(val, val_objects, val_step, min_area))
+        if not self._val:
+            raise InputError("no object of the validation scenes leaves the view or has a twin; lower data.min_area")
         self._facts = facts
         self._pictures: dict[str, np.ndarray] = {}
 

@@ -20,23 +20,26 @@ from geometry_fusion.fit import Fit
 from geometry_fusion.geometry import GeometrySource
 from geometry_fusion.types import GeometryFrame
 
-POINT_SIDE = 32  # points, rays and confidence are kept on a grid of at most this many cells per side
+CACHE_VERSION = 2  # counts up when the same inputs would give other files
 
 
 class GeometryCache:
     """`clip(scene, reference, frames)` -> GeometryFrames.
 
-    make_source: a fresh source for a scene. identity: everything the geometry depends on, JSON values.
+    make_source: a fresh source for a scene. identity: what the geometry depends on besides the scene, JSON values.
+    cells: cells per side of the grid on which the merger will read points; None if it reads them on the grid of levels.
     """
 
-    def __init__(self, folder: Path, make_source: Callable[[Scene], GeometrySource], identity: dict):
-        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-        self._folder, self._make_source = Path(folder) / digest[:16], make_source
+    def __init__(
+        self, folder: Path, make_source: Callable[[Scene], GeometrySource], identity: dict, cells: int | None = None
+    ):
+        self._folder = Path(folder) / _digest([identity, cells, CACHE_VERSION])
+        self._make_source, self._cells = make_source, cells
+        self._scenes: dict[Path, str] = {}
 
     def clip(self, scene: Scene, reference: int, frames: list[int]) -> list[GeometryFrame]:
         """Geometry of some frames of the walk that was streamed from `reference` on."""
-        parent = scene.folder.resolve().parent.name
-        file = self._folder / parent / f"{scene.folder.name}_{reference:06d}.safetensors"
+        file = self._folder / self._name(scene) / f"{reference:06d}.safetensors"
         if not file.exists():
             self._stream(scene, reference, file)
         with safe_open(file, framework="pt") as handle:
@@ -58,6 +61,15 @@ class GeometryCache:
                 for t in frames
             ]
 
+    def _name(self, scene: Scene) -> str:
+        """The scene's name and what tells it from others of that name: its cameras and the sizes of its images."""
+        if scene.folder not in self._scenes:
+            cameras = scene.folder / "cameras.json"
+            facts = [cameras.read_text() if cameras.exists() else ""]
+            facts += [[file.name, file.stat().st_size] for file in sorted((scene.folder / "rgb").iterdir())]
+            self._scenes[scene.folder] = f"{scene.folder.name}_{_digest(facts)}"
+        return self._scenes[scene.folder]
+
     def _stream(self, scene: Scene, reference: int, file: Path) -> None:
         source = self._make_source(scene)
         answers = {}
@@ -65,9 +77,9 @@ class GeometryCache:
             answers[index] = source.push(index, scene.rgb(index))
         answers = [answers[index] for index in range(len(scene))]
         first = answers[0]
-        # The middle of a cell: what a nearest reading on the coarser grid would find.
-        step = max(1, max(first.points.shape[1:]) // POINT_SIDE)
-        every = (..., slice(step // 2, None, step), slice(step // 2, None, step))
+        own = first.levels[0].shape[-2:] if first.levels else first.confidence.shape
+        read_at = (self._cells,) * 2 if self._cells else own
+        every = (..., *(_read_by(n, cells) for n, cells in zip(first.confidence.shape, read_at)))
         half = lambda tensors: torch.stack(list(tensors)).half()  # noqa: E731
         tensors = {f"level{i}": half(a.levels[i] for a in answers) for i in range(len(first.levels))}
         # Points beyond the range of half precision are of no use to anyone.
@@ -81,3 +93,13 @@ class GeometryCache:
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing_file(file) as fresh:
             save_file(tensors, fresh, metadata)
+
+
+def _read_by(size: int, cells: int) -> slice:
+    """The rows (or columns) that a nearest reading by `cells` cells finds; all where they do not divide evenly."""
+    step = size // cells if size % cells == 0 else 1
+    return slice(round((step - 1) / 2), None, step)  # halves go to the even pixel, as in grid_sample
+
+
+def _digest(facts) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

@@ -8,6 +8,7 @@ Hugging Face Accelerate starts the processes (`accelerate launch` or `torchrun`)
 and averages gradients; it is the most widely used engine that leaves the loop ours to read.
 """
 
+import json
 import random
 import time
 from collections.abc import Mapping
@@ -27,6 +28,13 @@ from geometry_fusion.files import replacing_file
 from geometry_fusion.training.checkpoints import load_resume, save_resume, save_weights
 from geometry_fusion.training.run_log import RunLog, SilentLog
 from geometry_fusion.training.schedule import describe_groups, lr_scale, parameter_groups
+
+# Keys (prefixes) in which a resumed run may differ from the one it continues.
+MAY_CHANGE = (
+    *(f"trainer.{key}" for key in ("device", "precision", "threads", "run_dir", "resume", "max_steps", "init_from")),
+    *(f"trainer.{key}" for key in ("log_every", "eval_every", "save_every")),
+    *("data.root", "data.workers", "data.val_", "val_", "validation", "geometry_cache", "experiment_name", "name"),
+)
 
 
 class Task(Protocol):
@@ -68,6 +76,23 @@ def set_modes(model: torch.nn.Module) -> None:
             module.eval()
 
 
+def run_identity(config: dict, facts: dict) -> dict[str, str]:
+    """What a run must share with the one it resumes: dotted key -> value. Where things lie and how often they are
+    logged may change."""
+    flat = {}
+
+    def visit(prefix: str, value) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                visit(f"{prefix}.{key}" if prefix else str(key), inner)
+        elif not prefix.startswith(MAY_CHANGE):
+            flat[prefix] = json.dumps(value)
+
+    visit("", {k: v for k, v in config.items() if k not in ("trainable_presets",)})
+    visit("facts", facts)
+    return flat
+
+
 def train(
     task: Task,
     run_dir: Path,
@@ -105,7 +130,7 @@ def train(
     resume_file = run_dir / "checkpoints" / "resume.pt"
     start, best = 0, float("-inf")
     if resume and resume_file.exists():
-        start, best = _restore(resume_file, task.model, optimizer)
+        start, best = _restore(resume_file, task.model, optimizer, run_identity(config, task.metadata()))
     model = accelerator.prepare(task.model)
     log = RunLog(run_dir, start) if first else SilentLog()
     if first:  # only now: a run that cannot start or resume must not replace the config of an earlier one
@@ -162,6 +187,7 @@ def train(
                 save_weights(run_dir / "checkpoints" / "checkpoint_best.safetensors", weights, metadata)
             save_weights(run_dir / "checkpoints" / "checkpoint_last.safetensors", weights, metadata)
             state = {"model": task.model.state_dict(), "optimizer": optimizer.state_dict(), "step": done, "best": best}
+            state["identity"] = run_identity(config, task.metadata())
             save_resume(resume_file, state)
         accelerator.wait_for_everyone()
     bar.close()
@@ -173,8 +199,17 @@ def train(
     return result
 
 
-def _restore(file: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
+def _restore(
+    file: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, identity: dict[str, str]
+) -> tuple[int, float]:
     state = load_resume(file)
+    before = state.get("identity", identity) if isinstance(state, dict) else identity
+    for key in sorted(before.keys() | identity.keys()):
+        if before.get(key) != identity.get(key):
+            raise InputError(
+                f"{file}: was trained with {key}={before.get(key)}, this run has {identity.get(key)}; "
+                "choose another trainer.run_dir or set trainer.resume=false"
+            )
     try:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
