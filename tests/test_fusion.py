@@ -108,6 +108,18 @@ def test_a_folder_given_as_text_is_fused_as_well(frames, make_stream):
         state = predictor.init_state(video)
         answers.append(predictor.add_new_points_or_box(state, 0, 1, points=[[130.0, 117.0]], labels=[1])[2])
     assert torch.equal(*answers)
+    with pytest.raises(InputError, match=r"extract them: python main\.py frames"):
+        predictor.init_state(str(ROOT / "videos/samples/walk/video.mp4"))
+
+
+def test_a_trained_merger_without_geometry_runs_on_folders_as_well(frames):
+    predictor = sam2_model.build_predictor("tiny", device="cpu")
+    predictor.fuse(trained(fusion.spec_of("tiny", "control").build_merger()), NoGeometry)
+    calls = []
+    predictor.merger.register_forward_hook(lambda *a: calls.append(1))
+    state = predictor.init_state(str(frames.path), offload_state_to_cpu=True)
+    predictor.add_new_points_or_box(state, 0, 1, points=[[130.0, 117.0]], labels=[1])
+    assert calls == [1] and state["storage_device"] == torch.device("cpu")
 
 
 @pytest.fixture(scope="module")

@@ -124,6 +124,13 @@ def test_geometry_frame_has_the_shapes_it_promises():
     torch.testing.assert_close(answer.rays[:, 24, 32], torch.tensor([0.0, 0, 1]))
 
 
+def test_an_empty_picture_does_not_end_the_stream():
+    source = stream()
+    for index in range(4):
+        answer = source.push(index, np.zeros_like(FRAMES[0]))
+    assert answer.rays.isfinite().all() and answer.camera.focal > 0
+
+
 def test_frames_must_not_change_size():
     source = stream()
     source.push(0, FRAMES[0])

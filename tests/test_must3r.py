@@ -229,6 +229,26 @@ def test_evicted_images_are_gone_and_others_stay(tiny):
         assert torch.equal(layer, torch.cat((full[:, :12], full[:, 24:]), 1))
 
 
+def test_an_evicted_image_leaves_room_for_the_next(tiny):
+    encoder, decoder = tiny
+    tokens, positions, shape = encoded(encoder, GOLDEN["in.landscape"], LANDSCAPE)
+    memory, _ = decoder(tokens, positions, shape)
+    memory, _ = decoder(tokens[:, :1], positions[:, :1], shape[:, :1], memory)
+    memory.layers  # noqa: B018  writes
+    left = memory.without([1])
+    address = left.layers[0].data_ptr()
+    after, _ = decoder(tokens[:, 1:2], positions[:, 1:2], shape[:, 1:2], left)
+    assert after.layers[0].data_ptr() == address and after.labels[0].unique().tolist() == [0, 2, 3, 4]
+
+
+def test_maps_that_say_nothing_give_finite_poses_and_focals():
+    raw = torch.zeros(8, 8, 7)
+    raw[..., 6] = -40  # no confidence at all
+    maps = pointmaps(raw)
+    assert focal_length(maps.local) == 0
+    assert camera_to_world(maps.local, maps.points, maps.confidence).isfinite().all()
+
+
 def test_gradients_reach_the_first_image_through_memory():
     encoder, decoder = networks()
     tokens, positions, shape = encoded(encoder, GOLDEN["in.landscape"], LANDSCAPE)

@@ -111,6 +111,7 @@ def test_size_rewriting_needs_a_square_training_size(size):
         ("MUSt3R(depth=3", "no constructor with keyword arguments"),
         ("MUSt3R(depth=open('x'))", "no literal; refused"),
         ("MUSt3R(**{'depth': 3, 'width': len('x')})", "no literal; refused"),
+        ("MUSt3R(embed_dim={[]: 1})", "no literal; refused"),
         ("LinearModel(depth=3)", "unknown class 'LinearModel'; known are: MUSt3R"),
     ],
 )
@@ -138,6 +139,8 @@ class Hostile:
             {"args": Namespace(encoder=ENCODER, decoder=DECODER.replace("depth=3", "depth=4"))},
             "missing .first: blocks_dec.3",
         ),
+        ({"args": Namespace(encoder=ENCODER.replace("48", "-48"), decoder=DECODER)}, "encoder arguments do not fit"),
+        ({"args": Namespace(encoder=ENCODER.replace("heads=3", "heads=5"), decoder=DECODER)}, "num_heads 5: width 48"),
         ({"args": Namespace(encoder=ENCODER.replace("48", "60"), decoder=DECODER)}, "other shape"),
     ],
 )

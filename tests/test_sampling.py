@@ -13,6 +13,8 @@ from geometry_fusion.data.sampling import (
 )
 from geometry_fusion.data.scenes import Scene, SceneFrame, SceneObject, find_scenes, write_scene
 from geometry_fusion.data.tracks import Track, spans, tracks_of
+from geometry_fusion.errors import InputError
+from geometry_fusion.mask_files import write_mask
 
 
 def test_tracking_goes_forwards_then_backwards():
@@ -111,6 +113,20 @@ def test_subsets_follow_their_definitions(turning):
     assert [t.object_id for t in tracks_of([turning], min_area=40)] == [1]
     assert [t.object_id for t in tracks_of([turning], min_area=1, subset="twins")] == [1, 2]
     assert len(tracks_of([turning], min_area=1, at_most=2)) == 2
+
+
+def test_scenes_without_an_object_list_have_no_twins(turning):
+    (turning.folder / "scene.json").unlink()
+    assert Track(Scene(turning.folder), 1).subsets == ("all", "reappear")
+    (turning.folder / "scene.json").write_text("[]")
+    with pytest.raises(InputError, match=r"scene\.json: not a list of objects"):
+        Track(Scene(turning.folder), 1).subsets  # noqa: B018
+
+
+def test_depth_of_another_size_than_the_camera_is_refused(turning):
+    write_mask(turning.folder / "depth/000000.png", np.ones((10, 10), bool))
+    with pytest.raises(InputError, match=r"depth is 10x10, cameras\.json says 20x20"):
+        Track(turning, 1).viewpoint_change()
 
 
 def test_facts_per_frame(turning):
