@@ -83,7 +83,7 @@ class FusionClips:
     ):
         if sampling not in SAMPLINGS:
             raise ValueError(f"sampling {sampling!r}: unknown; expected one of {', '.join(SAMPLINGS)}")
-        self.scenes, self.size, self._cache = scenes, size, cache
+        self.scenes, self.size, self.cache = scenes, size, cache
         self._min_area, self._references, self._twin_share = min_area, references, twin_share
         self._sampling, self._fov_share, self._tau, self._steps = sampling, fov_share, tau, steps
         self.fallbacks = 0  # clips that found too few frames in view
@@ -100,7 +100,7 @@ class FusionClips:
         return chosen
 
     def batch(self, rng: np.random.Generator, clips: int, frames: int, objects: int) -> FusionBatch:
-        return join([self._clip(rng, frames, objects) for _ in range(clips)], self.size, self._cache)
+        return join([self._clip(rng, frames, objects) for _ in range(clips)], self.size, self.cache)
 
     def _clip(self, rng, length: int, objects: int) -> tuple[Scene, list[int], list[int]]:
         sparse = self._sampling != "continuous" and rng.random() < self._fov_share
@@ -194,7 +194,7 @@ class FusionTask(Sam2Task):
             model.num_correction_pt_per_frame = 0
             ious = []
             for clip in self._val:
-                batch = join([clip], model.image_size, self._val_clips._cache).to(device)
+                batch = join([clip], model.image_size, self._val_clips.cache).to(device)
                 predicted = torch.stack([out["pred_masks_high_res"][:, 0] > 0 for out in model(batch)])
                 present = batch.masks.flatten(-2).any(-1)
                 iou = mask_iou(predicted, batch.masks)

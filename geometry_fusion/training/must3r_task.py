@@ -196,7 +196,7 @@ class Must3rTask:
         self._pixels, self._alpha = pixels, alpha
         self._match_weight, self._match_temperature = match_weight, match_temperature
         self._attention_weight, self._constructors = attention_weight, constructors
-        # Every frame_step-th frame of the walk from its start: what a stream meets, with growing change of viewpoint.
+        # Frames that follow each other on the walk, as a stream meets them.
         self._val = list(validation_clips(PosedClips(val_scenes, size), val_clips, val_frames))
         self._pictures: dict[str, np.ndarray] = {}
 
