@@ -199,7 +199,7 @@ def build_fusion_task(config: DictConfig):
         **config.clips,
         min_area=config.data.min_area,
         facts={"backbones": backbones, **spec.metadata()},
-        **{k: config[k] for k in ("loss_weights", "correction_share", "val_objects", "val_step")},
+        **{k: config[k] for k in ("loss_weights", "attention_weight", "correction_share", "val_objects", "val_step")},
     )
 
 

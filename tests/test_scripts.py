@@ -43,40 +43,43 @@ def sample_run(tmp_path_factory):
 
 def test_sample_run_writes_masks_video_and_report(sample_run):
     out, printed = sample_run
-    masks = sorted((out / "pred_masks_baseline").glob("*.png"))
-    assert [m.stem for m in masks] == [f"{i:04d}" for i in range(30)]
-    assert all(set(np.unique(read_ids(m))) <= {0, 1} and read_ids(m).shape == (240, 320) for m in masks)
-    with av.open(str(out / "output_segmented_baseline.mp4")) as video:
-        stream = video.streams.video[0]
-        assert stream.codec.name == "h264" and stream.average_rate == 10
-        assert (stream.width, stream.height) == (320, 240)
-        assert sum(1 for _ in video.decode(stream)) == 30
+    for arm in ("baseline", "geom"):
+        masks = sorted((out / f"pred_masks_{arm}").glob("*.png"))
+        assert [m.stem for m in masks] == [f"{i:04d}" for i in range(30)]
+        assert all(set(np.unique(read_ids(m))) <= {0, 1} and read_ids(m).shape == (240, 320) for m in masks)
+        with av.open(str(out / f"output_segmented_{arm}.mp4")) as video:
+            stream = video.streams.video[0]
+            assert stream.codec.name == "h264" and stream.average_rate == 10
+            assert (stream.width, stream.height) == (320, 240)
+            assert sum(1 for _ in video.decode(stream)) == 30
     assert {f.name for f in (out / "ab_report").iterdir()} == {
         "index.html",
         "strip.png",
         "per_frame.csv",
         "metrics.json",
+        "side_by_side.mp4",
     }
-    assert "The geometry arm did not run" in printed and not (out / "pred_masks_geom").exists()
+    assert "difference" in printed
 
 
 def test_reported_numbers_are_those_of_the_masks_on_disk(sample_run):
     out, printed = sample_run
-    scored = metrics.score_folders(out / "pred_masks_baseline", SAMPLE / "gt").objects[metrics.ONE_OBJECT]
-    reported = json.loads((out / "ab_report/metrics.json").read_text())["arms"]["baseline"]["scores"]
-    for measure in metrics.MEASURES:
-        assert reported[measure] == pytest.approx(getattr(scored, measure))
-    assert f"{scored.positive_iou:.3f}" in printed
     rows = list(csv.DictReader((out / "ab_report/per_frame.csv").read_text().splitlines()))
     assert len(rows) == 30
-    assert np.mean([float(r["iou_baseline"]) for r in rows]) == pytest.approx(scored.iou, abs=1e-5)
-    assert sum(int(r["object_present"]) for r in rows) == scored.num_positive_frames
+    for arm in ("baseline", "geom"):
+        scored = metrics.score_folders(out / f"pred_masks_{arm}", SAMPLE / "gt").objects[metrics.ONE_OBJECT]
+        reported = json.loads((out / "ab_report/metrics.json").read_text())["arms"][arm]["scores"]
+        for measure in metrics.MEASURES:
+            assert reported[measure] == pytest.approx(getattr(scored, measure))
+        assert f"{scored.positive_iou:.3f}" in printed
+        assert np.mean([float(r[f"iou_{arm}"]) for r in rows]) == pytest.approx(scored.iou, abs=1e-5)
+        assert sum(int(r["object_present"]) for r in rows) == scored.num_positive_frames
 
 
 def test_shipped_weights_follow_the_object_of_the_sample(sample_run):
     out, _ = sample_run
-    scores = json.loads((out / "ab_report/metrics.json").read_text())["arms"]["baseline"]["scores"]
-    assert scores["positive_iou"] > 0.5
+    for arm in json.loads((out / "ab_report/metrics.json").read_text())["arms"].values():
+        assert arm["scores"]["positive_iou"] > 0.5
 
 
 def test_report_is_self_contained(sample_run):
@@ -89,8 +92,8 @@ def test_report_is_self_contained(sample_run):
 def test_the_same_run_again_gives_the_same_masks_from_any_folder(sample_run, tmp_path):
     done = run_script(ROOT / "ab_iou.py", "--sample", "walk", "--device", "cpu", "--out", "again", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for mask in (sample_run[0] / "pred_masks_baseline").glob("*.png"):
-        assert np.array_equal(read_ids(mask), read_ids(tmp_path / "again/pred_masks_baseline" / mask.name))
+    for mask in sample_run[0].glob("pred_masks_*/*.png"):
+        assert np.array_equal(read_ids(mask), read_ids(tmp_path / "again" / mask.parent.name / mask.name))
 
 
 def test_segment_tracks_several_objects_into_palette_masks(frames, tmp_path):

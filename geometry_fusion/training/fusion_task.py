@@ -14,7 +14,9 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
+from sam2.modeling.position_encoding import apply_rotary_enc
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from geometry_fusion.data.sampling import (
     SAMPLINGS,
@@ -34,22 +36,88 @@ from geometry_fusion.types import GeometryFrame
 
 MAX_REFERENCES = 10
 MAX_REDRAWS = 1000
+GUIDED_CELLS = 64  # of a frame and object, per step
 
 
 class FusionTracker(ClickTracker):
-    """As ClickTracker, plus: the merged feature stands where SAM2's top-level feature stood, as in the predictor."""
+    """As ClickTracker, plus: the merged feature stands where SAM2's top-level feature stood, as in the predictor.
+
+    In training, `attention_losses` holds `recognition_loss` of every attention to memory of the last forward.
+    """
 
     merger: torch.nn.Module  # set after SAM2's own weights were loaded strictly
     _geometry: list[GeometryFrame]
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.attention_losses: list[Tensor] = []
+        self._cover: Tensor | None = None  # [T, O, N] share of each cell that the object covers, in training
+        self._here: Tensor | None = None  # [O, N] of the frame that attends, and [O, M] of the memory it attends to
+        self._remembered: Tensor | None = None
+        for layer in self.memory_attention.layers:
+            layer.cross_attn_image.register_forward_pre_hook(self._record_attention, with_kwargs=True)
+
     def forward(self, input):
-        self._geometry = input.geometry
+        self._geometry, self.attention_losses = input.geometry, []
+        side = self.image_size // self.backbone_stride
+        self._cover = adaptive_avg_pool2d(input.masks.float(), side).flatten(2) if self.training else None
         return super().forward(input)
 
     def forward_image(self, img_batch):
         backbone_out = super().forward_image(img_batch)
         put_merged(backbone_out, self.merger(backbone_out["backbone_fpn"][-1], self._geometry))
         return backbone_out
+
+    def _prepare_memory_conditioned_features(self, frame_idx, is_init_cond_frame, *args, output_dict, **kwargs):
+        if self.training and not is_init_cond_frame:
+            # The order in which SAM2 joins memories: conditioning frames, then the last ones, oldest first.
+            recent = range(frame_idx - self.num_maskmem + 1, frame_idx)
+            frames = [*output_dict["cond_frame_outputs"]]
+            frames += [t for t in recent if t in output_dict["non_cond_frame_outputs"]]
+            self._here = self._cover[frame_idx]
+            self._remembered = torch.cat([self._cover[t] for t in frames], 1)
+        return super()._prepare_memory_conditioned_features(
+            frame_idx, is_init_cond_frame, *args, output_dict=output_dict, **kwargs
+        )
+
+    def _record_attention(self, module, args, kwargs):
+        if not self.training:
+            return
+        pointers = kwargs.get("num_k_exclude_rope", 0)
+        tokens = kwargs["k"].shape[1] - pointers
+        assert tokens == self._remembered.shape[1], (tokens, self._remembered.shape)
+        project = lambda linear, x: linear(x).unflatten(-1, (module.num_heads, -1)).transpose(1, 2)  # noqa: E731
+        queries, keys = project(module.q_proj, kwargs["q"]), project(module.k_proj, kwargs["k"][:, :tokens])
+        queries, keys = apply_rotary_enc(queries, keys, module.freqs_cis.to(queries.device), repeat_freqs_k=True)
+        # Some cells tell enough: those on the object, and others at random.
+        wanted = torch.where(self._here > 0.3, 2.0, (self._here == 0) * torch.rand_like(self._here))
+        cells = wanted.topk(min(GUIDED_CELLS, wanted.shape[1])).indices
+        queries = queries.take_along_dim(cells[:, None, :, None], 2)
+        logits = queries @ keys.transpose(-2, -1) * queries.shape[-1] ** -0.5
+        here = self._here.take_along_dim(cells, 1)
+        self.attention_losses.append(recognition_loss(logits.float(), here, self._remembered))
+
+
+def recognition_loss(logits: Tensor, here: Tensor, remembered: Tensor) -> Tensor:
+    """How badly attention to memory tells an object from everything else.
+
+    Cells on the object should look where the memory shows it, -log(share); cells beside it should not,
+    -log(1 - share); the mean of both means. Cells at the outline count for neither.
+
+    logits: [O, heads, N, M] before the softmax, spatial memory only. here: [O, N], remembered: [O, M], the share of each
+    cell that the object covers. Zero if there is nothing to recognise.
+    """
+    everything = logits.logsumexp(-1)
+    sure, touched = (remembered > 0.5)[:, None, None], (remembered > 0.1)[:, None, None]
+    known = touched.any(-1) & torch.ones_like(everything, dtype=torch.bool)
+    floor = torch.finfo(logits.dtype).min / 2
+    on = everything - logits.masked_fill(~touched, floor).logsumexp(-1)
+    beside = everything - logits.masked_fill(sure, floor).logsumexp(-1)
+    means = []
+    for values, cells in ((on, here > 0.3), (beside, here == 0)):
+        counts = known & cells[:, None]
+        means.append((values * counts).sum() / counts.sum().clamp(min=1))
+    return sum(means) / 2
 
 
 @dataclass
@@ -164,6 +232,7 @@ class FusionTask(Sam2Task):
         frames: int,
         objects: int,
         loss_weights: dict[str, float],
+        attention_weight: float,
         correction_share: float,
         val_objects: int,
         val_step: int,
@@ -172,6 +241,7 @@ class FusionTask(Sam2Task):
     ):
         self.model = model.to(memory_format=torch.channels_last)
         self._loss = sam2_losses(loss_weights)
+        self._attention_weight = attention_weight
         self._correction_share = correction_share
         self._clips = train
         self._shape = {"clips": clips, "frames": frames, "objects": objects}
@@ -184,6 +254,11 @@ class FusionTask(Sam2Task):
 
     def batch(self, rng: np.random.Generator, step: int) -> FusionBatch:
         return self._clips.batch(rng, **self._shape)
+
+    def losses(self, model: torch.nn.Module, batch: FusionBatch, rng: np.random.Generator) -> dict[str, Tensor]:
+        named = super().losses(model, batch, rng)
+        attention = torch.stack(self.model.attention_losses).mean()
+        return {**named, "total": named["total"] + self._attention_weight * attention, "attention": attention}
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
