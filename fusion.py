@@ -126,6 +126,32 @@ def fuse_checkpoint(
     files = {"sam2": (sam2, sam2_file or sam2_model.model_files(sam2)[1])}
     if spec.source == "must3r":
         files["must3r"] = (must3r, must3r_loader.model_file(must3r))
+    _check_backbones(checkpoint, backbones, files)
+    try:
+        merger = spec.build_merger()
+    except InputError as error:
+        raise InputError(f"{checkpoint}: {error}") from None
+    weights = _trained_weights(checkpoint, merger, predictor)
+    make = source_maker(spec, files["must3r"][1] if "must3r" in files else None, predictor.device, precision)
+    predictor.fuse(merger, (lambda: make(scene)) if spec.source == "depth" else make)
+    predictor.load_state_dict(weights, strict=False)  # names were checked: what is not there was not trained
+    return spec
+
+
+def continue_from(model: torch.nn.Module, spec: FusionSpec, checkpoint: Path, files: dict[str, tuple]) -> None:
+    """Load what an earlier run trained into `model`, a SAM2 with `.merger` of `spec`, to train it further.
+
+    files: role -> (name, file) of the backbones. Raises InputError for a checkpoint of another spec or other backbones.
+    """
+    found, backbones = read_spec(checkpoint)
+    if found != spec:
+        differs = next(k for k in ("arm", "merger", "geometry") if getattr(found, k) != getattr(spec, k))
+        raise InputError(f"{checkpoint}: was trained with another {differs}; choose the checkpoint of this arm")
+    _check_backbones(checkpoint, backbones, files)
+    model.load_state_dict(_trained_weights(checkpoint, model.merger, model), strict=False)
+
+
+def _check_backbones(checkpoint: Path, backbones: dict, files: dict[str, tuple]) -> None:
     for role, (name, file) in files.items():
         trained, here = backbones.get(role, {}), file_digest(file)
         if trained.get("sha256") != here:
@@ -133,20 +159,16 @@ def fuse_checkpoint(
                 f"{checkpoint}: was trained on {role} '{trained.get('name')}' ({str(trained.get('sha256'))[:12]}), "
                 f"not on '{name}' ({file.name}, {here[:12]}); choose the matching --{role} or another checkpoint"
             )
-    try:
-        merger = spec.build_merger()
-    except InputError as error:
-        raise InputError(f"{checkpoint}: {error}") from None
+
+
+def _trained_weights(checkpoint: Path, merger: FeatureMerger, model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """All of the merger and any part of SAM2 but the image encoder; raises InputError for anything else."""
     weights = {name: value.float() for name, value in read_weights(checkpoint).items()}
-    tuned = {name for name in predictor.state_dict() if not name.startswith("image_encoder.")}  # that one is frozen
-    known = {f"merger.{name}" for name in merger.state_dict()} | tuned
-    shapes = {f"merger.{name}": t.shape for name, t in merger.state_dict().items()}
-    shapes |= {name: t.shape for name, t in predictor.state_dict().items() if name in tuned}
-    unknown = sorted(weights.keys() - known) or [n for n, t in weights.items() if t.shape != shapes[n]]
-    missing = sorted({f"merger.{name}" for name in merger.state_dict()} - weights.keys())
+    own = {f"merger.{name}": tensor for name, tensor in merger.state_dict().items()}
+    tuned = {n: t for n, t in model.state_dict().items() if not n.startswith(("image_encoder.", "merger."))}
+    shapes = {name: tensor.shape for name, tensor in {**own, **tuned}.items()}
+    unknown = sorted(weights.keys() - shapes.keys()) or [n for n, t in weights.items() if t.shape != shapes[n]]
+    missing = sorted(own.keys() - weights.keys())
     if unknown or missing:
         raise InputError(f"{checkpoint}: does not fit its own description: {(unknown or missing)[0]}; write it again")
-    make = source_maker(spec, files["must3r"][1] if "must3r" in files else None, predictor.device, precision)
-    predictor.fuse(merger, (lambda: make(scene)) if spec.source == "depth" else make)
-    predictor.load_state_dict(weights, strict=False)  # names were checked: what is not there was not trained
-    return spec
+    return weights

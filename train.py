@@ -54,7 +54,7 @@ def check(config: DictConfig) -> None:
     threads = config.trainer.threads
     if threads is not None and not (isinstance(threads, int) and 1 <= threads <= 4096):
         raise InputError(f"trainer.threads={threads}: must be a whole number of at least 1, or null")
-    for key in ("trainer.run_dir", "trainer.init_from", "data.scenes", "data.val_scenes", "data.root"):
+    for key in ("trainer.run_dir", "trainer.init_from", "data.scenes", "data.val_scenes", "data.root", "fusion_from"):
         value = OmegaConf.select(config, key)
         if not isinstance(value, str) and (value is not None or key in ("trainer.run_dir", "data.root")):
             raise InputError(f"{key}={value}: must be a path")
@@ -178,6 +178,8 @@ def build_fusion_task(config: DictConfig):
     files = {"sam2": (config.sam2, sam2_file)}
     if spec.source == "must3r":
         files["must3r"] = (str(config.must3r), must3r_loader.model_file(str(config.must3r)))
+    if config.fusion_from:
+        fusion.continue_from(model, spec, Path(config.fusion_from), files)
     backbones = {role: {"name": name, "sha256": file_digest(file)} for role, (name, file) in files.items()}
     # In fp32, whatever the trainer computes in: the cache keeps what is computed here.
     must3r_file = files["must3r"][1] if "must3r" in files else None

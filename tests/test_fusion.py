@@ -177,6 +177,34 @@ def test_arms_have_equally_many_parameters_and_differ_only_in_geometry(run):
     assert [specs[a].source for a in ("3am", "control", "oracle")] == ["must3r", "none", "depth"]
 
 
+def test_training_continues_from_a_checkpoint_of_its_own_arm_only(run, rooms, refuse, tmp_path):
+    arguments = [
+        "experiment=tiny_fusion",
+        "arm=control",
+        f"data.scenes={rooms}",
+        f"data.val_scenes={rooms}",
+        "data.min_area=20",
+        "val_objects=1",
+        "trainer.max_steps=0",
+        "trainer.trainable=paper",
+        "trainer.device=cpu",
+        f"geometry_cache={tmp_path / 'geometry'}",
+        f"trainer.run_dir={tmp_path / 'run'}",
+    ]
+    config = compose_config(train.CONFIGS, "train", [*arguments, f"fusion_from={checkpoint(run, 'control')}"])
+    train.choose_trainable(config)
+    task = train.build_fusion_task(config)
+    saved = load_file(checkpoint(run, "control"))
+    assert all(torch.equal(saved[name], value) for name, value in task.weights().items())
+    line = refuse(train, *arguments, f"fusion_from={checkpoint(run, 'oracle')}")
+    assert "was trained with another arm" in line
+    other = tmp_path / "other.safetensors"
+    tensors = load_file(sam2_model.model_files("tiny")[1])
+    save_file({**tensors, "no_mem_embed": tensors["no_mem_embed"] + 1}, other)
+    line = refuse(train, *arguments, f"fusion_from={checkpoint(run, 'control')}", f"trainer.init_from={other}")
+    assert "was trained on sam2 'tiny'" in line
+
+
 def test_checkpoint_runs_in_the_ab_script(run, tmp_path, capsys):
     ab_iou.main(["--sample", "walk", "--checkpoint", str(checkpoint(run)), "--out", str(tmp_path), "--device", "cpu"])
     said = capsys.readouterr().out

@@ -104,8 +104,8 @@ def recognition_loss(logits: Tensor, here: Tensor, remembered: Tensor) -> Tensor
     Cells on the object should look where the memory shows it, -log(share); cells beside it should not,
     -log(1 - share); the mean of both means. Cells at the outline count for neither.
 
-    logits: [O, heads, N, M] before the softmax, spatial memory only. here: [O, N], remembered: [O, M], the share of each
-    cell that the object covers. Zero if there is nothing to recognise.
+    logits: [O, heads, N, M] before the softmax, spatial memory only. here: [O, N], remembered: [O, M], the share of
+    each cell that the object covers. Zero if there is nothing to recognise.
     """
     everything = logits.logsumexp(-1)
     sure, touched = (remembered > 0.5)[:, None, None], (remembered > 0.1)[:, None, None]
