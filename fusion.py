@@ -1,7 +1,7 @@
 """Wiring: what a fusion is made of, from a merger config or from a checkpoint -> merger and geometry source.
 
-A fusion checkpoint is a safetensors file with only what was trained (`merger.*` and, if they were trained,
-`memory_attention.*` and `sam_mask_decoder.*`) and metadata: arguments of the merger, geometry source and its options,
+A fusion checkpoint is a safetensors file with only what was trained (`merger.*` and any part of SAM2 but the image
+encoder, such as `memory_attention.*`) and metadata: arguments of the merger, geometry source and its options,
 and the SHA-256 of the frozen backbones. It is refused on other backbones.
 """
 
