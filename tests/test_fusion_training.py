@@ -1,13 +1,15 @@
 """The loss on attention to memory: against loops, and against the memory that SAM2 really joins."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import fusion
 import sam2_model
-from geometry_fusion.training.fusion_task import FusionBatch, FusionTracker, recognition_loss
+from geometry_fusion.training.fusion_task import FusionBatch, FusionTask, FusionTracker, recognition_loss
+from geometry_fusion.training.sam2_task import Sam2Task
 
 
 def by_loops(logits, here, remembered):
@@ -89,3 +91,12 @@ def test_memory_cells_are_labelled_in_the_order_in_which_sam2_joins_them(prompt)
     for read, labelled in joined:
         assert torch.equal(read, labelled[0]) and torch.equal(read, labelled[1])
     assert len(model.attention_losses) == 2 * (length - 1)
+
+
+def test_a_clip_of_one_frame_has_nothing_to_recognise(monkeypatch):
+    monkeypatch.setattr(Sam2Task, "losses", lambda *arguments: {"total": torch.tensor(2.0)})
+    task = FusionTask.__new__(FusionTask)
+    task.model, task._attention_weight = SimpleNamespace(attention_losses=[]), 0.5
+    assert task.losses(None, None, None) == {"total": 2.0, "attention": 0.0}
+    task.model.attention_losses = [torch.tensor(1.0), torch.tensor(3.0)]
+    assert task.losses(None, None, None) == {"total": 3.0, "attention": 2.0}

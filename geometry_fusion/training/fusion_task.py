@@ -109,13 +109,12 @@ def recognition_loss(logits: Tensor, here: Tensor, remembered: Tensor) -> Tensor
     """
     everything = logits.logsumexp(-1)
     sure, touched = (remembered > 0.5)[:, None, None], (remembered > 0.1)[:, None, None]
-    known = touched.any(-1) & torch.ones_like(everything, dtype=torch.bool)
     floor = torch.finfo(logits.dtype).min / 2
     on = everything - logits.masked_fill(~touched, floor).logsumexp(-1)
     beside = everything - logits.masked_fill(sure, floor).logsumexp(-1)
     means = []
     for values, cells in ((on, here > 0.3), (beside, here == 0)):
-        counts = known & cells[:, None]
+        counts = (touched.any(-1) & cells[:, None]).expand_as(values)
         means.append((values * counts).sum() / counts.sum().clamp(min=1))
     return sum(means) / 2
 
@@ -257,7 +256,8 @@ class FusionTask(Sam2Task):
 
     def losses(self, model: torch.nn.Module, batch: FusionBatch, rng: np.random.Generator) -> dict[str, Tensor]:
         named = super().losses(model, batch, rng)
-        attention = torch.stack(self.model.attention_losses).mean()
+        found = self.model.attention_losses  # none in clips of one frame
+        attention = torch.stack(found).mean() if found else named["total"].new_zeros(())
         return {**named, "total": named["total"] + self._attention_weight * attention, "attention": attention}
 
     @torch.no_grad()
