@@ -29,7 +29,8 @@ POINT_LIMIT = 16.0  # in scales of the scene; what lies farther is as far
 class PE3D(nn.Module):
     """Code of places and viewing directions: [..., 3] points in scales of the scene and unit rays -> [..., dim].
 
-    Sines and cosines at octaves, the slowest turning half way from 0 to `POINT_LIMIT`, then an MLP.
+    Sines and cosines at octaves, the slowest turning half way from 0 to `POINT_LIMIT`, then an MLP. It starts louder
+    than the levels it is added to (std 2 beside 0.45): with torch's own initialisation (0.09) places went unheard.
     """
 
     def __init__(self, dim: int, point_octaves: int = 7, ray_octaves: int = 3):
@@ -38,6 +39,9 @@ class PE3D(nn.Module):
         self.mlp = nn.Sequential(
             nn.Linear(3 * 2 * (point_octaves + ray_octaves), 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim)
         )
+        for linear in (self.mlp[0], self.mlp[2]):
+            nn.init.normal_(linear.weight, std=1.5 * (2 / linear.in_features) ** 0.5)
+            nn.init.zeros_(linear.bias)
 
     def forward(self, points: Tensor, rays: Tensor) -> Tensor:
         coded = []

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from geometry_fusion.fit import fit_crop
 from geometry_fusion.geometry import NoGeometry
-from geometry_fusion.merger import VARIANTS, FeatureMerger, to_appearance
+from geometry_fusion.merger import PE3D, VARIANTS, FeatureMerger, to_appearance
 from geometry_fusion.types import GeometryFrame
 
 from .conftest import ROOT
@@ -121,6 +121,18 @@ def test_geometry_lands_on_the_pixels_it_came_from():
     seen = [fit.points_to([[0, y]])[0][1] for y in range(60)]
     assert everywhere[:, 50].bool().tolist() == [-0.5 <= y <= fit.size[1] - 0.5 for y in seen]
     assert not everywhere[0].any() and everywhere[30].all()
+
+
+@torch.no_grad()
+def test_the_code_of_places_is_heard_from_the_first_step_and_tells_places_apart():
+    torch.manual_seed(0)
+    code = PE3D(128)
+    points = torch.rand(512, 3) * 2
+    rays = torch.nn.functional.normalize(torch.randn(512, 3), dim=-1)
+    assert 1 < code(points, rays).std() < 4  # levels have about 0.45
+    likeness = lambda a, b: torch.cosine_similarity(code(a, rays), code(b, rays)).mean()  # noqa: E731
+    assert likeness(points, points + 0.01) > 0.95
+    assert likeness(points, points.roll(1, 0)) < 0.75
 
 
 @torch.no_grad()
