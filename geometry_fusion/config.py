@@ -102,6 +102,10 @@ def _set(config: DictConfig, key: str, value, file: Path | None, force: bool = F
         hint = f"did you mean {', '.join(close)}" if close else f"known are: {', '.join(near)}"
         raise InputError(f"{where}{key}: unknown key; {hint}")
     default = None if force else OmegaConf.select(config, key)
+    if _free_mapping(key):
+        if not isinstance(value, (str, dict)):
+            raise InputError(f"{where}{key}: {value!r} is neither {{module: learning rate}} nor the name of a preset")
+        default = None
     if OmegaConf.is_dict(default) and not isinstance(value, dict):
         raise InputError(
             f"{where}{key}: {value!r} is a single value, this is a group of settings ({', '.join(default)})"
@@ -120,7 +124,7 @@ def _fits(value, wanted: type) -> bool:
 
 
 def _free_mapping(key: str) -> bool:
-    # Its keys are module names, not settings.
+    # Its keys are module names, not settings; or it is the name of such a mapping.
     return key == "trainer.trainable"
 
 
