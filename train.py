@@ -71,9 +71,10 @@ def check_fusion(config: DictConfig) -> None:
     for key, low in (("sampling.references", 1), ("val_objects", 1), ("val_step", 1)):
         if not isinstance(value := OmegaConf.select(config, key), int) or value < low:
             raise InputError(f"{key}={value}: must be a whole number of at least {low}")
-    for key in ("clips.clips", "clips.frames", "clips.objects"):
-        if not isinstance(value := OmegaConf.select(config, key), int) or value < 1:
-            raise InputError(f"{key}={value}: must be a whole number of at least 1")
+    for kind, shape in config.batches.kinds.items():
+        for key in ("clips", "frames", "objects"):
+            if not isinstance(value := shape.get(key), int) or value < 1:
+                raise InputError(f"batches.kinds.{kind}.{key}={value}: must be a whole number of at least 1")
     for key in ("sampling.fov_share", "sampling.tau", "sampling.twin_share", "correction_share"):
         if not isinstance(value := OmegaConf.select(config, key), (int, float)) or not 0 <= value <= 1:
             raise InputError(f"{key}={value}: must be in 0..1")
@@ -198,7 +199,8 @@ def build_fusion_task(config: DictConfig):
     return fusion_task.FusionTask(
         model,
         *clips,
-        **config.clips,
+        max_steps=config.trainer.max_steps,
+        **config.batches,
         min_area=config.data.min_area,
         facts={"backbones": backbones, **spec.metadata()},
         **{k: config[k] for k in ("loss_weights", "attention_weight", "correction_share", "val_objects", "val_step")},

@@ -29,7 +29,7 @@ def uses_bf16(device: torch.device, precision: str = "auto") -> bool:
     """Whether to compute under bf16 autocast. `auto`: on CUDA devices with native bf16, fp32 elsewhere.
 
     On the CPU at hand (AVX-512, two cores) a training step of the tiny SAM2 was not faster under bf16 autocast than in
-    fp32 with channels-last convolutions, so the CPU is fp32 unless asked.
+    fp32 with channels-last convolutions, and CPUs without it only emulate bf16, far slower: fp32 unless asked.
     """
     if precision not in PRECISIONS:
         raise InputError(f"precision {precision!r}: unknown; choose one of {', '.join(PRECISIONS)}")

@@ -122,6 +122,9 @@ def test_a_trained_merger_without_geometry_runs_on_folders_as_well(frames):
     assert calls == [1] and state["storage_device"] == torch.device("cpu")
 
 
+SHORT_CLIPS = "batches.kinds={short: {clips: 1, frames: 3, objects: 2}, long: {clips: 1, frames: 2, objects: 2}}"
+
+
 @pytest.fixture(scope="module")
 def run(rooms, tmp_path_factory):
     """Three steps of tiny_fusion, memory attention and mask decoder trained as well; and of the control."""
@@ -134,7 +137,7 @@ def run(rooms, tmp_path_factory):
             f"data.scenes={rooms}",
             f"data.val_scenes={rooms}",
             "data.min_area=20",
-            "clips={clips: 1, frames: 3, objects: 2}",
+            SHORT_CLIPS,
             "val_objects=2",
             f"geometry_cache={folder / 'geometry'}",
             "trainer.trainable=paper",
@@ -303,9 +306,20 @@ def test_a_killed_evaluation_continues_where_it_stopped(evaluated, monkeypatch):
     assert (out / "results.json").read_text() == before
 
 
+def test_workers_measure_what_one_process_measures(evaluated, tmp_path):
+    out, arguments = evaluated
+    evaluate.main([*arguments, f"out={tmp_path}", "workers=2", "threads=1"])
+    key = lambda r: (r["arm"], r["prompt"], r["object"])  # noqa: E731
+    alone, shared = (sorted(records(folder), key=key) for folder in (out, tmp_path))
+    assert [key(r) for r in alone] == [key(r) for r in shared]
+    for one, other in zip(alone, shared):
+        # Another number of threads adds in another order.
+        assert one["frame_ious"] == pytest.approx(other["frame_ious"], abs=0.02)
+
+
 def test_evaluation_refuses_what_it_cannot_do(refuse, tmp_path):
     assert "arms=['sam3']: write a list such as arms=[sam2]" in refuse(evaluate, "arms=[sam3]", f"out={tmp_path}")
-    for wrong in ("arms=sam2", "arms=null", "max_objects=-1", "threads=abc", "out=null", "data.scenes=5"):
+    for wrong in ("arms=sam2", "arms=null", "max_objects=-1", "threads=abc", "workers=0", "out=null", "data.scenes=5"):
         key, value = wrong.split("=")
         line = refuse(evaluate, "arms=[sam2]", f"out={tmp_path}", wrong)
         assert f"{key}=" in line and ("None" in line or value in line), line
@@ -323,6 +337,8 @@ def test_presets_of_trainable_parts_are_named(refuse, tmp_path):
         "variant=sum": "variant 'sum': unknown",
         "sampling.sampling=sorted": "unknown; known are: fov, random, continuous",
         "sampling.steps=3": "must be [least, most]",
+        "batches.kinds.long.frames=0": "batches.kinds.long.frames=0: must be a whole number of at least 1",
+        "trainer.trainable={nose: 1e-3}": "nose",
         "sampling.references=0": "at least 1",
         "val_step=0": "at least 1",
         "merger=paper": "the merger is made for [1024",
@@ -333,7 +349,7 @@ def test_presets_of_trainable_parts_are_named(refuse, tmp_path):
 def test_a_run_of_another_arm_is_not_resumed(run, rooms, refuse, tmp_path):
     shutil.copytree(run / "control", tmp_path / "run")
     same = ["experiment=tiny_fusion", f"data.scenes={rooms}", f"data.val_scenes={rooms}", "data.min_area=20"]
-    same += ["clips={clips: 1, frames: 3, objects: 2}", "val_objects=2", "trainer.trainable=paper"]
+    same += [SHORT_CLIPS, "val_objects=2", "trainer.trainable=paper"]
     same += [
         f"trainer.run_dir={tmp_path / 'run'}",
         "trainer.max_steps=3",

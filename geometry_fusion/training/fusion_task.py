@@ -196,7 +196,7 @@ class FusionClips:
                 return scene, reference, [main, *(i for i in rng.permutation(visible).tolist() if i != main)]
         raise InputError(
             f"no reference frame of {len(self.scenes)} scenes shows an object of data.min_area={self._min_area} "
-            f"pixels, or all are shorter than {length} frames; lower data.min_area or clips.frames"
+            f"pixels, or all are shorter than {length} frames; lower data.min_area or batches.kinds.*.frames"
         )
 
 
@@ -217,8 +217,9 @@ def join(clips: list[tuple[Scene, list[int], list[int]]], size: int, cache: Geom
 class FusionTask(Sam2Task):
     """Trains parts of a `FusionTracker`; see geometry_fusion.training.loop.Task for the interface.
 
-    Validation tracks the objects of the validation scenes, prompted on their largest view, over every few frames of
-    the whole walk; `score` is the mean IoU over frames in which the object is present, mask prompts.
+    kinds: name -> keyword arguments of `FusionClips.batch`; stages as in `Sam2Task`. Validation tracks the objects of
+    the validation scenes, prompted on their largest view, over every few frames of the whole walk; `score` is the mean
+    IoU over frames in which the object is present, mask prompts.
     """
 
     def __init__(
@@ -227,9 +228,9 @@ class FusionTask(Sam2Task):
         train: FusionClips,
         val: FusionClips,
         *,
-        clips: int,
-        frames: int,
-        objects: int,
+        max_steps: int,
+        kinds: dict[str, dict],
+        stages: list[dict],
         loss_weights: dict[str, float],
         attention_weight: float,
         correction_share: float,
@@ -243,16 +244,13 @@ class FusionTask(Sam2Task):
         self._attention_weight = attention_weight
         self._correction_share = correction_share
         self._clips = train
-        self._shape = {"clips": clips, "frames": frames, "objects": objects}
+        self._set_batches(kinds, stages, max_steps)
         self._val_clips = val
         self._val = list(whole_walks(val, val_objects, val_step, min_area))
         if not self._val:
             raise InputError("no object of the validation scenes leaves the view or has a twin; lower data.min_area")
         self._facts = facts
         self._pictures: dict[str, np.ndarray] = {}
-
-    def batch(self, rng: np.random.Generator, step: int) -> FusionBatch:
-        return self._clips.batch(rng, **self._shape)
 
     def losses(self, model: torch.nn.Module, batch: FusionBatch, rng: np.random.Generator) -> dict[str, Tensor]:
         named = super().losses(model, batch, rng)

@@ -179,12 +179,15 @@ class Sam2Task:
     ):
         self.model = model.to(memory_format=torch.channels_last)  # twice as fast convolutions on CPUs
         self._clips = SceneClips(train_scenes, model.image_size, min_area)
-        self._kinds = {name: dict(arguments) for name, arguments in kinds.items()}
-        self._stages = [(stage["until"] * max_steps, dict(stage["weights"])) for stage in stages]
+        self._set_batches(kinds, stages, max_steps)
         self._correction_share = correction_share
         self._loss = sam2_losses(loss_weights)
         self._val = _spread(_validation_windows(val_scenes, val_frames, min_area), val_objects)
         self._pictures: dict[str, np.ndarray] = {}
+
+    def _set_batches(self, kinds: dict[str, dict], stages: list[dict], max_steps: int) -> None:
+        self._kinds = {name: dict(arguments) for name, arguments in kinds.items()}
+        self._stages = [(stage["until"] * max_steps, dict(stage["weights"])) for stage in stages]
 
     def batch(self, rng: np.random.Generator, step: int) -> ClipBatch:
         weights = next((w for until, w in self._stages if step < until), self._stages[-1][1])
