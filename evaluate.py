@@ -12,8 +12,11 @@ import csv
 import hashlib
 import itertools
 import json
+import multiprocessing
 import os
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -110,16 +113,29 @@ class SharedEncoder(torch.nn.Module):
 class Replay:
     """A geometry source that answers from what it said before: the prompts of an object visit the same frames."""
 
-    def __init__(self, source: GeometrySource):
-        self._source, self._answers = source, {}
+    def __init__(self, source: GeometrySource, device: torch.device):
+        self._source, self._device, self._answers = source, device, {}
 
     def push(self, frame_index: int, image: np.ndarray) -> GeometryFrame:
         if frame_index not in self._answers:
-            self._answers[frame_index] = self._source.push(frame_index, image)
+            self._answers[frame_index] = self._source.push(frame_index, image).to(self._device)
         return self._answers[frame_index]
 
     def reset(self) -> None:
         pass
+
+
+class SharedMerger(torch.nn.Module):
+    """A merger that answers from what it said before of the same GeometryFrame: `Replay` gives the same ones again."""
+
+    def __init__(self, merger: torch.nn.Module):
+        super().__init__()
+        self.merger, self._answers = merger, {}
+
+    def forward(self, appearance: torch.Tensor, frame: GeometryFrame) -> torch.Tensor:
+        if id(frame) not in self._answers:
+            self._answers[id(frame)] = (frame, self.merger(appearance, frame))  # kept alive, its id stays its own
+        return self._answers[id(frame)][1]
 
 
 class ArmPredictors:
@@ -128,7 +144,7 @@ class ArmPredictors:
     def __init__(self, config: DictConfig):
         device = pick_device(config.device)
         sam2_file = Path(config.sam2_checkpoint) if config.sam2_checkpoint else None
-        self._predictors, self._makers, self._track = {}, {}, None
+        self._predictors, self._makers, self._mergers, self._track = {}, {}, {}, None
         for arm in config.arms:
             predictor = sam2_model.build_predictor(config.sam2, sam2_file, device)
             if arm in CHECKPOINTS:
@@ -145,6 +161,7 @@ class ArmPredictors:
                 if spec.arm != arm:
                     raise InputError(f"{key}={checkpoint}: was trained as arm '{spec.arm}'; choose another file")
                 must3r_file = must3r_loader.model_file(str(config.must3r)) if spec.source == "must3r" else None
+                self._mergers[arm] = predictor.merger
                 self._makers[arm] = fusion.source_maker(spec, must3r_file, device, config.precision)
             self._predictors[arm] = predictor
         # All arms keep SAM2's image encoder as it is: fusion checkpoints hold no part of it.
@@ -158,8 +175,9 @@ class ArmPredictors:
         if self._track is not track:
             self._track = track
             for name, make in self._makers.items():
-                source = Replay(make(track.scene))
-                self._predictors[name].fuse(self._predictors[name].merger, lambda source=source: source)
+                predictor = self._predictors[name]
+                source = Replay(make(track.scene), predictor.device)
+                predictor.fuse(SharedMerger(self._mergers[name]), lambda source=source: source)
         return self._predictors[arm]
 
 
@@ -170,8 +188,55 @@ def score(predictor, track: Track, prompt: Prompt, precision: str) -> metrics.Sc
     return metrics.score_masks([predicted[i] for i in order], [track.mask(i) for i in order])
 
 
+def measure(
+    predictors: ArmPredictors, tracks: list[Track], config: DictConfig, done: set[tuple[str, str, str]]
+) -> Iterator[dict]:
+    """A record for every (arm, prompt, object) that is not in `done`."""
+    identity = {arm: identity_of(config, arm) for arm in config.arms}
+    for track, kind, arm in itertools.product(tracks, config.prompts, config.arms):
+        if (arm, kind, track.name) not in done:
+            found = score(predictors.of(arm, track), track, prompt_of(track, kind), config.precision)
+            yield {
+                "identity": identity[arm],
+                "arm": arm,
+                "prompt": kind,
+                "object": track.name,
+                "subsets": track.subsets,
+                **{name: getattr(found, name) for name in (*MEASURES, "num_frames", "num_positive_frames")},
+                "frame_ious": [round(v, 5) for v in found.frame_ious],
+            }
+
+
+def measure_by_workers(
+    scenes: list[list[Track]], config: DictConfig, done: set[tuple[str, str, str]]
+) -> Iterator[dict]:
+    """As `measure`, scene by scene in `config.workers` processes; a scene's records come when it is complete."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(config.workers, _start_worker, (config, done)) as pool:
+        for records in pool.imap_unordered(_measure_in_worker, scenes):
+            yield from records
+        pool.close()
+        pool.join()
+
+
+_measure_here = None  # in a worker: tracks -> records, with the worker's own predictors
+
+
+def _start_worker(config: DictConfig, done: set[tuple[str, str, str]]) -> None:
+    global _measure_here
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
+    torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // config.workers))
+    predictors = ArmPredictors(config)
+    _measure_here = lambda tracks: list(measure(predictors, tracks, config, done))  # noqa: E731
+
+
+def _measure_in_worker(tracks: list[Track]) -> list[dict]:
+    return _measure_here(tracks)
+
+
 def run(config: DictConfig, out: Path) -> list[dict]:
     """One record per (arm, prompt, object); those that `out`/objects.jsonl already holds are not computed again."""
+    # Also where workers have their own: what does not fit is told before rooms are rendered.
     predictors = ArmPredictors(config)
     tracks = tracks_of(scenes_of(config.data), config.data.min_area, config.only, config.max_objects)
     if not tracks:
@@ -183,22 +248,16 @@ def run(config: DictConfig, out: Path) -> list[dict]:
         fresh.write_text("".join(json.dumps(r) + "\n" for r in kept))
     records = [r for r in kept if r["identity"] == identity.get(r["arm"])]
     done = {(r["arm"], r["prompt"], r["object"]) for r in records}
-    todo = [(t, arm, kind) for t in tracks for kind in config.prompts for arm in config.arms]
+    todo = {(a, p, t.name) for t, p, a in itertools.product(tracks, config.prompts, config.arms)} - done
+    if config.workers == 1:
+        fresh_records = measure(predictors, tracks, config, done)
+    else:
+        by_scene = [list(group) for _, group in itertools.groupby(tracks, key=lambda track: track.scene)]
+        unfinished = [group for group in by_scene if {t.name for t in group} & {name for *_, name in todo}]
+        fresh_records = measure_by_workers(unfinished, config, done)
     with open(log, "a") as handle, tqdm(total=len(todo), unit="track", mininterval=1) as bar:
-        for track, arm, kind in todo:
+        for record in fresh_records:
             bar.update()
-            if (arm, kind, track.name) in done:
-                continue
-            found = score(predictors.of(arm, track), track, prompt_of(track, kind), config.precision)
-            record = {
-                "identity": identity[arm],
-                "arm": arm,
-                "prompt": kind,
-                "object": track.name,
-                "subsets": track.subsets,
-                **{name: getattr(found, name) for name in (*MEASURES, "num_frames", "num_positive_frames")},
-                "frame_ious": [round(v, 5) for v in found.frame_ious],
-            }
             handle.write(json.dumps(record) + "\n")
             handle.flush()
             os.fsync(handle.fileno())
@@ -382,6 +441,8 @@ def check(config: DictConfig) -> None:
         if not OmegaConf.is_list(values) or not values or any(v not in known for v in values):
             shown = list(values) if OmegaConf.is_list(values) else values
             raise InputError(f"{key}={shown}: write a list such as {key}=[{known[0]}] of {', '.join(known)}")
+    if not (isinstance(config.workers, int) and 1 <= config.workers <= 256):
+        raise InputError(f"workers={config.workers}: must be a whole number in 1..256")
     for key in ("max_objects", "threads"):
         if config[key] is not None and not (isinstance(config[key], int) and config[key] >= 1):
             raise InputError(f"{key}={config[key]}: must be a whole number of at least 1, or null")

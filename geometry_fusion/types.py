@@ -31,6 +31,9 @@ class GeometryFrame:
     fit: Fit
 
     def to(self, device: torch.device) -> "GeometryFrame":
+        """On `device`; the frame itself if it is there already."""
+        if self.points.device == device:
+            return self
         moved = {name: getattr(self, name).to(device) for name in ("points", "rays", "confidence", "scale")}
         return GeometryFrame(tuple(t.to(device) for t in self.levels), **moved, camera=self.camera, fit=self.fit)
 
