@@ -7,7 +7,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 .PHONY: demo test test-slow check bench clean
 
 demo: $(VENV)/run.stamp
-	$(BIN)/python ab_iou.py --sample return
+	$(BIN)/python ab_iou.py --sample twins
 
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest

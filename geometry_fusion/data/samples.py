@@ -17,21 +17,28 @@ from geometry_fusion.files import replacing_folder
 from geometry_fusion.mask_files import innermost_point, write_mask
 from geometry_fusion.video import VideoWriter
 
-WIDTH, HEIGHT, ROOM_FRAMES, FRAME_RATE = 320, 240, 60, 10
-# name: (seed, object id, frames of the room, title)
+ROOM_FRAMES, FRAME_RATE = 60, 10
+LANDSCAPE, SQUARE = (320, 240), (256, 256)  # the shipped weights were trained on square rooms
+# name: (seed, size of the frames, object id, frames of the room, title)
 SAMPLES = {
-    "walk": (100_042, 3, range(25, 55), "A stack of blocks that stays in view while the camera walks"),
-    "return": (100_033, 6, range(60), "A table that the camera leaves and finds again"),
-    "twins": (100_026, 5, range(60), "A vase and its twin: the camera leaves the one, passes the other and comes back"),
+    "walk": (100_042, LANDSCAPE, 3, range(25, 55), "A stack of blocks that stays in view while the camera walks"),
+    "return": (100_033, LANDSCAPE, 6, range(60), "A table that the camera leaves and finds again"),
+    "twins": (
+        100_026,
+        SQUARE,
+        5,
+        range(60),
+        "A vase and its twin: the camera leaves the one, passes the other and comes back",
+    ),
 }
 
 
-def write_sample(folder: Path, seed: int, object_id: int, frames: range, title: str) -> None:
+def write_sample(folder: Path, seed: int, size: tuple[int, int], object_id: int, frames: range, title: str) -> None:
     with replacing_folder(folder) as fresh:
         (fresh / "gt").mkdir()
         masks = []
-        with VideoWriter(fresh / "video.mp4", FRAME_RATE, (WIDTH, HEIGHT)) as writer:
-            clip = islice(render_room(seed, ROOM_FRAMES, WIDTH, HEIGHT), frames.start, frames.stop)
+        with VideoWriter(fresh / "video.mp4", FRAME_RATE, size) as writer:
+            clip = islice(render_room(seed, ROOM_FRAMES, *size), frames.start, frames.stop)
             for index, frame in enumerate(clip):
                 masks.append(frame.instance == object_id)
                 writer.write(frame.rgb)
@@ -51,8 +58,8 @@ def main(argv=None) -> None:
     parser = OneLineParser(prog="python -m geometry_fusion.data.samples", description="Render the bundled samples.")
     parser.add_argument("--out", type=Path, default=Path("videos/samples"), help="folder that receives one folder each")
     args = parser.parse_args(argv)
-    for name, (seed, object_id, frames, title) in SAMPLES.items():
-        write_sample(args.out / name, seed, object_id, frames, title)
+    for name, facts in SAMPLES.items():
+        write_sample(args.out / name, *facts)
         print(args.out / name)
 
 
