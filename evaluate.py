@@ -423,7 +423,7 @@ def draw(results: dict, config: DictConfig, file: Path, gain: bool) -> None:
                     axes.plot(names, mean_of[arm], color=f"C{number}", marker="o", label=arm)
             counts = [count for _, count in part[config.arms[0]]]
             axes.set_xticks(range(len(names)), [f"{n}\n{c} frames" for n, c in zip(names, counts)], fontsize=8)
-            axes.set(xlabel=label, ylabel=f"IoU {f'gain over {config.arms[0]}' if gain else ''}, {prompt} prompt")
+            axes.set(xlabel=label, ylabel=f"IoU{f' gain over {config.arms[0]}' if gain else ''}, {prompt} prompt")
             if gain:
                 axes.axhline(0, color="#888", lw=0.8)
             else:
