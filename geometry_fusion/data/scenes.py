@@ -1,12 +1,14 @@
 """Scenes on disk: RGB, instance ids, depth and cameras of one walk through a place.
 
     SCENE/rgb/000000.jpg|png       8-bit RGB
-    SCENE/instance/000000.png      16-bit ids, 0 = nothing; one id is one object in every frame
+    SCENE/instance/000000.png      16-bit ids, 0 = nothing, 65535 = void; one id is one object in every frame (optional)
     SCENE/depth/000000.png         16-bit z-depth in millimetres, 0 = no measurement (optional)
     SCENE/cameras.json             camera-to-world 4x4 (OpenCV axes, metres) and intrinsics per frame (optional)
     SCENE/scene.json               objects: id, name, twin_of (optional)
 
-Pixel centres are at integer coordinates. Files pair by stem, never by position.
+Pixel centres are at integer coordinates. Files pair by stem, never by position. Void pixels belong to nothing that is
+known: they are no object's. What is optional may be there for some frames only, but training and evaluation use the
+frames that have ids.
 """
 
 import json
@@ -21,15 +23,19 @@ import numpy as np
 from geometry_fusion.errors import InputError
 from geometry_fusion.files import replacing_folder
 
+VOID = 65535  # in files; -1 in memory
+
 
 @dataclass(frozen=True)
 class SceneFrame:
+    """One frame; None is what is not known of it."""
+
     stem: str
     rgb: np.ndarray  # [H, W, 3] uint8
-    instance: np.ndarray  # [H, W] uint16
-    depth: np.ndarray  # [H, W] float, metres, 0 = no measurement
-    camera_to_world: np.ndarray  # [4, 4]
-    intrinsics: tuple[float, float, float, float]  # fx, fy, cx, cy in pixels
+    instance: np.ndarray | None = None  # [H, W] int ids, 0 = nothing, -1 = void
+    depth: np.ndarray | None = None  # [H, W] float, metres, 0 = no measurement
+    camera_to_world: np.ndarray | None = None  # [4, 4]
+    intrinsics: tuple[float, float, float, float] | None = None  # fx, fy, cx, cy in pixels
 
 
 @dataclass(frozen=True)
@@ -40,26 +46,37 @@ class SceneObject:
 
 
 def write_scene(folder: Path, frames: Iterable[SceneFrame], objects: list[SceneObject]) -> None:
-    """Write a scene folder; an existing one is replaced only when the new one is complete."""
+    """Write a scene folder; an existing one is replaced only when the new one is complete.
+
+    Folders and files of what no frame has are left out.
+    """
     with replacing_folder(folder) as fresh:
-        for kind in ("rgb", "instance", "depth"):
-            (fresh / kind).mkdir()
         cameras = []
         for frame in frames:
-            height, width = frame.instance.shape
-            millimetres = (frame.depth * 1000).round().clip(0, 65535).astype(np.uint16)
+            (height, width), name = frame.rgb.shape[:2], f"{frame.stem}.png"
             _write(fresh / "rgb" / f"{frame.stem}.jpg", frame.rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 93])
-            _write(fresh / "instance" / f"{frame.stem}.png", frame.instance)
-            _write(fresh / "depth" / f"{frame.stem}.png", millimetres)
-            fx, fy, cx, cy = map(float, frame.intrinsics)
-            pose = frame.camera_to_world.tolist()
-            camera = {"stem": frame.stem, "camera_to_world": pose, "fx": fx, "fy": fy, "cx": cx, "cy": cy}
-            cameras.append({**camera, "width": width, "height": height})
-        (fresh / "cameras.json").write_text(json.dumps({"frames": cameras}))
-        (fresh / "scene.json").write_text(json.dumps({"objects": [asdict(o) for o in objects]}, indent=1))
+            if frame.instance is not None:
+                ids = np.where(frame.instance < 0, VOID, frame.instance)
+                assert ids.shape == (height, width) and ids.max() <= VOID, (frame.stem, ids.shape, ids.max())
+                _write(fresh / "instance" / name, ids.astype(np.uint16))
+            if frame.depth is not None:
+                assert frame.depth.shape == (height, width), (frame.stem, frame.depth.shape)
+                millimetres = (frame.depth * 1000).round()
+                known = (millimetres > 0) & (millimetres <= 65535)  # farther than the format reaches is not known
+                _write(fresh / "depth" / name, np.where(known, millimetres, 0).astype(np.uint16))
+            if frame.camera_to_world is not None:
+                fx, fy, cx, cy = map(float, frame.intrinsics)
+                pose = frame.camera_to_world.tolist()
+                camera = {"stem": frame.stem, "camera_to_world": pose, "fx": fx, "fy": fy, "cx": cx, "cy": cy}
+                cameras.append({**camera, "width": width, "height": height})
+        if cameras:
+            (fresh / "cameras.json").write_text(json.dumps({"frames": cameras}))
+        if objects:
+            (fresh / "scene.json").write_text(json.dumps({"objects": [asdict(o) for o in objects]}, indent=1))
 
 
 def _write(file: Path, image: np.ndarray, options=()) -> None:
+    file.parent.mkdir(exist_ok=True)
     if not cv2.imwrite(str(file), image, list(options)):
         raise OSError(f"{file}: could not be written; is the disk full or read-only?")
 
@@ -72,15 +89,20 @@ def _read(file: Path, flags: int) -> np.ndarray:
 
 
 class Scene:
-    """One scene folder, read frame by frame. `stems` are the frames that have colour and ids."""
+    """One scene folder, read frame by frame.
+
+    `stems` are the frames that have colour and ids; in a scene without any ids, all that have colour.
+    """
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
         colour = {f.stem: f for f in self.folder.glob("rgb/*") if f.suffix in (".jpg", ".jpeg", ".png")}
-        ids = {f.stem for f in self.folder.glob("instance/*.png")}
+        self.has_ids = (self.folder / "instance").is_dir()
+        ids = {f.stem for f in self.folder.glob("instance/*.png")} if self.has_ids else colour.keys()
         self.stems = sorted(colour.keys() & ids)
         if not self.stems:
-            raise InputError(f"{self.folder}: no frame has both rgb/STEM.jpg|png and instance/STEM.png")
+            wanted = "both rgb/STEM.jpg|png and instance/STEM.png" if self.has_ids else "rgb/STEM.jpg|png"
+            raise InputError(f"{self.folder}: no frame has {wanted}")
         self._colour = colour
 
     def __len__(self) -> int:
@@ -91,10 +113,13 @@ class Scene:
         return _read(self._colour[self.stems[index]], cv2.IMREAD_COLOR)[..., ::-1]
 
     def instance(self, index: int) -> np.ndarray:
-        """[H, W] int32 ids, 0 = nothing."""
-        return self._instance_file(index).astype(np.int32)
+        """[H, W] int32 ids, 0 = nothing, -1 = void. Raises InputError in a scene without ids."""
+        ids = self._instance_file(index)
+        return np.where(ids == VOID, -1, ids.astype(np.int32))
 
     def _instance_file(self, index: int) -> np.ndarray:
+        if not self.has_ids:
+            raise InputError(f"{self.folder}: has no instance/ folder; this needs masks, import some (docs/data.md)")
         return _read(self.folder / "instance" / f"{self.stems[index]}.png", cv2.IMREAD_UNCHANGED)
 
     def depth(self, index: int) -> np.ndarray:
@@ -146,8 +171,8 @@ class Scene:
 
     @cached_property
     def areas(self) -> np.ndarray:
-        """Pixels of every id in every frame, int [T, max_id + 1]."""
-        counts = [np.bincount(self._instance_file(i).reshape(-1)) for i in range(len(self))]
+        """Pixels of every id in every frame, int [T, max_id + 1]; void is counted nowhere."""
+        counts = [np.bincount(ids[ids != VOID]) for ids in map(self._instance_file, range(len(self)))]
         table = np.zeros((len(self), max(map(len, counts))), int)
         for row, count in zip(table, counts):
             row[: len(count)] = count

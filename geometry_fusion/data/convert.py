@@ -1,0 +1,92 @@
+"""Datasets and captures into scene folders, the layout that training, evaluation and PosedDepth read (docs/data.md).
+
+    python -m geometry_fusion.data.convert scannetpp ROOT --out data/scannetpp --every 10 --long-side 640
+    python -m geometry_fusion.data.convert nerfstudio MY_CAPTURE --out data/mine --list
+
+Scenes that are in OUT already are kept, so that an interrupted conversion continues; --again converts them anew.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+from tqdm import tqdm
+
+from geometry_fusion.data.readers import FORMATS
+from geometry_fusion.data.readers.source import Source, resized
+from geometry_fusion.data.scenes import SceneFrame, write_scene
+from geometry_fusion.errors import InputError, OneLineParser, run_cli
+from geometry_fusion.files import check_apart
+
+
+def find(kind: str, root: Path) -> list[str]:
+    """Names of the scenes of a format under `root`. Raises InputError where there are none."""
+    if not root.exists():
+        raise InputError(f"{root}: no such folder; give the root of the {kind} data")
+    return _reader(kind).find(root)
+
+
+def open_scene(kind: str, root: Path, name: str) -> Source:
+    """One scene of `find`."""
+    return _reader(kind).open_scene(root, name)
+
+
+def _reader(kind: str):
+    if kind not in FORMATS:
+        raise InputError(f"format {kind!r}: unknown; known are: {', '.join(FORMATS)}")
+    return import_module(f"geometry_fusion.data.readers.{kind}")
+
+
+def converted(source: Source, every: int = 1, long_side: int | None = None) -> Iterator[SceneFrame]:
+    """Every `every`-th frame of a source, its long side at most `long_side` pixels."""
+    for frame in source.frames(source.stems[::every]):
+        width, height = frame.rgb.shape[1::-1]
+        shrink = min(1.0, (long_side or max(width, height)) / max(width, height))
+        yield resized(frame, (max(1, round(width * shrink)), max(1, round(height * shrink))))
+
+
+def parse(argv=None) -> argparse.Namespace:
+    formats = "\n".join(f"  {name:<14} {text}" for name, text in FORMATS.items())
+    parser = OneLineParser(description=f"{__doc__}\nFormats:\n{formats}")
+    parser.add_argument("format", choices=FORMATS, metavar="FORMAT", help="one of the formats above")
+    parser.add_argument("root", type=Path, metavar="ROOT", help="folder (or file) of the data")
+    parser.add_argument("--out", type=Path, required=True, help="receives one folder per scene")
+    parser.add_argument("--scenes", help="only these, comma-separated; default: all that are found")
+    parser.add_argument("--every", type=int, default=1, help="keep every N-th frame")
+    parser.add_argument("--long-side", type=int, help="shrink frames to this many pixels; default: as they are")
+    parser.add_argument("--again", action="store_true", help="convert scenes that are there already")
+    parser.add_argument("--list", action="store_true", help="tell which scenes there are, write nothing")
+    return parser.parse_args(argv)
+
+
+def main(argv=None) -> None:
+    args = parse(argv)
+    for name, value in (("--every", args.every), ("--long-side", args.long_side)):
+        if value is not None and value < 1:
+            raise InputError(f"{name} {value}: must be at least 1")
+    found = find(args.format, args.root)
+    names = args.scenes.split(",") if args.scenes else found
+    if unknown := [name for name in names if name not in found]:
+        raise InputError(f"--scenes {unknown[0]}: not in {args.root}; there are: {', '.join(found[:10])}")
+    check_apart((args.out / name.replace("/", "_") for name in names), (args.root,))
+    for name in names:
+        source = open_scene(args.format, args.root, name)
+        folder = args.out / source.name
+        if args.list:
+            print(f"{name}: {len(source.stems)} frames, {len(source.objects)} objects")
+        elif folder.exists() and not args.again:
+            print(f"{folder}: is there already; --again converts it anew")
+            continue
+        for note in source.notes:
+            print(f"  {note}")
+        if not args.list:
+            frames = converted(source, args.every, args.long_side)
+            total = len(source.stems[:: args.every])
+            write_scene(folder, tqdm(frames, total=total, desc=source.name, unit="frame"), source.objects)
+            print(f"{folder}: {total} frames; look at it: python -m geometry_fusion.data.look {folder}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_cli(main))
