@@ -34,7 +34,7 @@ $(VENV)/run.stamp: requirements.txt | $(VENV)/bin/python
 	SAM2_BUILD_CUDA=0 $(PIP) --no-build-isolation -r requirements.txt
 	touch $@
 
-$(VENV)/dev.stamp: $(VENV)/run.stamp requirements-train.txt requirements-dev.txt
-	$(PIP) -r requirements-train.txt -r requirements-dev.txt
+$(VENV)/dev.stamp: $(VENV)/run.stamp requirements-train.txt requirements-data.txt requirements-dev.txt
+	$(PIP) -r requirements-train.txt -r requirements-data.txt -r requirements-dev.txt
 	$(PIP) --no-deps vos-benchmark==0.1.0
 	touch $@
