@@ -12,7 +12,8 @@ From Python: `from main import getFrames; getFrames("x.mp4")`.
 import argparse
 import re
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import fusion
@@ -32,8 +33,15 @@ ROOT = Path(__file__).resolve().parent
 FRAMES = Path("videos/frames")
 
 _SAM2_URL = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/"
+_MUST3R_URL = "https://download.europe.naverlabs.com/ComputerVision/MUSt3R/"
 # MD5 sums that the authors of MUSt3R publish (docs/must3r_spec.md, section 5).
 MUST3R_DIGESTS = {"224": "md5:ac176abd2b2c3bc5f2aea664d82e9ffa", "512": "md5:8854f948a8674fb1740258c1872f80dc"}
+SAM2_LICENCE = "Apache-2.0"
+MUST3R_LICENCE = "MUSt3R Non-Commercial License"
+MUST3R_TERMS = (
+    f"{MUST3R_LICENCE} (parts CC BY-NC-SA 4.0): no commercial use; the NOTICE of https://github.com/naver/must3r "
+    "restricts further, by the terms of the data that MUSt3R was trained on"
+)
 
 
 def getFrames(video, out=FRAMES, every: int = 6, size=None) -> list[Path]:
@@ -81,9 +89,10 @@ def parse(argv=None) -> argparse.Namespace:
 
     weights = commands.add_parser("weights", help="list, fetch and verify weights")
     weights.add_argument("--sam2", choices=sam2_model.MODELS, help="model to fetch or verify")
-    weights.add_argument("--must3r", choices=must3r_loader.MODELS, help="model to verify, or to fetch from --url")
-    weights.add_argument("--url", help="fetch from here; --must3r has no other address")
+    weights.add_argument("--must3r", choices=must3r_loader.MODELS, help="model to fetch or verify")
+    weights.add_argument("--url", help="fetch from here instead of the publisher")
     weights.add_argument("--sha256", help="checksum that the file must have")
+    weights.add_argument("--accept-licence", action="store_true", help="agree to MUSt3R's non-commercial licence")
     return parser.parse_args(argv)
 
 
@@ -134,45 +143,75 @@ def run_weights(args: argparse.Namespace) -> None:
         raise InputError(f"--sha256 {args.sha256!r}: not a SHA-256 sum; give 64 hexadecimal digits")
     digest = f"sha256:{args.sha256}" if args.sha256 else None
     if args.sam2:
-        _, file = sam2_model.model_files(args.sam2)
-        if args.sam2 == "tiny" and not (file.exists() or args.url):
-            raise InputError(
-                f"{file}: ships with the repository but is missing; restore it with: "
-                f"git checkout -- checkpoints/{file.name}"
-            )
-        was_here = file.exists()
-        fetch(args.url or _SAM2_URL + file.name, file, digest)
-        try:
-            sam2_model.build_sam2(args.sam2)  # strict: proves that the file is complete and of this model
-        except InputError:
-            if not was_here:
-                file.unlink()  # what the address gave is no such checkpoint: the next try must fetch again
-            raise
-        # Meta publishes no checksums: what was fetched is told, so that two machines can be compared.
-        print(f"{file}: loads as SAM2 '{args.sam2}', sha256 {file_digest(file)}")
+        fetch_sam2(args.sam2, args.url, digest)
     if args.must3r:
-        file, published = must3r_loader.MODELS[args.must3r], MUST3R_DIGESTS.get(args.must3r)
-        if not args.url:
-            must3r_loader.model_file(args.must3r)  # tells the cure if it is missing
-        else:
-            fetch(args.url, file, digest or published)
-        check_digest(file, digest or published)
-        if published is None:
-            must3r_loader.load_must3r(file)  # strict: proves that the file is complete
-        print(f"{file}: complete, {digest or published or 'sha256 ' + file_digest(file)}")
+        fetch_must3r(args.must3r, args.url, digest, args.accept_licence)
     if not (args.sam2 or args.must3r):
-        for name, (_, file) in sam2_model.MODELS.items():
-            state = (
-                f"{file.stat().st_size / 2**20:.1f} MB"
-                if file.exists()
-                else f"missing; python main.py weights --sam2 {name}"
-            )
-            print(f"sam2   {name:<5} {file.name:<28} {state}")
-        for name, file in must3r_loader.MODELS.items():
-            state = (
-                f"{file.stat().st_size / 2**20:.1f} MB" if file.exists() else "missing; see the MUSt3R project's README"
-            )
-            print(f"must3r {name:<5} {file.name:<28} {state}")
+        list_weights()
+
+
+def list_weights() -> None:
+    """One line per model: file, licence, size if it is here, else how to get it."""
+    ours = {"tiny": "trained here, Apache-2.0"}
+    for role, files, licence in (
+        ("sam2", {name: file for name, (_, file) in sam2_model.MODELS.items()}, SAM2_LICENCE),
+        ("must3r", must3r_loader.MODELS, MUST3R_LICENCE),
+    ):
+        for name, file in files.items():
+            here = file.exists()
+            state = f"{file.stat().st_size / 2**20:.1f} MB" if here else f"get: python main.py weights --{role} {name}"
+            print(f"{role:<6} {name:<5} {file.name:<30} {ours.get(name, licence):<30} {state}")
+
+
+def fetch_sam2(name: str, url: str | None, digest: str | None) -> None:
+    """Fetch what is missing and prove that it loads."""
+    _, file = sam2_model.model_files(name)
+    was_here = file.exists()
+    if name == "tiny" and not (was_here or url):
+        raise InputError(
+            f"{file}: ships with the repository but is missing; "
+            f"restore it with: git checkout -- checkpoints/{file.name}"
+        )
+    fetch(url or _SAM2_URL + file.name, file, digest)
+    with forgetting(file, unless=was_here):
+        sam2_model.build_sam2(name)  # strict: proves that the file is complete and of this model
+    # Meta publishes no checksums: what was fetched is told, so that two machines can be compared.
+    print(f"{file}: loads as SAM2 '{name}', sha256 {file_digest(file)}")
+
+
+def fetch_must3r(name: str, url: str | None, digest: str | None, accepted: bool) -> None:
+    """Fetch what is missing, after consent to its licence, and prove that it is what its authors published."""
+    file, digest = must3r_loader.MODELS[name], digest or MUST3R_DIGESTS.get(name)
+    was_here = file.exists()
+    if not was_here:
+        if name == "tiny" and not url:
+            must3r_loader.model_file(name)  # tells the cure
+        elif name != "tiny" and not (accepted or consents()):
+            raise InputError(f"{file.name} needs your consent to the {MUST3R_TERMS}; agree with --accept-licence")
+        fetch(url or _MUST3R_URL + file.name, file, digest)
+    check_digest(file, digest)
+    with forgetting(file, unless=was_here):
+        must3r_loader.load_must3r(file)  # strict: proves that the file is complete
+    print(f"{file}: loads as MUSt3R '{name}', {digest or 'sha256 ' + file_digest(file)}")
+
+
+@contextmanager
+def forgetting(file: Path, unless: bool) -> Iterator[None]:
+    """Delete what an address gave when it is no such checkpoint: the next try must fetch again."""
+    try:
+        yield
+    except InputError:
+        if not unless:
+            file.unlink(missing_ok=True)
+        raise
+
+
+def consents() -> bool:
+    """Ask at the terminal, where there is one."""
+    if not sys.stdin.isatty():
+        return False
+    print(f"MUSt3R's weights: {MUST3R_TERMS}.")
+    return input("Do you agree? [y/N] ").strip().lower() in ("y", "yes")
 
 
 def main(argv=None) -> None:

@@ -49,7 +49,7 @@ def model_file(name: str) -> Path:
         cure = (
             f"restore it with: git checkout -- must3r_weights/{file.name}"
             if name == "tiny"
-            else f"download {file.name} as the MUSt3R project's README tells (non-commercial licence) and put it there"
+            else f"fetch them with: python main.py weights --must3r {name}, or put {file.name} there by hand"
         )
         raise InputError(f"{file}: MUSt3R weights of '{name}' are missing; {cure}")
     return file

@@ -1,18 +1,16 @@
 """Fetching weight files: progress, resuming where a download broke off, a checksum before a file gets its name."""
 
 import hashlib
-import http.client
+import logging
 import os
-import urllib.error
-import urllib.request
 from pathlib import Path
 
-from tqdm import tqdm
+from huggingface_hub.file_download import http_get
 
-from geometry_fusion.errors import InputError
+from geometry_fusion.errors import InputError, one_line
 
-CHUNK = 1 << 20
-TIMEOUT_S = 30
+# What http_get says about each of its own retries goes to the progress bar's place; the last word is ours.
+logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
 
 def file_digest(file: Path, algorithm: str = "sha256") -> str:
@@ -34,7 +32,7 @@ def fetch(url: str, file: Path, digest: str | None = None) -> Path:
     """Download `url` to `file`; an existing file is only checked. Raises InputError with the cure on any failure.
 
     The bytes go to FILE.part, which a later call continues; the file gets its name when it is complete and its digest
-    fits.
+    fits. Servers that break off or fall silent are asked again for the rest, up to five times without a new byte.
     """
     if file.exists():
         check_digest(file, digest)
@@ -42,12 +40,17 @@ def fetch(url: str, file: Path, digest: str | None = None) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(file.name + ".part")
     try:
-        _download(url, part)
-    except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise InputError(
-            f"{url}: could not be fetched ({reason}); try again, it continues, or download it to {file}"
-        ) from None
+        with open(part, "ab") as handle:
+            http_get(url, handle, resume_size=handle.tell(), displayed_filename=file.name)
+    except Exception as error:  # the errors of the HTTP library below are of many kinds and change with it
+        # 416, nothing after what we have: the part was complete.
+        if not (_status(error) == 416 and part.stat().st_size):
+            if not part.stat().st_size:
+                part.unlink()
+            reason = one_line(error)[:200]
+            raise InputError(
+                f"{url}: could not be fetched ({reason}); try again, it continues, or download it to {file}"
+            ) from None
     try:
         check_digest(part, digest)
     except InputError:
@@ -59,24 +62,5 @@ def fetch(url: str, file: Path, digest: str | None = None) -> Path:
     return file
 
 
-def _download(url: str, part: Path) -> None:
-    done = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
-    try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT_S)
-    except urllib.error.HTTPError as error:
-        if error.code == 416 and done:  # nothing after what we have: it is complete
-            return
-        raise
-    with response:
-        if response.status != 206:
-            done = 0  # the server does not continue downloads
-        length = response.headers.get("Content-Length")
-        total = done + int(length) if length else None
-        bar = tqdm(total=total, initial=done, unit="B", unit_scale=True, desc=part.stem)
-        with open(part, "ab" if done else "wb") as handle, bar:
-            while piece := response.read(CHUNK):
-                handle.write(piece)
-                bar.update(len(piece))
-    if total is not None and part.stat().st_size < total:
-        raise ConnectionError(f"broke off after {part.stat().st_size:,} of {total:,} bytes")
+def _status(error: Exception) -> int | None:
+    return getattr(getattr(error, "response", None), "status_code", None)
