@@ -57,6 +57,13 @@ class FusionSpec:
         return {"arm": self.arm, "merger": self.merger, "geometry": self.geometry}
 
 
+def merger_of(name: str, must3r: str) -> str:
+    """The merger config of a MUSt3R model where `name` is "auto", else `name`."""
+    if name != "auto":
+        return name
+    return "tiny" if must3r == "tiny" else "paper"
+
+
 def spec_of(name: str, arm: str = "3am", variant: str = "paper") -> FusionSpec:
     """The spec of configs/merger/NAME.yaml. Raises InputError for unknown names."""
     file = MERGERS / f"{name}.yaml"

@@ -126,8 +126,8 @@ def run_reconstruct(args: argparse.Namespace) -> None:
         raise InputError(f"--min-confidence {args.min_confidence:g}: must be in 0..1, below 1")
     check_replaceable(args.out, (".ply", ".json", ".png"), "--out")
     check_apart((args.out,), (args.frames,))
-    merger = "tiny" if args.must3r == "tiny" else "paper"
-    make = fusion.source_maker(fusion.spec_of(merger), must3r_loader.model_file(args.must3r), pick_device(args.device))
+    spec = fusion.spec_of(fusion.merger_of("auto", args.must3r))
+    make = fusion.source_maker(spec, must3r_loader.model_file(args.must3r), pick_device(args.device))
     with opened_frames(args.frames) as frames, replacing_folder(args.out) as folder:
         found = reconstruct(make(), frames, min_confidence=args.min_confidence)
         write_reconstruction(found, frames.stems, folder)

@@ -15,6 +15,7 @@ import fusion
 import must3r_loader
 import sam2_model
 from geometry_fusion.config import compose_config
+from geometry_fusion.data.own_video import AnnotatedVideo, split_by_time
 from geometry_fusion.data.rooms import room_folder, seed_range, write_rooms
 from geometry_fusion.data.sampling import SAMPLINGS
 from geometry_fusion.data.scenes import Scene, find_scenes
@@ -30,7 +31,11 @@ CONFIGS = Path(__file__).resolve().parent / "configs"
 
 
 def scenes_of(data: DictConfig, split: str) -> list[Scene]:
-    """Scenes of `split` ("train" or "val"): a folder of scenes if one is given, else rooms, rendered where missing."""
+    """Scenes of `split` ("train" or "val"): parts of an own video, or a folder of scenes, or rooms, rendered where
+    missing."""
+    if data.get("frames"):
+        train, val = split_by_time(Path(data.frames), Path(data.masks), data.val_share)
+        return [train if split == "train" else val]
     prefix = "" if split == "train" else "val_"
     folder = data[f"{prefix}scenes"]
     if folder:
@@ -54,10 +59,16 @@ def check(config: DictConfig) -> None:
     threads = config.trainer.threads
     if threads is not None and not (isinstance(threads, int) and 1 <= threads <= 4096):
         raise InputError(f"trainer.threads={threads}: must be a whole number of at least 1, or null")
-    for key in ("trainer.run_dir", "trainer.init_from", "data.scenes", "data.val_scenes", "data.root", "fusion_from"):
+    own_video = "frames" in config.data
+    needed = ("trainer.run_dir", *(("data.frames", "data.masks") if own_video else ("data.root",)))
+    for key in (*needed, "trainer.init_from", "data.scenes", "data.val_scenes", "fusion_from"):
         value = OmegaConf.select(config, key)
-        if not isinstance(value, str) and (value is not None or key in ("trainer.run_dir", "data.root")):
-            raise InputError(f"{key}={value}: must be a path")
+        if not isinstance(value, str) and (value is not None or key in needed):
+            raise InputError(f"{key}={value}: must be a path; give {key}=PATH")
+    if own_video and not (isinstance(config.data.val_share, (int, float)) and 0 < config.data.val_share < 1):
+        raise InputError(f"data.val_share={config.data.val_share}: must be between 0 and 1")
+    if own_video:
+        split_by_time(Path(config.data.frames), Path(config.data.masks), config.data.val_share)
     if not config.data.workers >= 1:
         raise InputError(f"data.workers={config.data.workers}: must be at least 1")
     for split in ("train", "val"):
@@ -98,7 +109,7 @@ def choose_trainable(config: DictConfig) -> None:
 def planned_rooms(data: DictConfig, split: str) -> range:
     """Seeds of the rooms of a split that has no folder of scenes; raises InputError when they are no range."""
     prefix = "" if split == "train" else "val_"
-    return range(0) if data[f"{prefix}scenes"] else seed_range(data[f"{prefix}seeds"])
+    return range(0) if data.get("frames") or data[f"{prefix}scenes"] else seed_range(data[f"{prefix}seeds"])
 
 
 def build_sam2_task(config: DictConfig):
@@ -173,14 +184,18 @@ def build_fusion_task(config: DictConfig):
         prob_to_use_pt_input_for_train=config.prompts.point,
         prob_to_use_box_input_for_train=config.prompts.box,
     )
-    spec = fusion.spec_of(config.merger, arm=config.arm, variant=config.variant)
+    must3r = str(config.must3r)
+    spec = fusion.spec_of(fusion.merger_of(config.merger, must3r), arm=config.arm, variant=config.variant)
     model.merger = spec.build_merger()
     parameter_groups(model, config.trainer.trainable, 0.0)
     files = {"sam2": (config.sam2, sam2_file)}
     if spec.source == "must3r":
-        files["must3r"] = (str(config.must3r), must3r_loader.model_file(str(config.must3r)))
-    if config.fusion_from:
-        fusion.continue_from(model, spec, Path(config.fusion_from), files)
+        files["must3r"] = (must3r, must3r_loader.model_file(must3r))
+    fusion_from = config.fusion_from
+    if fusion_from == "auto":
+        fusion_from = fusion.DEFAULT_CHECKPOINTS.get((config.sam2, must3r)) if config.arm == "3am" else None
+    if fusion_from:
+        fusion.continue_from(model, spec, Path(fusion_from), files)
     backbones = {role: {"name": name, "sha256": file_digest(file)} for role, (name, file) in files.items()}
     # In fp32, whatever the trainer computes in: the cache keeps what is computed here.
     must3r_file = files["must3r"][1] if "must3r" in files else None
@@ -190,11 +205,12 @@ def build_fusion_task(config: DictConfig):
     cells = feature_side * spec.merger.get("subsamples", 1) if model.merger.reads_on_appearance else None
     cache = GeometryCache(Path(config.geometry_cache), make_source, identity, cells)
     sampling = OmegaConf.to_container(config.sampling)
+    scenes = {split: scenes_of(config.data, split) for split in ("train", "val")}
+    if config.data.get("frames"):
+        shorten_clips(config.batches.kinds, scenes["train"][0])
     clips = [
-        fusion_task.FusionClips(
-            scenes_of(config.data, split), cache, model.image_size, min_area=config.data.min_area, **sampling
-        )
-        for split in ("train", "val")
+        fusion_task.FusionClips(found, cache, model.image_size, min_area=config.data.min_area, **sampling)
+        for found in scenes.values()
     ]
     return fusion_task.FusionTask(
         model,
@@ -203,8 +219,18 @@ def build_fusion_task(config: DictConfig):
         **config.batches,
         min_area=config.data.min_area,
         facts={"backbones": backbones, **spec.metadata()},
-        **{k: config[k] for k in ("loss_weights", "attention_weight", "correction_share", "val_objects", "val_step")},
+        **{k: config[k] for k in ("loss_weights", "attention_weight", "correction_share")},
+        **{k: config[k] for k in ("val_objects", "val_step", "val_hard_only")},
     )
+
+
+def shorten_clips(kinds: DictConfig, video: AnnotatedVideo) -> None:
+    """Make no clip longer than the annotated frames of the training part; says so."""
+    most = int(video.annotated.sum())
+    for name, shape in kinds.items():
+        if shape.frames > most:
+            print(f"clips '{name}' have {most} frames instead of {shape.frames}: the training part has no more masks")
+            shape.frames = most
 
 
 TASKS = {"sam2": build_sam2_task, "must3r": build_must3r_task, "fusion": build_fusion_task}

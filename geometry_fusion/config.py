@@ -110,6 +110,8 @@ def _set(config: DictConfig, key: str, value, file: Path | None, force: bool = F
         raise InputError(
             f"{where}{key}: {value!r} is a single value, this is a group of settings ({', '.join(default)})"
         )
+    if isinstance(default, str) and type(value) is int:
+        value = str(value)  # must3r=512 is a name
     if type(default) in (int, float, str, bool) and not _fits(value, type(default)):
         raise InputError(f"{where}{key}: {value!r} is not of type {type(default).__name__}, such as {default!r}")
     OmegaConf.update(config, key, value, force_add=True, merge=False)

@@ -1,10 +1,16 @@
 """The one place that knows device names: cuda, mps and cpu, and in which precision each computes."""
 
+import sys
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
 from geometry_fusion.errors import InputError
+
+try:
+    import resource
+except ImportError:
+    resource = None
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -41,3 +47,13 @@ def uses_bf16(device: torch.device, precision: str = "auto") -> bool:
 def autocast(device: torch.device, precision: str = "auto") -> AbstractContextManager:
     """A bf16 autocast context for `device`, or nothing where fp32 is used."""
     return torch.autocast(device.type, torch.bfloat16) if uses_bf16(device, precision) else nullcontext()
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes that this process has held at most: of the device's own memory where it counts it, else of the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    if resource is None:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

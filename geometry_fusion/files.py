@@ -1,5 +1,6 @@
 """Writing without losing: new results are made beside the old ones and swapped in when complete."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -105,3 +106,8 @@ def read_json_lines(file: Path) -> list[dict]:
         except ValueError:
             continue
     return records
+
+
+def digest_of(facts) -> str:
+    """16 hexadecimal digits that tell JSON values from others, for names of files that depend on them."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

@@ -6,10 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from geometry_fusion.errors import run_cli
 
 ROOT = Path(__file__).resolve().parents[1]
+# Test processes beside each other (pytest-xdist) have a core each.
+THREADS = "1" if "PYTEST_XDIST_WORKER" in os.environ else "2"
+torch.set_num_threads(int(THREADS))
 
 
 def run_script(*arguments, cwd: Path = ROOT, env: dict | None = None, timeout: float = 300):
@@ -17,7 +21,7 @@ def run_script(*arguments, cwd: Path = ROOT, env: dict | None = None, timeout: f
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=cwd,
-        env={"OMP_NUM_THREADS": "2", **os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
+        env={"OMP_NUM_THREADS": THREADS, **os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
         capture_output=True,
         text=True,
         timeout=timeout,

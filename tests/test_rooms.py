@@ -156,7 +156,7 @@ def test_command_line_refuses_wrong_seeds_in_one_line(tmp_path):
 
 
 def test_scene_errors_name_the_file(tmp_path, rooms):
-    with pytest.raises(InputError, match="no frame has both"):
+    with pytest.raises(InputError, match="no frame has rgb"):
         Scene(tmp_path)
     with pytest.raises(InputError, match="holds no scene folders"):
         find_scenes(tmp_path)

@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from geometry_fusion.errors import InputError
-from geometry_fusion.files import replacing_folder
+from geometry_fusion.files import digest_of, replacing_folder
 
 VOID = 65535  # in files; -1 in memory
 
@@ -107,6 +107,19 @@ class Scene:
 
     def __len__(self) -> int:
         return len(self.stems)
+
+    @property
+    def annotated(self) -> np.ndarray:
+        """Which frames have ids, bool [T]: all of them, see `stems`."""
+        return np.full(len(self), self.has_ids)
+
+    @cached_property
+    def cache_name(self) -> str:
+        """The scene's name and what tells it from others of that name: its cameras and the sizes of its images."""
+        cameras = self.folder / "cameras.json"
+        facts = [cameras.read_text() if cameras.exists() else ""]
+        facts += [[file.name, file.stat().st_size] for file in sorted((self.folder / "rgb").iterdir())]
+        return f"{self.folder.name}_{digest_of(facts)}"
 
     def rgb(self, index: int) -> np.ndarray:
         """[H, W, 3] uint8."""

@@ -173,7 +173,7 @@ class FusionClips:
         sparse = self._sampling != "continuous" and rng.random() < self._fov_share
         for _ in range(MAX_REFERENCES):
             scene, reference, ids = self._reference(rng, length)
-            order = tracking_order(reference, len(scene))
+            order = [frame for frame in tracking_order(reference, len(scene)) if scene.annotated[frame]]
             if not sparse:
                 return scene, continuous_frames(rng, order, length, self._steps), ids[:objects]
             if self._sampling == "random":
@@ -190,7 +190,7 @@ class FusionClips:
             scene = self.scenes[rng.integers(len(self.scenes))]
             reference = int(rng.choice(self.references(scene)))
             visible = (1 + np.flatnonzero(scene.areas[reference, 1:] >= self._min_area)).tolist()
-            if len(scene) >= length and visible:
+            if scene.annotated.sum() >= length and visible:
                 with_twin = [i for i in visible if i in twins(scene)] if rng.random() < self._twin_share else []
                 main = int(rng.choice(with_twin or visible))
                 return scene, reference, [main, *(i for i in rng.permutation(visible).tolist() if i != main)]
@@ -236,6 +236,7 @@ class FusionTask(Sam2Task):
         correction_share: float,
         val_objects: int,
         val_step: int,
+        val_hard_only: bool,
         min_area: int,
         facts: dict,
     ):
@@ -246,9 +247,12 @@ class FusionTask(Sam2Task):
         self._clips = train
         self._set_batches(kinds, stages, max_steps)
         self._val_clips = val
-        self._val = list(whole_walks(val, val_objects, val_step, min_area))
+        self._val = list(whole_walks(val, val_objects, val_step, min_area, val_hard_only))
         if not self._val:
-            raise InputError("no object of the validation scenes leaves the view or has a twin; lower data.min_area")
+            which = "no object of the validation scenes " + (
+                "leaves the view or has a twin" if val_hard_only else "counts"
+            )
+            raise InputError(f"{which} with views of {3 * min_area} pixels; lower data.min_area")
         self._facts = facts
         self._pictures: dict[str, np.ndarray] = {}
 
@@ -285,20 +289,22 @@ class FusionTask(Sam2Task):
 
 
 def whole_walks(
-    clips: FusionClips, count: int, step: int, min_area: int
+    clips: FusionClips, count: int, step: int, min_area: int, hard_only: bool = True
 ) -> Iterable[tuple[Scene, list[int], list[int]]]:
     """Up to `count` (scene, frames, [object]): from its largest view on every `step`-th frame in tracking order.
 
-    Objects are spread evenly over scenes; only those that leave the view or have a twin count: the others are easy.
+    Objects are spread evenly over scenes; with `hard_only`, those that leave the view or have a twin: the others are
+    easy.
     """
     found = []
     for scene in clips.scenes:
         for object_id in range(1, scene.areas.shape[1]):
             areas = scene.areas[:, object_id]
             start = int(areas.argmax())
-            order = tracking_order(start, len(scene))[::step]
+            order = [frame for frame in tracking_order(start, len(scene)) if scene.annotated[frame]][::step]
             leaves = (areas[order] == 0).any() and (areas[order] >= min_area).sum() >= 3
-            if areas[start] >= 3 * min_area and (leaves or object_id in twins(scene)):
+            hard = leaves or object_id in twins(scene)
+            if areas[start] >= 3 * min_area and (hard or not hard_only):
                 found.append((scene, order, [object_id]))
     for index in np.unique(np.linspace(0, len(found) - 1, min(count, len(found))).astype(int)):
         yield found[index]

@@ -4,7 +4,6 @@ One file per (scene, reference frame): levels, points, rays and confidence of ev
 order. The folder is named after what the geometry depends on, so that other weights or options never meet old files.
 """
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ from safetensors.torch import save_file
 
 from geometry_fusion.data.sampling import tracking_order
 from geometry_fusion.data.scenes import Scene
-from geometry_fusion.files import replacing_file
+from geometry_fusion.files import digest_of, replacing_file
 from geometry_fusion.fit import Fit
 from geometry_fusion.geometry import GeometrySource
 from geometry_fusion.types import GeometryFrame
@@ -33,13 +32,12 @@ class GeometryCache:
     def __init__(
         self, folder: Path, make_source: Callable[[Scene], GeometrySource], identity: dict, cells: int | None = None
     ):
-        self._folder = Path(folder) / _digest([identity, cells, CACHE_VERSION])
+        self._folder = Path(folder) / digest_of([identity, cells, CACHE_VERSION])
         self._make_source, self._cells = make_source, cells
-        self._scenes: dict[Path, str] = {}
 
     def clip(self, scene: Scene, reference: int, frames: list[int]) -> list[GeometryFrame]:
         """Geometry of some frames of the walk that was streamed from `reference` on."""
-        file = self._folder / self._name(scene) / f"{reference:06d}.safetensors"
+        file = self._folder / scene.cache_name / f"{reference:06d}.safetensors"
         if not file.exists():
             self._stream(scene, reference, file)
         with safe_open(file, framework="pt") as handle:
@@ -60,15 +58,6 @@ class GeometryCache:
                 )
                 for t in frames
             ]
-
-    def _name(self, scene: Scene) -> str:
-        """The scene's name and what tells it from others of that name: its cameras and the sizes of its images."""
-        if scene.folder not in self._scenes:
-            cameras = scene.folder / "cameras.json"
-            facts = [cameras.read_text() if cameras.exists() else ""]
-            facts += [[file.name, file.stat().st_size] for file in sorted((scene.folder / "rgb").iterdir())]
-            self._scenes[scene.folder] = f"{scene.folder.name}_{_digest(facts)}"
-        return self._scenes[scene.folder]
 
     def _stream(self, scene: Scene, reference: int, file: Path) -> None:
         source = self._make_source(scene)
@@ -99,7 +88,3 @@ def _read_by(size: int, cells: int) -> slice:
     """The rows (or columns) that a nearest reading by `cells` cells finds; all where they do not divide evenly."""
     step = size // cells if size % cells == 0 else 1
     return slice(round((step - 1) / 2), None, step)  # halves go to the even pixel, as in grid_sample
-
-
-def _digest(facts) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

@@ -22,17 +22,18 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
-from geometry_fusion.devices import autocast, pick_device
+from geometry_fusion.devices import autocast, peak_memory, pick_device
 from geometry_fusion.errors import InputError
 from geometry_fusion.files import replacing_file
 from geometry_fusion.training.checkpoints import load_resume, save_resume, save_weights
 from geometry_fusion.training.run_log import RunLog, SilentLog
 from geometry_fusion.training.schedule import describe_groups, lr_scale, parameter_groups
 
+SETTLED = 4  # steps after which time and memory are told
 # Keys (prefixes) in which a resumed run may differ from the one it continues.
 MAY_CHANGE = (
     *(f"trainer.{key}" for key in ("device", "precision", "threads", "run_dir", "resume", "max_steps", "init_from")),
-    *(f"trainer.{key}" for key in ("log_every", "eval_every", "save_every")),
+    *(f"trainer.{key}" for key in ("log_every", "eval_every", "save_every", "eval_first")),
     *("data.root", "data.workers", "data.val_", "val_", "validation", "geometry_cache", "experiment_name", "name"),
 )
 
@@ -112,8 +113,11 @@ def train(
     log_every: int,
     eval_every: int,
     save_every: int,
+    eval_first: bool = False,
 ) -> dict[str, float]:
     """Train `task` until `max_steps` and return the last validation; with no steps left, only validate.
+
+    eval_first: validate before the first step as well, and let what was there before compete for checkpoint_best.
 
     config: the resolved config, written to run_dir/config.yaml and into the checkpoints. Also writes
     run_dir/checkpoints/{checkpoint_last,checkpoint_best}.safetensors and resume.pt, logs and TensorBoard events.
@@ -138,9 +142,26 @@ def train(
             fresh.write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     for line in describe_groups(groups):
         log.say(line)
+    trained = sum(p.numel() for group in groups for p in group["params"])
+    log.say(f"trains {trained:,} of {sum(p.numel() for p in task.model.parameters()):,} parameters")
     log.say(f"device {accelerator.device}, {accelerator.num_processes} process(es), steps {start} to {max_steps}")
 
+    def validated(step: int, totals: dict[str, float]) -> dict[str, float]:
+        result = task.validate()
+        log.record(step, "val", result)
+        log.say(f"step {step}: " + " ".join(f"{k} {v:.4f}" for k, v in {**totals, **result}.items()))
+        for name, picture in task.pictures().items():
+            log.image(step, name, picture)
+        return result
+
     result: dict[str, float] = {}
+    if first and start < max_steps and start == 0 and eval_first:
+        result = validated(0, {})
+        best = result["score"]
+        metadata = {**task.metadata(), "config": config, "step": 0, "metrics": result}
+        save_weights(run_dir / "checkpoints" / "checkpoint_best.safetensors", task.weights(), metadata)
+    accelerator.wait_for_everyone()
+    seconds: list[float] = []
     bar = tqdm(total=max_steps, initial=start, unit="step", disable=None if first else True)
     for step in range(start, max_steps):
         began = time.perf_counter()
@@ -168,17 +189,21 @@ def train(
 
         done = step + 1
         bar.update()
+        seconds.append(time.perf_counter() - began)
+        if len(seconds) == SETTLED and done < max_steps:
+            pace = sum(seconds[1:]) / (SETTLED - 1)  # the first step also starts the machine
+            memory = peak_memory(accelerator.device) / 2**30
+            log.say(
+                f"{pace:.1f} s a step, about {pace * (max_steps - done) / 60:.0f} min for the {max_steps - done} "
+                f"steps left, validation not counted; peak memory so far {memory:.1f} GB"
+            )
         if done % log_every == 0 or done == max_steps:
             speed = {"lr_scale": scale, "grad_norm": float(grad_norm), "seconds": time.perf_counter() - began}
             log.record(done, "train", {**totals, **speed})
             bar.set_postfix(loss=f"{totals['total']:.3f}")
         evaluated = done % eval_every == 0 or done == max_steps
         if first and evaluated:
-            result = task.validate()
-            log.record(done, "val", result)
-            log.say(f"step {done}: " + " ".join(f"{k} {v:.4f}" for k, v in {**totals, **result}.items()))
-            for name, picture in task.pictures().items():
-                log.image(done, name, picture)
+            result = validated(done, totals)
         if first and (evaluated or done % save_every == 0):
             metadata = {**task.metadata(), "config": config, "step": done, "metrics": result}
             weights = task.weights()
@@ -192,9 +217,7 @@ def train(
         accelerator.wait_for_everyone()
     bar.close()
     if first and start >= max_steps:  # nothing to train: only measure
-        result = task.validate()
-        log.record(start, "val", result)
-        log.say(f"step {start}: " + " ".join(f"{k} {v:.4f}" for k, v in result.items()))
+        result = validated(start, {})
     log.close()
     return result
 
