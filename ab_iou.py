@@ -59,7 +59,9 @@ def parse(argv=None) -> argparse.Namespace:
         "--sam2-checkpoint", type=Path, metavar="FILE", help="weights of --sam2, if not in checkpoints/"
     )
     parser.add_argument(
-        "--must3r", default="tiny", help=f"geometry backbone of the second arm: {', '.join(must3r_loader.MODELS)}"
+        "--must3r",
+        default="tiny",
+        help=f"geometry backbone of the second arm: {', '.join(must3r_loader.MODELS)}, or a weight file",
     )
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="merger weights of the second arm")
     parser.add_argument("--device", default="auto", help=f"one of {', '.join(DEVICES)}")
@@ -88,8 +90,7 @@ def apply_sample(args: argparse.Namespace) -> str:
 
 def geometry_arm(args: argparse.Namespace, device) -> tuple[object | None, str]:
     """The predictor of the second arm and its title, or None and the reason why it cannot run."""
-    if args.must3r not in must3r_loader.MODELS:
-        raise InputError(f"--must3r {args.must3r}: unknown model; choose one of {', '.join(must3r_loader.MODELS)}")
+    must3r_loader.checked_name(args.must3r)
     checkpoint = args.checkpoint
     if checkpoint is None:
         checkpoint = fusion.DEFAULT_CHECKPOINTS.get((args.sam2, args.must3r))
@@ -269,7 +270,7 @@ def print_result(arms: list[Arm], summary: dict, notes: list[str], folders: dict
         print(note)
     print(f"report: {out / 'ab_report' / 'index.html'}")
     for arm in arms:
-        print(f"{arm.title}: {folders[arm.key]}/ and {out / arm.video_name}, {1 / arm.seconds_per_frame:.1f} frames/s")
+        print(f"{arm.title}: {folders[arm.key]}/ and {out / arm.video_name}, {1 / arm.seconds_per_frame:.3g} frames/s")
 
 
 def _quoted(word: str) -> str:

@@ -14,6 +14,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -242,11 +243,17 @@ def run(config: DictConfig, out: Path) -> list[dict]:
     if not tracks:
         raise InputError(f"no object of {config.data.min_area} pixels in subset '{config.only}'; lower data.min_area")
     identity = {arm: identity_of(config, arm) for arm in config.arms}
-    log = out / "objects.jsonl"
+    part, parts = shard_of(config.shard)
+    if parts > 1:
+        own = {id(scene) for scene in list({id(t.scene): t.scene for t in tracks}.values())[part::parts]}
+        tracks = [track for track in tracks if id(track.scene) in own]
+    log = out / ("objects.jsonl" if parts == 1 else f"objects-{part}of{parts}.jsonl")
     kept = read_json_lines(log)
     with replacing_file(log) as fresh:  # without the line that a kill left half written
         fresh.write_text("".join(json.dumps(r) + "\n" for r in kept))
-    records = [r for r in kept if r["identity"] == identity.get(r["arm"])]
+    others = [r for file in sorted(out.glob("objects*.jsonl")) if file != log for r in read_json_lines(file)]
+    valid = [r for r in [*others, *kept] if r["identity"] == identity.get(r["arm"])]
+    records = list({(r["arm"], r["prompt"], r["object"]): r for r in valid}.values())
     done = {(r["arm"], r["prompt"], r["object"]) for r in records}
     todo = {(a, p, t.name) for t, p, a in itertools.product(tracks, config.prompts, config.arms)} - done
     if config.workers == 1:
@@ -272,6 +279,14 @@ def run(config: DictConfig, out: Path) -> list[dict]:
             if record["object"] == track.name:
                 record.update(facts)
     return wanted
+
+
+def shard_of(text: str) -> tuple[int, int]:
+    """ "3/16" -> (3, 16). Raises InputError unless 0 <= first < second."""
+    found = re.fullmatch(r"(\d+)/(\d+)", str(text))
+    if not found or not int(found[1]) < int(found[2]):
+        raise InputError(f"shard={text}: expected PART/PARTS such as 0/8, parts counted from 0")
+    return int(found[1]), int(found[2])
 
 
 def identity_of(config: DictConfig, arm: str) -> str:
@@ -355,6 +370,9 @@ def text_table(results: dict, config: DictConfig) -> str:
                 text = f"{g['mean']:+.3f} ({g['low']:+.3f}..{g['high']:+.3f})"
                 lines.append(f"gain {pair:<15} {subset:<10} IoU+ {text}")
         lines.append("")
+    for arm, (iou, positive, accuracy) in (config.data.get("paper") or {}).items():
+        cells = f"{iou:>7.3f}{positive:>7.3f}  {'':<15}{accuracy:>6.3f}"
+        lines.append(f"{'paper':<10}{arm:<9}{cells}  its selected subset, its own split and prompts")
     return "\n".join(lines)
 
 
@@ -451,6 +469,7 @@ def check(config: DictConfig) -> None:
         if not isinstance(value, str) and (value is not None or key in ("out", "data.root")):
             raise InputError(f"{key}={value}: must be a path")
     uses_bf16(pick_device(str(config.device)), str(config.precision))
+    shard_of(config.shard)
     if config.only not in SUBSETS:
         raise InputError(f"only={config.only}: unknown; choose one of {', '.join(SUBSETS)}")
     for arm, key in CHECKPOINTS.items():
@@ -472,7 +491,11 @@ def main(argv=None) -> None:
         torch.set_num_threads(config.threads)
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
-    results = write_results(run(config, out), config, out)
+    records = run(config, out)
+    if shard_of(config.shard)[1] > 1:
+        print(f"shard {config.shard}: {len(records)} tracks in {out}; the same command without shard prints the tables")
+        return
+    results = write_results(records, config, out)
     print(text_table(results, config))
     print(f"written: {out}/results.json, table.txt, objects.csv, ious.png, gains.png")
 

@@ -83,7 +83,7 @@ def parse(argv=None) -> argparse.Namespace:
         default=Path("videos/reconstruction"),
         help="receives points.ply, cameras.json, overview.png",
     )
-    scene.add_argument("--must3r", default="tiny", help=f"model: {', '.join(must3r_loader.MODELS)}")
+    scene.add_argument("--must3r", default="tiny", help=f"model: {', '.join(must3r_loader.MODELS)}, or a file")
     scene.add_argument("--min-confidence", type=float, default=0.0, help="0..1; less sure points are left out")
     scene.add_argument("--device", default="auto", help=f"one of {', '.join(DEVICES)}")
 

@@ -40,10 +40,20 @@ _TRAINING_ONLY = ("protected_imgs", "mem_dropout", "dropout_mode", "use_xformers
 _log = logging.getLogger(__name__)
 
 
+def checked_name(name: str) -> str:
+    """A model's name, or the path of a weight file; raises InputError for anything else."""
+    if name not in MODELS and Path(name).suffix not in (".pth", ".safetensors"):
+        raise InputError(f"--must3r {name}: unknown model; choose one of {', '.join(MODELS)}, or give a weight file")
+    return name
+
+
 def model_file(name: str) -> Path:
-    """Weights of a model name. Raises InputError for unknown names and files that are not here, with the cure."""
-    if name not in MODELS:
-        raise InputError(f"--must3r {name}: unknown model; choose one of {', '.join(MODELS)}")
+    """Weights of a model name, or the file that is named. Raises InputError for unknown names and missing files, with
+    the cure."""
+    if checked_name(name) not in MODELS:
+        if not Path(name).is_file():
+            raise InputError(f"--must3r {name}: no such file; check the path")
+        return Path(name)
     file = MODELS[name]
     if not file.is_file():
         cure = (

@@ -28,6 +28,7 @@ from geometry_fusion.training.schedule import parameter_groups
 from geometry_fusion.weights import load_strictly, read_weights
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
+DATASET = {"scenes": None, "sampling": "continuous", "point": 0.5, "box": 0.5, "weight": None}  # of a mixture
 
 
 def scenes_of(data: DictConfig, split: str) -> list[Scene]:
@@ -71,10 +72,32 @@ def check(config: DictConfig) -> None:
         split_by_time(Path(config.data.frames), Path(config.data.masks), config.data.val_share)
     if not config.data.workers >= 1:
         raise InputError(f"data.workers={config.data.workers}: must be at least 1")
+    if "datasets" in config.data:
+        check_mixture(config.data)
     for split in ("train", "val"):
         planned_rooms(config.data, split)
     if config.task == "fusion":
         check_fusion(config)
+
+
+def check_mixture(data: DictConfig) -> None:
+    """Refuse datasets that are not there or whose settings make no sense, each by its key."""
+    for name, given in data.datasets.items():
+        where = f"data.datasets.{name}"
+        if not OmegaConf.is_dict(given) or "scenes" not in given or (unknown := given.keys() - DATASET.keys()):
+            wrong = sorted(unknown)[0] if OmegaConf.is_dict(given) and "scenes" in given else given
+            raise InputError(f"{where}: {wrong}: expected scenes: DIR and any of {', '.join(DATASET)}")
+        part = data.datasets[name] = OmegaConf.merge(DATASET, given)
+        find_scenes(Path(part.scenes))
+        if part.sampling not in SAMPLINGS:
+            raise InputError(f"{where}.sampling={part.sampling}: unknown; known are: {', '.join(SAMPLINGS)}")
+        for key in ("point", "box"):
+            if not isinstance(part[key], (int, float)) or not 0 <= part[key] <= 1:
+                raise InputError(f"{where}.{key}={part[key]}: must be in 0..1")
+        if part.weight is not None and not (isinstance(part.weight, (int, float)) and part.weight >= 0):
+            raise InputError(f"{where}.weight={part.weight}: must be a number of at least 0, or null")
+    if not data.val_scenes:
+        raise InputError("data.val_scenes=null: a mixture needs a folder of scenes to validate on")
 
 
 def check_fusion(config: DictConfig) -> None:
@@ -109,7 +132,9 @@ def choose_trainable(config: DictConfig) -> None:
 def planned_rooms(data: DictConfig, split: str) -> range:
     """Seeds of the rooms of a split that has no folder of scenes; raises InputError when they are no range."""
     prefix = "" if split == "train" else "val_"
-    return range(0) if data.get("frames") or data[f"{prefix}scenes"] else seed_range(data[f"{prefix}seeds"])
+    if "datasets" in data or data.get("frames"):
+        return range(0)
+    return range(0) if data[f"{prefix}scenes"] else seed_range(data[f"{prefix}seeds"])
 
 
 def build_sam2_task(config: DictConfig):
@@ -173,7 +198,7 @@ def build_must3r_task(config: DictConfig):
 
 def build_fusion_task(config: DictConfig):
     from geometry_fusion.training import fusion_task
-    from geometry_fusion.training.geometry_cache import GeometryCache
+    from geometry_fusion.training.geometry_cache import GeometryCache, LiveGeometry
 
     sam2_file = Path(config.trainer.init_from or sam2_model.model_files(config.sam2)[1])
     model = sam2_model.build_sam2(
@@ -205,16 +230,28 @@ def build_fusion_task(config: DictConfig):
     cells = feature_side * spec.merger.get("subsamples", 1) if model.merger.reads_on_appearance else None
     cache = GeometryCache(Path(config.geometry_cache), make_source, identity, cells)
     sampling = OmegaConf.to_container(config.sampling)
-    scenes = {split: scenes_of(config.data, split) for split in ("train", "val")}
-    if config.data.get("frames"):
-        shorten_clips(config.batches.kinds, scenes["train"][0])
-    clips = [
-        fusion_task.FusionClips(found, cache, model.image_size, min_area=config.data.min_area, **sampling)
-        for found in scenes.values()
-    ]
+    live = LiveGeometry(make_source) if config.live_continuous else None
+
+    def clips_of(scenes: list[Scene], **changes) -> fusion_task.FusionClips:
+        options = {**sampling, **changes, "min_area": config.data.min_area, "live": live}
+        return fusion_task.FusionClips(scenes, cache, model.image_size, **options)
+
+    if "datasets" in config.data:
+        parts = {}
+        for name, part in config.data.datasets.items():
+            scenes = [Scene(path) for path in find_scenes(part.scenes)]
+            weight = len(scenes) if part.weight is None else part.weight
+            parts[name] = (clips_of(scenes, sampling=part.sampling), weight, (part.point, part.box))
+        train_clips = fusion_task.MixedClips(parts)
+    else:
+        scenes = scenes_of(config.data, "train")
+        if config.data.get("frames"):
+            shorten_clips(config.batches.kinds, scenes[0])
+        train_clips = clips_of(scenes)
     return fusion_task.FusionTask(
         model,
-        *clips,
+        train_clips,
+        clips_of(scenes_of(config.data, "val")),
         max_steps=config.trainer.max_steps,
         **config.batches,
         min_area=config.data.min_area,

@@ -19,6 +19,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from geometry_fusion.errors import InputError, one_line
 
+# Keys whose own keys are names, not settings: what is set replaces them all.
+FREE_MAPPINGS = {
+    "trainer.trainable": "{module: learning rate} or the name of a preset",
+    "data.datasets": "{name: {scenes: DIR, sampling: continuous, ...}}",
+}
+
 
 @contextmanager
 def _own_hydra(config_dir: Path):
@@ -103,8 +109,8 @@ def _set(config: DictConfig, key: str, value, file: Path | None, force: bool = F
         raise InputError(f"{where}{key}: unknown key; {hint}")
     default = None if force else OmegaConf.select(config, key)
     if _free_mapping(key):
-        if not isinstance(value, (str, dict)):
-            raise InputError(f"{where}{key}: {value!r} is neither {{module: learning rate}} nor the name of a preset")
+        if not isinstance(value, dict) and not (key == "trainer.trainable" and isinstance(value, str)):
+            raise InputError(f"{where}{key}: {value!r} is not {FREE_MAPPINGS[key]}")
         default = None
     if OmegaConf.is_dict(default) and not isinstance(value, dict):
         raise InputError(
@@ -126,8 +132,7 @@ def _fits(value, wanted: type) -> bool:
 
 
 def _free_mapping(key: str) -> bool:
-    # Its keys are module names, not settings; or it is the name of such a mapping.
-    return key == "trainer.trainable"
+    return key in FREE_MAPPINGS
 
 
 def _known_keys(config: DictConfig, prefix: str = "") -> list[str]:

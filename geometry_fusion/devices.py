@@ -50,7 +50,7 @@ def autocast(device: torch.device, precision: str = "auto") -> AbstractContextMa
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes that this process has held at most: of the device's own memory where it counts it, else of the machine's."""
+    """Bytes that this process has held at most: of the device's memory where that is counted, else of the machine's."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
     if resource is None:  # Windows

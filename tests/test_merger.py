@@ -8,7 +8,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from geometry_fusion.fit import fit_crop
+from geometry_fusion.fit import fit_crop, fit_to_square
 from geometry_fusion.geometry import NoGeometry
 from geometry_fusion.merger import PE3D, VARIANTS, FeatureMerger, to_appearance
 from geometry_fusion.types import GeometryFrame
@@ -181,3 +181,30 @@ def test_configurations_have_the_stated_size(name, parameters):
         merger = instantiate(config.merger)
     assert sum(p.numel() for p in merger.parameters()) == parameters
     assert len(config.geometry.levels) == len(merger.level_dims)
+
+
+@pytest.mark.parametrize("size", [(640, 480), (480, 640), (1920, 1080), (1080, 1920), (333, 500)])
+@pytest.mark.parametrize("side, square", [(512, False), (224, True)])
+def test_a_pixel_is_followed_through_must3r_and_sam2_and_back(size, side, square):
+    """Every fitted pixel carries its place in the original: what the grid of SAM2 reads are the places of its cells."""
+    fit = fit_crop(size, side, square=square)
+    width, height = fit.size
+    columns, rows = np.meshgrid(np.arange(width), np.arange(height))
+    places = torch.from_numpy(fit.points_back(np.stack([columns, rows], -1))).float()  # [h, w, 2] original pixels
+    frame = GeometryFrame((), None, None, None, None, None, fit)
+    cells = 64  # of SAM2's top-level feature at 1024 px
+    found = to_appearance(places.permute(2, 0, 1)[None], frame, (cells, cells))[0]
+    sam2 = fit_to_square(size, 1024)
+    reached = 0
+    for row in range(4, cells - 4, 7):
+        for column in range(4, cells - 4, 7):
+            wanted = sam2.points_back([column * 16 + 7.5, row * 16 + 7.5])
+            x, y = fit.points_to(wanted)
+            if 1 <= x <= width - 2 and 1 <= y <= height - 2:  # else MUSt3R's crop cut it away
+                reached += 1
+                assert np.abs(found[:, row, column].numpy() - wanted).max() < 0.01
+                # And a mask painted on that cell lies over that pixel of the original.
+                mask = np.zeros((cells, cells), bool)
+                mask[row, column] = True
+                assert sam2.mask_to_original(mask)[int(wanted[1] + 0.5), int(wanted[0] + 0.5)]
+    assert reached > 20

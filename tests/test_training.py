@@ -227,8 +227,8 @@ def test_frozen_norms_keep_their_statistics():
 
 
 def test_every_step_has_its_own_seed():
-    seeds = {step_seed(0, step, micro, rank) for step in range(50) for micro in range(2) for rank in range(2)}
-    assert len(seeds) == 200 and step_seed(0, 3, 0, 1) == step_seed(0, 3, 0, 1) != step_seed(1, 3, 0, 1)
+    seeds = {step_seed(0, step, unit) for step in range(50) for unit in range(4)}
+    assert len(seeds) == 200 and step_seed(0, 3, 1) == step_seed(0, 3, 1) != step_seed(1, 3, 1)
 
 
 def test_augmentation_moves_images_and_masks_together(rooms):

@@ -71,21 +71,35 @@ def main(argv=None) -> None:
     if unknown := [name for name in names if name not in found]:
         raise InputError(f"--scenes {unknown[0]}: not in {args.root}; there are: {', '.join(found[:10])}")
     check_apart((args.out / name.replace("/", "_") for name in names), (args.root,))
+    failed = []
     for name in names:
-        source = open_scene(args.format, args.root, name)
-        folder = args.out / source.name
-        if args.list:
-            print(f"{name}: {len(source.stems)} frames, {len(source.objects)} objects")
-        elif folder.exists() and not args.again:
-            print(f"{folder}: is there already; --again converts it anew")
-            continue
-        for note in source.notes:
-            print(f"  {note}")
-        if not args.list:
-            frames = converted(source, args.every, args.long_side)
-            total = len(source.stems[:: args.every])
-            write_scene(folder, tqdm(frames, total=total, desc=source.name, unit="frame"), source.objects)
-            print(f"{folder}: {total} frames; look at it: python -m geometry_fusion.data.look {folder}")
+        try:
+            convert_one(args, name)
+        except InputError as error:
+            if len(names) == 1:
+                raise
+            failed.append(name)
+            print(f"{name}: left out: {error}")
+    if failed:
+        raise InputError(f"{len(failed)} of {len(names)} scenes were left out (first: {failed[0]}), see above")
+
+
+def convert_one(args: argparse.Namespace, name: str) -> None:
+    """List or convert one scene, unless it is there."""
+    source = open_scene(args.format, args.root, name)
+    folder = args.out / source.name
+    if args.list:
+        print(f"{name}: {len(source.stems)} frames, {len(source.objects)} objects")
+    elif folder.exists() and not args.again:
+        print(f"{folder}: is there already; --again converts it anew")
+        return
+    for note in source.notes:
+        print(f"  {note}")
+    if not args.list:
+        frames = converted(source, args.every, args.long_side)
+        total = len(source.stems[:: args.every])
+        write_scene(folder, tqdm(frames, total=total, desc=source.name, unit="frame", disable=None), source.objects)
+        print(f"{folder}: {total} frames; look at it: python -m geometry_fusion.data.look {folder}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ Recipe of a clip, a pure function of its random generator:
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from geometry_fusion.data.scenes import Scene
 from geometry_fusion.errors import InputError
 from geometry_fusion.predictor import put_merged
 from geometry_fusion.training.batches import ClipBatch, clip_arrays, to_batch
-from geometry_fusion.training.geometry_cache import GeometryCache
+from geometry_fusion.training.geometry_cache import GeometryCache, LiveGeometry
 from geometry_fusion.training.sam2_task import ClickTracker, Sam2Task, mask_iou, sam2_losses
 from geometry_fusion.types import GeometryFrame
 
@@ -121,18 +121,26 @@ def recognition_loss(logits: Tensor, here: Tensor, remembered: Tensor) -> Tensor
 
 @dataclass
 class FusionBatch(ClipBatch):
-    """A ClipBatch with the geometry of every image of `flat_img_batch`."""
+    """A ClipBatch with the geometry of every image of `flat_img_batch`.
+
+    prompts: probabilities that the prompt is clicks or a box rather than a mask, and of these a box; None: the model's.
+    """
 
     geometry: list[GeometryFrame] | None = None
+    prompts: tuple[float, float] | None = None
 
     def to(self, device: torch.device) -> "FusionBatch":
         moved = super().to(device)
         geometry = [frame.to(device) for frame in self.geometry]
-        return FusionBatch(*(getattr(moved, f.name) for f in fields(ClipBatch)), geometry)
+        return FusionBatch(*(getattr(moved, f.name) for f in fields(ClipBatch)), geometry, self.prompts)
 
 
 class FusionClips:
-    """Draws batches; `batch(rng, ...)` depends on nothing but the generator, the scenes and their geometry."""
+    """Draws batches; `batch(rng, ...)` depends on nothing but the generator, the scenes and their geometry.
+
+    live: where continuous clips get their geometry, if not from `cache`: streaming their few frames costs less than
+    keeping whole videos on disk.
+    """
 
     def __init__(
         self,
@@ -147,10 +155,11 @@ class FusionClips:
         fov_share: float,
         tau: float,
         steps: tuple[int, int],
+        live: LiveGeometry | None = None,
     ):
         if sampling not in SAMPLINGS:
             raise ValueError(f"sampling {sampling!r}: unknown; expected one of {', '.join(SAMPLINGS)}")
-        self.scenes, self.size, self.cache = scenes, size, cache
+        self.scenes, self.size, self.cache, self._live = scenes, size, cache, live
         self._min_area, self._references, self._twin_share = min_area, references, twin_share
         self._sampling, self._fov_share, self._tau, self._steps = sampling, fov_share, tau, steps
         self.fallbacks = 0  # clips that found too few frames in view
@@ -167,22 +176,25 @@ class FusionClips:
         return chosen
 
     def batch(self, rng: np.random.Generator, clips: int, frames: int, objects: int) -> FusionBatch:
-        return join([self._clip(rng, frames, objects) for _ in range(clips)], self.size, self.cache)
+        drawn = [self._clip(rng, frames, objects) for _ in range(clips)]
+        kept = [self.cache if sparse or self._live is None else self._live for *_, sparse in drawn]
+        return join([clip for *clip, _ in drawn], self.size, kept)
 
-    def _clip(self, rng, length: int, objects: int) -> tuple[Scene, list[int], list[int]]:
+    def _clip(self, rng, length: int, objects: int) -> tuple[Scene, list[int], list[int], bool]:
+        """Scene, frames, object ids, and whether the frames are spread over the whole walk."""
         sparse = self._sampling != "continuous" and rng.random() < self._fov_share
         for _ in range(MAX_REFERENCES):
             scene, reference, ids = self._reference(rng, length)
             order = [frame for frame in tracking_order(reference, len(scene)) if scene.annotated[frame]]
             if not sparse:
-                return scene, continuous_frames(rng, order, length, self._steps), ids[:objects]
+                return scene, continuous_frames(rng, order, length, self._steps), ids[:objects], False
             if self._sampling == "random":
-                return scene, random_frames(rng, order, length), ids[:objects]
+                return scene, random_frames(rng, order, length), ids[:objects], True
             frames = fov_frames(rng, order, length, accepted_by_view(scene, reference, ids[0], self._tau))
             if frames is not None:
-                return scene, frames, ids[:objects]
+                return scene, frames, ids[:objects], True
         self.fallbacks += 1
-        return scene, continuous_frames(rng, order, length, self._steps), ids[:objects]
+        return scene, continuous_frames(rng, order, length, self._steps), ids[:objects], False
 
     def _reference(self, rng, length: int) -> tuple[Scene, int, list[int]]:
         """A scene, a reference frame and the objects it shows, the main one first."""
@@ -205,12 +217,45 @@ def twins(scene: Scene) -> set[int]:
     return {i for o in scene.objects if o.twin_of is not None for i in (o.id, o.twin_of)}
 
 
-def join(clips: list[tuple[Scene, list[int], list[int]]], size: int, cache: GeometryCache) -> FusionBatch:
-    """Clips as (scene, frames, object ids); the geometry is the one streamed from each clip's first frame."""
+class MixedClips:
+    """Batches of several datasets: each is drawn by its weight, with its own prompts. parts: name -> (clips, weight,
+    prompts as in FusionBatch)."""
+
+    def __init__(self, parts: dict[str, tuple[FusionClips, float, tuple[float, float]]]):
+        weights = np.array([weight for _, weight, _ in parts.values()], float)
+        if not (weights >= 0).all() or not weights.sum() > 0:
+            raise ValueError(f"weights {weights.tolist()}: must be positive")
+        self._parts, self._shares = parts, weights / weights.sum()
+
+    @property
+    def members(self) -> list[FusionClips]:
+        return [clips for clips, _, _ in self._parts.values()]
+
+    @property
+    def fallbacks(self) -> int:
+        return sum(clips.fallbacks for clips in self.members)
+
+    def batch(self, rng: np.random.Generator, clips: int, frames: int, objects: int) -> FusionBatch:
+        name = str(rng.choice(list(self._parts), p=self._shares))
+        part, _, prompts = self._parts[name]
+        batch = part.batch(rng, clips, frames, objects)
+        return replace(batch, prompts=prompts, sources=[f"{name}: {source}" for source in batch.sources])
+
+
+def join(
+    clips: list[tuple[Scene, list[int], list[int]]],
+    size: int,
+    kept: list[GeometryCache | LiveGeometry] | GeometryCache,
+) -> FusionBatch:
+    """Clips as (scene, frames, object ids); the geometry is the one streamed from each clip's first frame.
+
+    kept: where it comes from, for each clip or for all.
+    """
+    kept = kept if isinstance(kept, list) else [kept] * len(clips)
     arrays = [clip_arrays(scene, frames, ids, size) for scene, frames, ids in clips]
     sources = [f"{scene.folder.name} frames {frames} objects {ids}" for scene, frames, ids in clips]
     batch = to_batch(arrays, sources)
-    geometry = [frame for scene, frames, _ in clips for frame in cache.clip(scene, frames[0], frames)]
+    geometry = [frame for (scene, frames, _), k in zip(clips, kept) for frame in k.clip(scene, frames[0], frames)]
     return FusionBatch(*(getattr(batch, f.name) for f in fields(ClipBatch)), geometry)
 
 
@@ -225,7 +270,7 @@ class FusionTask(Sam2Task):
     def __init__(
         self,
         model: FusionTracker,
-        train: FusionClips,
+        train: FusionClips | MixedClips,
         val: FusionClips,
         *,
         max_steps: int,
@@ -257,10 +302,19 @@ class FusionTask(Sam2Task):
         self._pictures: dict[str, np.ndarray] = {}
 
     def losses(self, model: torch.nn.Module, batch: FusionBatch, rng: np.random.Generator) -> dict[str, Tensor]:
+        if batch.prompts is not None:
+            self.model.prob_to_use_pt_input_for_train, self.model.prob_to_use_box_input_for_train = batch.prompts
         named = super().losses(model, batch, rng)
         found = self.model.attention_losses  # none in clips of one frame
         attention = torch.stack(found).mean() if found else named["total"].new_zeros(())
         return {**named, "total": named["total"] + self._attention_weight * attention, "attention": attention}
+
+    def geometry_needed(self) -> list[tuple[GeometryCache, Scene, int]]:
+        """(cache, scene, reference) of all geometry that training and validation read from disk, in a fixed order."""
+        clips = [*getattr(self._clips, "members", [self._clips])]
+        needed = [(c.cache, scene, reference) for c in clips for scene in c.scenes for reference in c.references(scene)]
+        needed += [(self._val_clips.cache, scene, frames[0]) for scene, frames, _ in self._val]
+        return list({cache.file(*at): (cache, *at) for cache, *at in needed}.values())
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:

@@ -35,11 +35,20 @@ class GeometryCache:
         self._folder = Path(folder) / digest_of([identity, cells, CACHE_VERSION])
         self._make_source, self._cells = make_source, cells
 
-    def clip(self, scene: Scene, reference: int, frames: list[int]) -> list[GeometryFrame]:
-        """Geometry of some frames of the walk that was streamed from `reference` on."""
-        file = self._folder / scene.cache_name / f"{reference:06d}.safetensors"
+    def file(self, scene: Scene, reference: int) -> Path:
+        """Where the geometry of a walk that is streamed from `reference` lies, or will."""
+        return self._folder / scene.cache_name / f"{reference:06d}.safetensors"
+
+    def fill(self, scene: Scene, reference: int) -> Path:
+        """The same, computed if it is not there yet. Several processes may do so at once: files appear whole."""
+        file = self.file(scene, reference)
         if not file.exists():
             self._stream(scene, reference, file)
+        return file
+
+    def clip(self, scene: Scene, reference: int, frames: list[int]) -> list[GeometryFrame]:
+        """Geometry of some frames of the walk that was streamed from `reference` on."""
+        file = self.fill(scene, reference)
         with safe_open(file, framework="pt") as handle:
             metadata = {k: json.loads(v) for k, v in handle.metadata().items()}
             fit = Fit(**{k: tuple(v) for k, v in metadata["fit"].items()}, shrink_filter=metadata["shrink_filter"])
@@ -88,3 +97,16 @@ def _read_by(size: int, cells: int) -> slice:
     """The rows (or columns) that a nearest reading by `cells` cells finds; all where they do not divide evenly."""
     step = size // cells if size % cells == 0 else 1
     return slice(round((step - 1) / 2), None, step)  # halves go to the even pixel, as in grid_sample
+
+
+class LiveGeometry:
+    """As GeometryCache, but streamed when it is asked for, through the frames of the clip alone; nothing is kept."""
+
+    def __init__(self, make_source: Callable[[Scene], GeometrySource]):
+        self._make_source = make_source
+
+    def clip(self, scene: Scene, reference: int, frames: list[int]) -> list[GeometryFrame]:
+        """Geometry of the frames of a clip, which starts with its reference."""
+        assert frames[0] == reference, (frames, reference)
+        source = self._make_source(scene)
+        return [source.push(frame, scene.rgb(frame)) for frame in frames]

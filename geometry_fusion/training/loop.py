@@ -57,9 +57,12 @@ class Task(Protocol):
     def metadata(self) -> dict: ...
 
 
-def step_seed(seed: int, step: int, micro: int, rank: int) -> int:
-    """One integer per micro-batch, the same on every run."""
-    return int(np.random.SeedSequence([seed, step, micro, rank]).generate_state(1)[0])
+def step_seed(seed: int, step: int, unit: int) -> int:
+    """One integer per micro-batch of a step, the same on every run.
+
+    unit: its number among all micro-batches of all processes: two processes compute what one does that accumulates two.
+    """
+    return int(np.random.SeedSequence([seed, step, unit, 0]).generate_state(1)[0])
 
 
 def seed_all(seed: int) -> None:
@@ -171,7 +174,7 @@ def train(
         set_modes(task.model)
         totals: dict[str, float] = {}
         for micro in range(accumulate):
-            unit_seed = step_seed(seed, step, micro, rank)
+            unit_seed = step_seed(seed, step, micro * accelerator.num_processes + rank)
             seed_all(unit_seed)
             rng = np.random.default_rng(unit_seed)
             batch = task.batch(rng, step).to(accelerator.device)

@@ -39,7 +39,7 @@ def numbered(files: Iterable[Path]) -> dict[int, Path]:
     """Frame number -> file, sorted by number. Raises InputError when two files have one number."""
     found: dict[int, Path] = {}
     for file in files:
-        if not re.search(r"\d", file.stem):
+        if file.name.startswith(".") or not re.search(r"\d", file.stem):
             continue
         if (other := found.setdefault(frame_number(file.name), file)) is not file:
             raise InputError(f"{file}: has the frame number of {other.name}; keep one of them in that folder")
