@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from geometry_fusion.data.readers.nerfstudio import captures, depth_at, intrinsics_at, stored_rgb
+from geometry_fusion.data.readers.captures import captures, depth_at, intrinsics_at, stored_rgb
 from geometry_fusion.data.readers.source import (
     Source,
     note_dropped,

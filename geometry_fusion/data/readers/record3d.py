@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from geometry_fusion.data.readers.nerfstudio import depth_at, intrinsics_at, same_aspect, stored_rgb
+from geometry_fusion.data.readers.captures import depth_at, intrinsics_at, same_aspect, stored_rgb
 from geometry_fusion.data.readers.source import Source, opencv_from_opengl, paired, pose_of, rigid_poses
 from geometry_fusion.data.scenes import SceneFrame
 from geometry_fusion.errors import InputError, one_line

@@ -16,7 +16,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from geometry_fusion.data.readers.nerfstudio import captures, depth_at, load_array
+from geometry_fusion.data.readers.captures import captures, depth_at, load_array
 from geometry_fusion.data.readers.source import Source, numbered, paired, pose_of, read_values, rigid_poses
 from geometry_fusion.data.scenes import SceneFrame
 from geometry_fusion.errors import InputError, one_line
