@@ -159,9 +159,11 @@ def write_report(
             (arm.title, arm.ious[index] if arm.ious else None, _small(overlay(frame, read_ids(arm, stem))))
             for arm in arms
         ]
-        expected = truth_ids(stem) if truth_ids else None
-        if expected is not None:
-            tiles.insert(0, ("ground truth", None, _small(overlay(frame, expected))))
+        if truth_ids:
+            expected = truth_ids(stem)
+            unknown = expected is None  # the frame has no ground truth: a tile keeps the columns alike
+            picture = frame if unknown else overlay(frame, expected)
+            tiles.insert(0, ("not annotated" if unknown else "ground truth", None, _small(picture)))
         strips.append({"stem": stem, "prompted": index == prompted, "tiles": tiles})
     write_rgb(folder / "strip.png", _strip(strips))
     for entry in strips:

@@ -97,6 +97,7 @@ def test_a_clip_of_one_frame_has_nothing_to_recognise(monkeypatch):
     monkeypatch.setattr(Sam2Task, "losses", lambda *arguments: {"total": torch.tensor(2.0)})
     task = FusionTask.__new__(FusionTask)
     task.model, task._attention_weight = SimpleNamespace(attention_losses=[]), 0.5
-    assert task.losses(None, None, None) == {"total": 2.0, "attention": 0.0}
+    batch = SimpleNamespace(prompts=None)
+    assert task.losses(None, batch, None) == {"total": 2.0, "attention": 0.0}
     task.model.attention_losses = [torch.tensor(1.0), torch.tensor(3.0)]
-    assert task.losses(None, None, None) == {"total": 3.0, "attention": 2.0}
+    assert task.losses(None, batch, None) == {"total": 3.0, "attention": 2.0}
