@@ -1,0 +1,81 @@
+"""Runs side by side: what each differs in, and its last validation.
+
+    python -m geometry_fusion.training.compare sam2_logs/ablation_* --keys variant --out checkpoints/ablation
+
+prints a table, best first, and copies it and the small records of every run (config.yaml, log.txt, train_stats.json)
+into OUT. Weights are not copied.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from geometry_fusion.errors import InputError, OneLineParser, run_cli
+from geometry_fusion.files import check_apart, read_json_lines, replacing_folder
+
+RECORDS = ("logs/log.txt", "logs/train_stats.json", "config.yaml")
+
+
+def last_validation(run: Path) -> dict:
+    """{"step", measure: value ...} of a run. Raises InputError for folders without one."""
+    validations = [r for r in read_json_lines(run / "logs/train_stats.json") if "val" in r]
+    if not validations:
+        raise InputError(f"{run}: no validation in logs/train_stats.json; is it a finished run of train.py?")
+    return {"step": validations[-1]["step"], **validations[-1]["val"]}
+
+
+def rows_of(runs: Sequence[Path], keys: Sequence[str]) -> list[dict]:
+    """One row per run: its name, the config values of `keys`, its last validation; best score first."""
+    rows = []
+    for run in runs:
+        validation = last_validation(run)
+        config = OmegaConf.load(run / "config.yaml")
+        missing = object()
+        values = {key: OmegaConf.select(config, key, default=missing) for key in keys}
+        if wrong := [key for key, value in values.items() if value is missing]:
+            raise InputError(f"--keys {wrong[0]}: {run / 'config.yaml'} has no such key")
+        rows.append({"run": run.name, **values, **validation})
+    return sorted(rows, key=lambda row: -row["score"])
+
+
+def table_of(rows: list[dict]) -> str:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    cell = lambda value: f"{value:.3f}" if isinstance(value, float) else str(value)  # noqa: E731
+    lines = [columns, *([cell(row.get(key, "-")) for key in columns] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    return "\n".join("  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip() for line in lines)
+
+
+def parse(argv=None) -> argparse.Namespace:
+    parser = OneLineParser(prog="python -m geometry_fusion.training.compare", description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of runs: sam2_logs/NAME ...")
+    parser.add_argument("--keys", nargs="*", default=[], help="config keys to show, such as variant")
+    parser.add_argument("--out", type=Path, help="receives table.txt, results.json and the records of every run")
+    return parser.parse_args(argv)
+
+
+def main(argv=None) -> None:
+    args = parse(argv)
+    rows = rows_of(args.runs, args.keys)
+    table = table_of(rows)
+    print(table)
+    if args.out:
+        check_apart((args.out,), args.runs)
+        if args.out.exists() and not (args.out / "table.txt").is_file():
+            raise InputError(f"--out {args.out}: exists and is no earlier comparison; choose a new folder")
+        with replacing_folder(args.out) as fresh:
+            (fresh / "table.txt").write_text(table + "\n")
+            (fresh / "results.json").write_text(json.dumps(rows, indent=1))
+            for run in args.runs:
+                (fresh / run.name).mkdir()
+                for name in RECORDS:
+                    shutil.copyfile(run / name, fresh / run.name / Path(name).name)
+
+
+if __name__ == "__main__":
+    sys.exit(run_cli(main))
