@@ -253,6 +253,8 @@ def run(config: DictConfig, out: Path) -> list[dict]:
         fresh.write_text("".join(json.dumps(r) + "\n" for r in kept))
     others = [r for file in sorted(out.glob("objects*.jsonl")) if file != log for r in read_json_lines(file)]
     valid = [r for r in [*others, *kept] if r["identity"] == identity.get(r["arm"])]
+    if unused := len(others) + len(kept) - len(valid):
+        print(f"{unused} records in {out} are of other weights, data, device or precision and are not used")
     records = list({(r["arm"], r["prompt"], r["object"]): r for r in valid}.values())
     done = {(r["arm"], r["prompt"], r["object"]) for r in records}
     todo = {(a, p, t.name) for t, p, a in itertools.product(tracks, config.prompts, config.arms)} - done

@@ -41,7 +41,7 @@ def process_group() -> dict[str, str]:
 @hydra.main(config_path="configs", config_name="launch", version_base="1.3")
 def main(config: DictConfig) -> None:
     if config.script not in SCRIPTS:
-        raise ValueError(f"script={config.script}: unknown; known are: {', '.join(SCRIPTS)}")
+        sys.exit(f"error: script={config.script}: unknown; known are: {', '.join(SCRIPTS)}")
     command = [sys.executable, str(ROOT / f"{config.script}.py"), *shlex.split(str(config.args))]
     print(shlex.join(command), flush=True)
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, **process_group()})

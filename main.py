@@ -211,7 +211,10 @@ def consents() -> bool:
     if not sys.stdin.isatty():
         return False
     print(f"MUSt3R's weights: {MUST3R_TERMS}.")
-    return input("Do you agree? [y/N] ").strip().lower() in ("y", "yes")
+    try:
+        return input("Do you agree? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
 
 
 def main(argv=None) -> None:

@@ -5,11 +5,14 @@ Several processes:  torchrun --nproc-per-node 2 train.py experiment=tiny_sam2
 Watch:  tensorboard --logdir sam2_logs/RUN/tensorboard
 """
 
+import os
 import sys
+import time
 from pathlib import Path
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
 
 import fusion
 import must3r_loader
@@ -19,7 +22,7 @@ from geometry_fusion.data.own_video import AnnotatedVideo, split_by_time
 from geometry_fusion.data.rooms import room_folder, seed_range, write_rooms
 from geometry_fusion.data.sampling import SAMPLINGS
 from geometry_fusion.data.scenes import Scene, find_scenes
-from geometry_fusion.devices import pick_device, uses_bf16
+from geometry_fusion.devices import pick_device, use_local_device, uses_bf16
 from geometry_fusion.downloads import file_digest
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
 from geometry_fusion.must3r import Dust3rEncoder, MUSt3R
@@ -42,8 +45,11 @@ def scenes_of(data: DictConfig, split: str) -> list[Scene]:
     if folder:
         return [Scene(path) for path in find_scenes(folder)]
     seeds, root = planned_rooms(data, split), Path(data.root) / split
-    if not all((room_folder(root, seed) / "scene.json").exists() for seed in seeds):
+    missing = lambda: [s for s in seeds if not (room_folder(root, s) / "scene.json").exists()]  # noqa: E731
+    if os.environ.get("RANK", "0") == "0" and missing():
         write_rooms(seeds, root, data.workers)
+    while missing():  # the first process renders for all
+        time.sleep(1)
     return [Scene(room_folder(root, seed)) for seed in seeds]
 
 
@@ -68,7 +74,14 @@ def check(config: DictConfig) -> None:
             raise InputError(f"{key}={value}: must be a path; give {key}=PATH")
     if own_video and not (isinstance(config.data.val_share, (int, float)) and 0 < config.data.val_share < 1):
         raise InputError(f"data.val_share={config.data.val_share}: must be between 0 and 1")
+    if (own_video or "datasets" in config.data) and config.task != "fusion":
+        raise InputError(f"task={config.task}: own videos and mixtures train a fusion: experiment=my_video or paper")
     if own_video:
+        if config.arm == "oracle" or config.sampling.sampling == "fov":
+            raise InputError(
+                f"arm={config.arm}, sampling.sampling={config.sampling.sampling}: oracle and fov need depth and "
+                "poses, which a video does not have; convert a posed capture and give data.scenes"
+            )
         split_by_time(Path(config.data.frames), Path(config.data.masks), config.data.val_share)
     if not config.data.workers >= 1:
         raise InputError(f"data.workers={config.data.workers}: must be at least 1")
@@ -88,6 +101,8 @@ def check_mixture(data: DictConfig) -> None:
             wrong = sorted(unknown)[0] if OmegaConf.is_dict(given) and "scenes" in given else given
             raise InputError(f"{where}: {wrong}: expected scenes: DIR and any of {', '.join(DATASET)}")
         part = data.datasets[name] = OmegaConf.merge(DATASET, given)
+        if not isinstance(part.scenes, str):
+            raise InputError(f"{where}.scenes={part.scenes}: must be a path")
         find_scenes(Path(part.scenes))
         if part.sampling not in SAMPLINGS:
             raise InputError(f"{where}.sampling={part.sampling}: unknown; known are: {', '.join(SAMPLINGS)}")
@@ -96,6 +111,8 @@ def check_mixture(data: DictConfig) -> None:
                 raise InputError(f"{where}.{key}={part[key]}: must be in 0..1")
         if part.weight is not None and not (isinstance(part.weight, (int, float)) and part.weight >= 0):
             raise InputError(f"{where}.weight={part.weight}: must be a number of at least 0, or null")
+    if all(part.weight == 0 for part in data.datasets.values()):
+        raise InputError("data.datasets: no dataset has a weight above 0, so nothing would be drawn")
     if not data.val_scenes:
         raise InputError("data.val_scenes=null: a mixture needs a folder of scenes to validate on")
 
@@ -230,6 +247,7 @@ def build_fusion_task(config: DictConfig):
     cells = feature_side * spec.merger.get("subsamples", 1) if model.merger.reads_on_appearance else None
     cache = GeometryCache(Path(config.geometry_cache), make_source, identity, cells)
     sampling = OmegaConf.to_container(config.sampling)
+    facts = {"backbones": backbones, **spec.metadata()}
     live = LiveGeometry(make_source) if config.live_continuous else None
 
     def clips_of(scenes: list[Scene], **changes) -> fusion_task.FusionClips:
@@ -247,6 +265,7 @@ def build_fusion_task(config: DictConfig):
         scenes = scenes_of(config.data, "train")
         if config.data.get("frames"):
             shorten_clips(config.batches.kinds, scenes[0])
+            facts["video"] = scenes[0].digest
         train_clips = clips_of(scenes)
     return fusion_task.FusionTask(
         model,
@@ -255,7 +274,7 @@ def build_fusion_task(config: DictConfig):
         max_steps=config.trainer.max_steps,
         **config.batches,
         min_area=config.data.min_area,
-        facts={"backbones": backbones, **spec.metadata()},
+        facts=facts,
         **{k: config[k] for k in ("loss_weights", "attention_weight", "correction_share")},
         **{k: config[k] for k in ("val_objects", "val_step", "val_hard_only")},
     )
@@ -273,6 +292,14 @@ def shorten_clips(kinds: DictConfig, video: AnnotatedVideo) -> None:
 TASKS = {"sam2": build_sam2_task, "must3r": build_must3r_task, "fusion": build_fusion_task}
 
 
+def stream_beforehand(task) -> None:
+    """Compute the geometry of an own video now, each process its share, so that the pace of the steps can be told."""
+    rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
+    walks = [(cache, *at) for cache, *at in task.geometry_needed()[rank::world] if not cache.file(*at).exists()]
+    for cache, scene, reference in tqdm(walks, desc="geometry", unit="walk", disable=None):
+        cache.fill(scene, reference)
+
+
 def main(argv=None) -> None:
     parser = OneLineParser(description=__doc__)
     parser.add_argument("--config", type=Path, help="YAML file that sets keys of the composed config")
@@ -284,10 +311,13 @@ def main(argv=None) -> None:
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
 
+    use_local_device()
     run_dir = Path(config.trainer.run_dir)
-    resolved = OmegaConf.to_container(config, resolve=True)
     seed_all(config.trainer.seed)  # the initial weights
     task = TASKS[config.task](config)
+    if config.data.get("frames") and config.trainer.max_steps:
+        stream_beforehand(task)
+    resolved = OmegaConf.to_container(config, resolve=True)
     options = {k: v for k, v in resolved["trainer"].items() if k not in ("threads", "run_dir", "init_from")}
     train(task, run_dir, resolved, **options)
     print(f"done: {run_dir}/checkpoints; watch with: tensorboard --logdir {run_dir}/tensorboard")

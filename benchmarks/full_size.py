@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -77,11 +76,14 @@ def measure(folder: Path, sam2: str, must3r: str) -> dict:
     command = [sys.executable, ROOT / "ab_iou.py", "--frames", folder / "frames", "--point", "320,240"]
     command += ["--sam2", sam2, "--sam2-checkpoint", folder / f"{sam2}.pt", "--must3r", folder / f"{must3r}.pth"]
     command += ["--checkpoint", folder / "fusion.safetensors", "--out", folder / "out"]
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, cwd=folder)
-    if done.returncode:
-        raise SystemExit(f"ab_iou.py failed: {done.stderr}")
-    pace = [float(x) for x in re.findall(r"([\d.]+) frames/s", done.stdout)]
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # of the largest child so far
+    printed = folder / "printed.txt"
+    with open(printed, "w") as output:
+        process = subprocess.Popen([str(w) for w in command], stdout=output, stderr=subprocess.STDOUT, cwd=folder)
+        _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"ab_iou.py failed: {printed.read_text()}")
+    pace = [float(x) for x in re.findall(r"([\d.]+) frames/s", printed.read_text())]
+    peak = usage.ru_maxrss / 2**20
     baseline, geometry = (round(1 / p, 2) if p else None for p in pace)
     return {"sam2": sam2, "must3r": must3r, "baseline_s": baseline, "geometry_s": geometry, "peak_gb": round(peak, 2)}
 
@@ -90,10 +92,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sam2", nargs="+", default=["t"], choices=[m for m in sam2_model.MODELS if m != "tiny"])
     parser.add_argument("--must3r", nargs="+", default=["512"], choices=SIZES)
-    parser.add_argument("--frames", type=int, default=3)
+    parser.add_argument("--frames", type=int, default=3, choices=range(1, 16), metavar="1..15")
     args = parser.parse_args()
     rows = []
-    for sam2 in sorted(args.sam2, key=["t", "s", "b+", "l"].index):  # peaks only grow
+    for sam2 in args.sam2:
         for must3r in args.must3r:
             with tempfile.TemporaryDirectory() as name:
                 folder = Path(name)

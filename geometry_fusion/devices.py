@@ -1,5 +1,6 @@
 """The one place that knows device names: cuda, mps and cpu, and in which precision each computes."""
 
+import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
 
@@ -29,6 +30,12 @@ def pick_device(name: str = "auto") -> torch.device:
     if index and kind == "cuda" and int(index) >= torch.cuda.device_count():
         raise InputError(f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices; use cuda:0")
     return torch.device(str(name))
+
+
+def use_local_device() -> None:
+    """In one of several processes (torchrun): let `cuda` mean the GPU of this process. Elsewhere nothing."""
+    if torch.cuda.is_available() and (rank := os.environ.get("LOCAL_RANK")):
+        torch.cuda.set_device(int(rank) % torch.cuda.device_count())
 
 
 def uses_bf16(device: torch.device, precision: str = "auto") -> bool:

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 from geometry_fusion.errors import InputError
 
@@ -56,7 +57,8 @@ def replacing_file(target: Path) -> Iterator[Path]:
     if target.exists() and not target.is_file():  # folders, pipes and devices are not ours to rename over
         raise InputError(f"{target}: exists and is not a file; choose another name")
     _make_parents(target)
-    fresh = target.with_name(f".{target.stem}.{os.getpid()}.new{target.suffix}")
+    # Process numbers are not enough: machines that share a folder have the same ones.
+    fresh = target.with_name(f".{target.stem}.{uuid4().hex[:12]}.new{target.suffix}")
     try:
         yield fresh
         with open(fresh, "rb+") as handle:

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from geometry_fusion.errors import InputError, one_line
 
 EXIF_ORIENTATION = 0x0112
+VOID = 255  # palette index of pixels that belong to nothing that is known (DAVIS)
 
 
 def davis_palette() -> np.ndarray:

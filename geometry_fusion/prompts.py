@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from geometry_fusion.errors import InputError
-from geometry_fusion.mask_files import read_ids
+from geometry_fusion.mask_files import VOID, read_ids
 from geometry_fusion.types import Prompt
 
 
@@ -103,9 +103,9 @@ def check_prompts(prompts: list[Prompt], frames) -> None:
 
 
 def masks_by_id(file: Path) -> dict[int, np.ndarray]:
-    """Object id -> [H, W] bool of a mask PNG; a black and white mask is object 1."""
+    """Object id -> [H, W] bool of a mask PNG; a black and white mask is object 1, index 255 of a palette is void."""
     ids = read_ids(file)
-    found = {int(i): ids == i for i in np.unique(ids) if i}
+    found = {int(i): ids == i for i in np.unique(ids) if i not in (0, VOID)}
     if not found:
         raise InputError(f"--mask {file}: mask is empty; paint the object in a non-zero value")
     return found

@@ -171,7 +171,7 @@ def test_models_are_named_with_their_cure(monkeypatch, tmp_path):
     with pytest.raises(InputError, match="--must3r huge: unknown model; choose one of tiny, 224, 512"):
         must3r_loader.model_file("huge")
     monkeypatch.setitem(must3r_loader.MODELS, "512", tmp_path / "MUSt3R_512.pth")
-    with pytest.raises(InputError, match="non-commercial licence"):
+    with pytest.raises(InputError, match=r"fetch them with: python main\.py weights --must3r 512"):
         must3r_loader.model_file("512")
 
 

@@ -14,9 +14,10 @@ from geometry_fusion.data.own_video import split_by_time
 from geometry_fusion.data.scenes import Scene, find_scenes
 from geometry_fusion.geometry import NoGeometry
 from geometry_fusion.mask_files import write_palette_mask, write_rgb
+from geometry_fusion.prompts import masks_by_id
 from geometry_fusion.training.fusion_task import FusionClips, whole_walks
 from geometry_fusion.training.geometry_cache import GeometryCache
-from tests.conftest import ROOT, run_script
+from tests.conftest import ROOT, error_line, run_script
 
 ANNOTATED = (0, 1, 2, 3, 5, 6, 7)  # of 8 frames
 
@@ -97,6 +98,12 @@ def test_what_cannot_be_trained_on_is_told_in_one_line(video, tmp_path, refuse, 
 
 def test_missing_paths_are_asked_for(refuse):
     assert "give data.frames=PATH" in refuse(train, "experiment=my_video")
+    for wrong in ("arm=oracle", "sampling.sampling=fov"):
+        line = refuse(train, "experiment=my_video", "data.frames=a", "data.masks=b", wrong)
+        assert "oracle and fov need depth and poses" in line
+    assert "own videos and mixtures train a fusion" in refuse(
+        train, "experiment=tiny_sam2", "data=own_video", "data.frames=a", "data.masks=b"
+    )
     assert "data.val_share=2" in refuse(
         train, "experiment=my_video", "data.frames=a", "data.masks=b", "data.val_share=2.0"
     )
@@ -141,3 +148,40 @@ def test_training_gives_a_checkpoint_that_the_other_scripts_take(video, tmp_path
     )
     assert compared.returncode == 0, compared.stderr
     assert (tmp_path / "videos/ab_report/index.html").is_file() and "positive" in compared.stdout
+
+    # Masks that changed are another training.
+    mask = video / "masks/0001.png"
+    before = mask.read_bytes()
+    write_palette_mask(mask, np.ones((96, 96)))
+    again = run_script(
+        ROOT / "train.py",
+        "experiment=my_video",
+        f"data.frames={video / 'frames'}",
+        f"data.masks={video / 'masks'}",
+        "data.min_area=20",
+        "batches.kinds.short.frames=7",
+        "trainer.max_steps=5",
+        "trainer.warmup_steps=1",
+        f"trainer.run_dir={tmp_path / 'run'}",
+    )
+    mask.write_bytes(before)
+    assert "was trained with facts.video=" in error_line(again)
+
+
+def test_void_is_no_object(video, tmp_path):
+    folder = tmp_path / "own"
+    shutil.copytree(video, folder)
+    ids = np.zeros((96, 96), np.uint8)
+    ids[:10], ids[10:20] = 255, 1
+    write_palette_mask(folder / "masks/0000.png", ids)
+    training, _ = split_by_time(folder / "frames", folder / "masks", 0.3)
+    assert training.areas.shape == (6, 3) and training.areas[0].tolist() == [76 * 96, 10 * 96, 0]
+    assert (training.instance(0)[:10] == -1).all()
+    assert list(masks_by_id(folder / "masks/0000.png")) == [1]
+
+
+def test_small_views_are_measured_at_the_size_of_the_model(video):
+    training, _ = split_by_time(video / "frames", video / "masks", 0.3)
+    options = {"references": 2, "twin_share": 0.5, "fov_share": 0.5, "tau": 0.25, "steps": (1, 2)}
+    clips = FusionClips([training], None, 48, sampling="random", min_area=20, **options)
+    np.testing.assert_allclose(clips.areas(training), training.areas / 4)  # 96 pixels a side become 48

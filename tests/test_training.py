@@ -155,7 +155,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(rooms, whol
         (["data.seeds=9:2", "data.scenes=null"], "9:2"),
         (["data.scenes=no_such_folder"], "no_such_folder"),
         (["trainer.trainable={nose: 1e-3}"], "nose"),
-        (["trainer.trainable=5"], "neither {module: learning rate} nor the name of a preset"),
+        (["trainer.trainable=5"], "5 is not {module: learning rate} or the name of a preset"),
         (["trainer.trainable=paper"], "trainer.trainable=paper: unknown"),
         (["trainer.init_from=missing.safetensors"], "missing.safetensors"),
         (["--config", "missing.yaml"], "tiny_sam2"),

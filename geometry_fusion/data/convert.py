@@ -52,7 +52,7 @@ def parse(argv=None) -> argparse.Namespace:
     parser = OneLineParser(description=f"{__doc__}\nFormats:\n{formats}")
     parser.add_argument("format", choices=FORMATS, metavar="FORMAT", help="one of the formats above")
     parser.add_argument("root", type=Path, metavar="ROOT", help="folder (or file) of the data")
-    parser.add_argument("--out", type=Path, required=True, help="receives one folder per scene")
+    parser.add_argument("--out", type=Path, help="receives one folder per scene")
     parser.add_argument("--scenes", help="only these, comma-separated; default: all that are found")
     parser.add_argument("--every", type=int, default=1, help="keep every N-th frame")
     parser.add_argument("--long-side", type=int, help="shrink frames to this many pixels; default: as they are")
@@ -63,6 +63,8 @@ def parse(argv=None) -> argparse.Namespace:
 
 def main(argv=None) -> None:
     args = parse(argv)
+    if args.out is None and not args.list:
+        raise InputError("--out is missing: the folder that receives the scenes; or --list what there is")
     for name, value in (("--every", args.every), ("--long-side", args.long_side)):
         if value is not None and value < 1:
             raise InputError(f"{name} {value}: must be at least 1")
@@ -70,7 +72,8 @@ def main(argv=None) -> None:
     names = args.scenes.split(",") if args.scenes else found
     if unknown := [name for name in names if name not in found]:
         raise InputError(f"--scenes {unknown[0]}: not in {args.root}; there are: {', '.join(found[:10])}")
-    check_apart((args.out / name.replace("/", "_") for name in names), (args.root,))
+    if args.out:
+        check_apart((args.out / name.replace("/", "_") for name in names), (args.root,))
     failed = []
     for name in names:
         try:
@@ -87,7 +90,7 @@ def main(argv=None) -> None:
 def convert_one(args: argparse.Namespace, name: str) -> None:
     """List or convert one scene, unless it is there."""
     source = open_scene(args.format, args.root, name)
-    folder = args.out / source.name
+    folder = args.out and args.out / source.name
     if args.list:
         print(f"{name}: {len(source.stems)} frames, {len(source.objects)} objects")
     elif folder.exists() and not args.again:

@@ -108,6 +108,11 @@ class Scene:
     def __len__(self) -> int:
         return len(self.stems)
 
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the first frame."""
+        return self.rgb(0).shape[1::-1]
+
     @property
     def annotated(self) -> np.ndarray:
         """Which frames have ids, bool [T]: all of them, see `stems`."""
@@ -118,7 +123,10 @@ class Scene:
         """The scene's name and what tells it from others of that name: its cameras and the sizes of its images."""
         cameras = self.folder / "cameras.json"
         facts = [cameras.read_text() if cameras.exists() else ""]
-        facts += [[file.name, file.stat().st_size] for file in sorted((self.folder / "rgb").iterdir())]
+        files = sorted((self.folder / "rgb").iterdir())
+        facts += [[file.name, file.stat().st_size] for file in files]
+        if len(self.stems) != len(files):  # frames are known by their number among these
+            facts.append(self.stems)
         return f"{self.folder.name}_{digest_of(facts)}"
 
     def rgb(self, index: int) -> np.ndarray:

@@ -164,9 +164,18 @@ class FusionClips:
         self._sampling, self._fov_share, self._tau, self._steps = sampling, fov_share, tau, steps
         self.fallbacks = 0  # clips that found too few frames in view
 
+    @property
+    def reads_cache(self) -> bool:
+        """Whether any clip takes its geometry from `cache`."""
+        return self._live is None or (self._sampling != "continuous" and self._fov_share > 0)
+
+    def areas(self, scene: Scene) -> np.ndarray:
+        """Pixels of every id in every frame at the model's input size, [T, max_id + 1]."""
+        return scene.areas * (self.size**2 / (scene.size[0] * scene.size[1]))
+
     def references(self, scene: Scene) -> list[int]:
         """Frames from which geometry is streamed: those that show most objects, at least a tenth of the walk apart."""
-        shown = (scene.areas[:, 1:] >= self._min_area).sum(1)
+        shown = (self.areas(scene)[:, 1:] >= self._min_area).sum(1)
         chosen: list[int] = []
         for frame in np.argsort(-shown, kind="stable").tolist():
             if all(abs(frame - other) >= len(scene) / 10 for other in chosen):
@@ -201,7 +210,7 @@ class FusionClips:
         for _ in range(MAX_REDRAWS):
             scene = self.scenes[rng.integers(len(self.scenes))]
             reference = int(rng.choice(self.references(scene)))
-            visible = (1 + np.flatnonzero(scene.areas[reference, 1:] >= self._min_area)).tolist()
+            visible = (1 + np.flatnonzero(self.areas(scene)[reference, 1:] >= self._min_area)).tolist()
             if scene.annotated.sum() >= length and visible:
                 with_twin = [i for i in visible if i in twins(scene)] if rng.random() < self._twin_share else []
                 main = int(rng.choice(with_twin or visible))
@@ -312,7 +321,8 @@ class FusionTask(Sam2Task):
     def geometry_needed(self) -> list[tuple[GeometryCache, Scene, int]]:
         """(cache, scene, reference) of all geometry that training and validation read from disk, in a fixed order."""
         clips = [*getattr(self._clips, "members", [self._clips])]
-        needed = [(c.cache, scene, reference) for c in clips for scene in c.scenes for reference in c.references(scene)]
+        walks = [(c, scene) for c in clips if c.reads_cache for scene in c.scenes]
+        needed = [(c.cache, scene, reference) for c, scene in walks for reference in c.references(scene)]
         needed += [(self._val_clips.cache, scene, frames[0]) for scene, frames, _ in self._val]
         return list({cache.file(*at): (cache, *at) for cache, *at in needed}.values())
 
@@ -329,8 +339,9 @@ class FusionTask(Sam2Task):
                 predicted = torch.stack([out["pred_masks_high_res"][:, 0] > 0 for out in model(batch)])
                 present = batch.masks.flatten(-2).any(-1)
                 iou = mask_iou(predicted, batch.masks)
-                ious.append(float(iou[present].mean()))
-            result[f"{prompt}_positive_iou"] = float(np.mean(ious))
+                if present.any():  # thin objects may vanish at the model's size
+                    ious.append(float(iou[present].mean()))
+            result[f"{prompt}_positive_iou"] = float(np.mean(ious)) if ious else 0.0
         return {"score": result["mask_positive_iou"], **result, "fallbacks": float(self._clips.fallbacks)}
 
     def weights(self) -> dict[str, Tensor]:
@@ -352,8 +363,9 @@ def whole_walks(
     """
     found = []
     for scene in clips.scenes:
-        for object_id in range(1, scene.areas.shape[1]):
-            areas = scene.areas[:, object_id]
+        table = clips.areas(scene)
+        for object_id in range(1, table.shape[1]):
+            areas = table[:, object_id]
             start = int(areas.argmax())
             order = [frame for frame in tracking_order(start, len(scene)) if scene.annotated[frame]][::step]
             leaves = (areas[order] == 0).any() and (areas[order] >= min_area).sum() >= 3

@@ -10,15 +10,17 @@ and averages gradients; it is the most widely used engine that leaves the loop o
 
 import json
 import random
+import statistics
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
@@ -34,7 +36,8 @@ SETTLED = 4  # steps after which time and memory are told
 MAY_CHANGE = (
     *(f"trainer.{key}" for key in ("device", "precision", "threads", "run_dir", "resume", "max_steps", "init_from")),
     *(f"trainer.{key}" for key in ("log_every", "eval_every", "save_every", "eval_first")),
-    *("data.root", "data.workers", "data.val_", "val_", "validation", "geometry_cache", "experiment_name", "name"),
+    *("data.root", "data.workers", "data.val_scenes", "data.val_seeds", "val_", "validation"),
+    *("geometry_cache", "experiment_name", "name"),
 )
 
 
@@ -129,7 +132,11 @@ def train(
     wanted = pick_device(device)
     accelerator = Accelerator(
         cpu=wanted.type == "cpu",
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=True),
+            # The first process validates while the others wait; NCCL's own patience is ten minutes.
+            InitProcessGroupKwargs(timeout=timedelta(hours=12)),
+        ],
     )
     rank, first = accelerator.process_index, accelerator.is_main_process
     groups = parameter_groups(task.model, trainable, weight_decay)
@@ -194,7 +201,7 @@ def train(
         bar.update()
         seconds.append(time.perf_counter() - began)
         if len(seconds) == SETTLED and done < max_steps:
-            pace = sum(seconds[1:]) / (SETTLED - 1)  # the first step also starts the machine
+            pace = statistics.median(seconds[1:])  # the first step also starts the machine
             memory = peak_memory(accelerator.device) / 2**30
             log.say(
                 f"{pace:.1f} s a step, about {pace * (max_steps - done) / 60:.0f} min for the {max_steps - done} "
@@ -220,6 +227,10 @@ def train(
         accelerator.wait_for_everyone()
     bar.close()
     if first and start >= max_steps:  # nothing to train: only measure
+        if start:
+            log.say(
+                f"complete at step {start}: raise trainer.max_steps, or choose another trainer.run_dir to train anew"
+            )
         result = validated(start, {})
     log.close()
     return result
