@@ -113,7 +113,7 @@ def test_missing_paths_are_asked_for(refuse):
 
 
 def test_training_gives_a_checkpoint_that_the_other_scripts_take(video, tmp_path):
-    done = run_script(
+    command = [
         ROOT / "train.py",
         "experiment=my_video",
         f"data.frames={video / 'frames'}",
@@ -124,7 +124,8 @@ def test_training_gives_a_checkpoint_that_the_other_scripts_take(video, tmp_path
         "trainer.warmup_steps=1",
         "trainer.log_every=1",
         f"trainer.run_dir={tmp_path / 'run'}",
-    )
+    ]
+    done = run_script(*command)
     assert done.returncode == 0, done.stderr
     assert "clips 'short' have 5 frames instead of 7" in done.stdout
     log = (tmp_path / "run/logs/log.txt").read_text()
@@ -153,17 +154,7 @@ def test_training_gives_a_checkpoint_that_the_other_scripts_take(video, tmp_path
     mask = video / "masks/0001.png"
     before = mask.read_bytes()
     write_palette_mask(mask, np.ones((96, 96)))
-    again = run_script(
-        ROOT / "train.py",
-        "experiment=my_video",
-        f"data.frames={video / 'frames'}",
-        f"data.masks={video / 'masks'}",
-        "data.min_area=20",
-        "batches.kinds.short.frames=7",
-        "trainer.max_steps=5",
-        "trainer.warmup_steps=1",
-        f"trainer.run_dir={tmp_path / 'run'}",
-    )
+    again = run_script(*command)
     mask.write_bytes(before)
     assert "was trained with facts.video=" in error_line(again)
 
