@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from geometry_fusion.must3r import Dust3rEncoder, MUSt3R, camera_to_world, focal_length, pointmaps
 from geometry_fusion.must3r.layers import RoPE2D
+from geometry_fusion.must3r.video import process_video
 
 DATA = Path(__file__).parent / "data"
 GOLDEN = load_file(DATA / "golden_tiny.safetensors")
@@ -193,6 +194,36 @@ def test_lists_of_sizes(tiny):
     close(raw[0], "f.add.pointmaps.0")
     assert torch.equal(memory.labels, GOLDEN["f.add.labels"])
     check_counters(memory, "f.add")
+
+
+@pytest.mark.parametrize(("refinements", "case"), [(0, "v"), (1, "v.refined")])
+def test_a_video_with_a_window_repeats_the_official_run(tiny, refinements, case):
+    encoder, decoder = tiny
+    frames = GOLDEN["s.frames_uint8"].permute(0, 3, 1, 2).float() / 255 * 2 - 1
+    images = [encoded(encoder, frame[None], frame.shape[-2:]) for frame in frames]
+    facts = FACTS["values"]["v"]
+    asked = []
+
+    def every_third(number, raw_map):
+        asked.append(number)
+        return number % 3 == 0
+
+    window = facts["local_context_size"]
+    memory, maps = process_video(decoder, images, every_third, window=window, refinements=refinements)
+    assert torch.equal(memory.labels, GOLDEN[f"{case}.labels"]) and memory.num_images == facts["final_image_counter"]
+    close(memory.layers[0], f"{case}.mem.0")
+    close(maps[-1][::4, ::4], f"{case}.last_raw")
+    assert asked == [2, 3, 4, 5, 6] and all(m.shape == maps[0].shape for m in maps)
+
+
+def test_a_video_without_a_window_keeps_keyframes_alone_as_a_stream_does(tiny):
+    encoder, decoder = tiny
+    images = [encoded(encoder, GOLDEN["in.landscape"][i : i + 1], LANDSCAPE) for i in (0, 1, 2, 0)]
+    memory, maps = process_video(decoder, images, lambda number, raw_map: False, window=0)
+    pair, raw = decoder(*(torch.cat(parts, 1) for parts in zip(*images[:2])))
+    assert torch.equal(memory.labels, pair.labels) and torch.equal(memory.layers[-1], pair.layers[-1])
+    assert torch.equal(maps[1], raw[0, 1])
+    assert torch.equal(maps[3], decoder(*images[3], pair)[1][0, 0])
 
 
 def test_postprocessing_survives_zeros_and_mirrored_maps():
