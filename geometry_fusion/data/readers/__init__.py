@@ -5,9 +5,9 @@ Every module has
     find(root) -> list[str]          names of the scenes under `root`, sorted; raises InputError where there are none
     open_scene(root, name) -> Source
 
-A reader pairs files by the frame number in their names, never by position, and tells in `notes` what it left out.
-Poses are checked (`checked_pose`), axes and units are those of geometry_fusion.data.scenes, ids stay what they are in
-the source unless the module says otherwise. No reader writes, and none runs code that a file brings.
+A reader pairs files by the frame number in their names, never by position, leaves out poses that are not rigid
+(`rigid_poses`), and tells in `notes` what it left out. Axes and units are those of geometry_fusion.data.scenes, ids stay
+what they are in the source unless the module says otherwise. No reader writes, and none runs code that a file brings.
 """
 
 from geometry_fusion.data.readers.source import Source
