@@ -98,7 +98,7 @@ def geometry_arm(args: argparse.Namespace, device) -> tuple[object | None, str]:
             backbones = f"sam2 '{args.sam2}' with must3r '{args.must3r}'"
             return None, (
                 f"The geometry arm did not run: there are no merger weights for {backbones}; train them with "
-                "python train.py experiment=tiny_fusion, or name some with --checkpoint."
+                "python train.py experiment=my_video (README), or name some with --checkpoint."
             )
     predictor = sam2_model.build_predictor(args.sam2, args.sam2_checkpoint, device)
     try:

@@ -6,8 +6,8 @@ Every module has
     open_scene(root, name) -> Source
 
 A reader pairs files by the frame number in their names, never by position, leaves out poses that are not rigid
-(`rigid_poses`), and tells in `notes` what it left out. Axes and units are those of geometry_fusion.data.scenes, ids stay
-what they are in the source unless the module says otherwise. No reader writes, and none runs code that a file brings.
+(`rigid_poses`), and tells in `notes` what it left out. Axes and units are those of geometry_fusion.data.scenes; ids
+stay what they are in the source unless the module says otherwise. No reader writes or runs code that a file brings.
 """
 
 from geometry_fusion.data.readers.source import Source
