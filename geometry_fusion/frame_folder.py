@@ -26,9 +26,10 @@ class FrameFolder:
     """Images of a folder in natural order (frame2 before frame10), decoded when they are asked for.
 
     EXIF orientation is applied. The frame rate is that of `frames.json`, which `extract_frames` writes, else 10.
+    A file that is no readable image is refused at once, or, if `damaged_allowed`, where it is read; one has to be good.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, damaged_allowed: bool = False):
         self.path = Path(path)
         if not self.path.exists():
             raise InputError(f"{path}: no such folder; give a folder of frames or a video")
@@ -43,14 +44,30 @@ class FrameFolder:
         for file in self.files:
             if (other := by_stem.setdefault(file.stem, file)) is not file:
                 raise InputError(f"{path}: {other.name} and {file.name} are the same frame twice; remove one")
-        self.size: Size = image_size(self.files[0])
-        for file in self.files[1:]:
-            if (size := image_size(file)) != self.size:
-                raise InputError(
-                    f"{path}: {file.name} is {size[0]}x{size[1]}, {self.files[0].name} is "
-                    f"{self.size[0]}x{self.size[1]}; frames must have one size"
-                )
+        self.size: Size = self._one_size(damaged_allowed)
         self.frame_rate = self._stated_rate()
+
+    def _one_size(self, damaged_allowed: bool) -> Size:
+        first: tuple[Path, Size] | None = None
+        damage: InputError | None = None
+        for file in self.files:
+            try:
+                size = image_size(file)
+            except InputError as error:
+                if not damaged_allowed:
+                    raise
+                damage = damage or error
+                continue
+            if first is None:
+                first = file, size
+            elif size != first[1]:
+                raise InputError(
+                    f"{self.path}: {file.name} is {size[0]}x{size[1]}, {first[0].name} is "
+                    f"{first[1][0]}x{first[1][1]}; frames must have one size"
+                )
+        if first is None:
+            raise damage
+        return first[1]
 
     def _stated_rate(self) -> Fraction:
         file = self.path / FRAMES_JSON

@@ -4,7 +4,10 @@ A mask is 0 or 255; a mask of several objects is a palette PNG whose index is th
 are DAVIS's. Reading raises InputError (one line: value, file, cure); a failed write is an OSError that names the file.
 """
 
+import hashlib
 import io
+import os
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -110,6 +113,11 @@ def read_mask(
     return mask
 
 
+def digest_of_mask(mask: np.ndarray | None) -> str | None:
+    """Tells masks [H, W] bool apart in records."""
+    return None if mask is None else hashlib.sha256(np.packbits(mask).tobytes() + str(mask.shape).encode()).hexdigest()
+
+
 def write_rgb(path: Path, image_rgb: np.ndarray, quality: int = 95) -> None:
     """[H, W, 3] uint8 to JPEG, PNG, ..., by the suffix of `path`; `quality` is JPEG's and WebP's."""
     _save(Image.fromarray(image_rgb), path, quality=quality)
@@ -133,9 +141,13 @@ def _save(image: Image.Image, path: Path, **options) -> None:
     path = Path(path)
     buffer = io.BytesIO()
     image.save(buffer, Image.registered_extensions()[path.suffix.lower()], **options)
+    aside = path.with_name(f".{path.name}.new")  # a kill must not leave half a picture under its name
     try:
-        path.write_bytes(buffer.getvalue())
+        aside.write_bytes(buffer.getvalue())
+        os.replace(aside, path)
     except OSError as error:
+        with suppress(OSError):
+            aside.unlink()
         # A full disk does not say which file it was.
         raise OSError(error.errno, error.strerror, str(path)) from None
 

@@ -11,9 +11,10 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -36,8 +37,8 @@ class VideoFile:
     """A video in any format that FFmpeg reads, upright and with square pixels.
 
     Opening decodes one frame, so a file without a readable frame is refused at once. Damage further on drops what
-    cannot be decoded and says so on stderr, so that fewer frames than `num_frames` may come. With variable frame
-    rate every stored frame counts once and `frame_rate` is the average.
+    cannot be decoded and says so on stderr and, one line for each damaged stretch, in `lost`: fewer frames than
+    `num_frames` may come. With variable frame rate every stored frame counts once and `frame_rate` is the average.
     """
 
     def __init__(self, path: Path):
@@ -49,6 +50,7 @@ class VideoFile:
         if self.path.stat().st_size == 0:
             raise InputError(f"{path}: the file is empty; copy or download it again")
         self._warned = False
+        self.lost: list[str] = []  # of the last time it was read
         with self._opened() as (container, stream):
             self._duration = _seconds(stream)
             aspect = stream.sample_aspect_ratio
@@ -56,16 +58,17 @@ class VideoFile:
         first = next(self._decoded(), None)
         if first is None:
             raise InputError(f"{path}: no frame can be decoded; the file is damaged or incomplete, copy it again")
-        # Pixels that are not square are stretched along x, as players do.
-        self._square_size = (max(1, round(first.width * (aspect or 1))), first.height)
-        self._display_matrix = _display_matrix(first)
+        self._upright = Upright(first, aspect)
         height, width = self._upright(first).shape[:2]
         self.size: Size = (width, height)
         self.stems = [frame_stem(i, self.num_frames) for i in range(self.num_frames)]
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        for frame in self._decoded():
-            yield self._upright(frame)
+        return self.frames_from(0)
+
+    def frames_from(self, start: int) -> Iterator[np.ndarray]:
+        """All frames but the first `start`, which are decoded nevertheless: the others are made from them."""
+        return map(self._upright, islice(self._decoded(), start, None))
 
     @contextmanager
     def _opened(self):
@@ -80,39 +83,68 @@ class VideoFile:
                 "at all; copy it again or convert it to MP4"
             ) from None
         with container:
-            streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-            # FFmpeg plays text files as films of a terminal.
-            if not streams or container.format.name == "tty":
+            stream = video_stream(container)
+            if stream is None:
                 raise InputError(f"{self.path}: has no video stream; give a video file that is complete")
-            streams[0].thread_type = "AUTO"
-            yield container, streams[0]
+            stream.thread_type = "AUTO"
+            yield container, stream
 
     def _decoded(self) -> Iterator[av.VideoFrame]:
-        lost, end = 0, 0.0
+        self.lost.clear()
+        end = 0.0
         with self._opened() as (container, stream):
             start = float((stream.start_time or 0) * stream.time_base)
-            packets = container.demux(stream)
-            while True:
-                try:
-                    packet = next(packets, None)
-                    frames = packet.decode() if packet is not None else None
-                except av.FFmpegError:
-                    lost += 1
-                    continue
-                if frames is None:
-                    break
-                for frame in frames:
-                    if frame.time is not None:
-                        end = frame.time - start + float(frame.duration * frame.time_base)
-                    yield frame
-        short = self._duration is not None and 0 < end < 0.9 * self._duration
-        if (lost or short) and not self._warned:
+            for frame in decode(self._packets(container, stream), self.lost):
+                if frame.time is not None:
+                    end = frame.time - start + float(frame.duration * frame.time_base)
+                yield frame
+        lasts = f"{end:.1f} of {self._duration:.1f} seconds" if self._duration else f"{end:.1f} seconds"
+        if self._duration is not None and 0 < end < 0.9 * self._duration:
+            self.lost.append(f"ends after {lasts}")
+        if self.lost and not self._warned:
             self._warned = True
-            lasts = f"{end:.1f} of {self._duration:.1f} seconds" if self._duration else f"{end:.1f} seconds"
             # Through tqdm, so that a progress bar does not run into the line.
             tqdm.write(f"warning: {self.path}: damaged, read what decodes ({lasts}); copy it again", file=sys.stderr)
 
-    def _upright(self, frame: av.VideoFrame) -> np.ndarray:
+    def _packets(self, container, stream) -> Iterator[av.Packet]:
+        try:
+            yield from container.demux(stream)
+        except av.FFmpegError as error:
+            self.lost.append(f"cannot be read to its end ({error.strerror})")
+
+
+def video_stream(container) -> av.VideoStream | None:
+    """The first stream that is a film and no cover picture."""
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    # FFmpeg plays text files as films of a terminal.
+    return streams[0] if streams and container.format.name != "tty" else None
+
+
+def decode(packets: Iterable[av.Packet], lost: list[str]) -> Iterator[av.VideoFrame]:
+    """The frames of `packets`; what cannot be decoded is left out and put in `lost`, one line for each stretch."""
+    count = stretch = 0
+    for packet in packets:
+        try:
+            frames = packet.decode()
+        except av.FFmpegError as error:
+            stretch += 1
+            line = f"{stretch} packet(s) after {count} frames cannot be decoded ({error.strerror})"
+            lost[len(lost) - (stretch > 1) :] = [line]
+            continue
+        for frame in frames:
+            count, stretch = count + 1, 0
+            yield frame
+
+
+class Upright:
+    """Turns decoded frames into RGB uint8 [H, W, 3], upright and with square pixels, as `first` has to be turned."""
+
+    def __init__(self, first: av.VideoFrame, aspect: Fraction | None):
+        # Pixels that are not square are stretched along x, as players do.
+        self._square_size = (max(1, round(first.width * (aspect or 1))), first.height)
+        self._display_matrix = _display_matrix(first)
+
+    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
         # The size is the first frame's: some streams change theirs on the way.
         width, height = self._square_size
         image = frame.to_ndarray(format="rgb24", width=width, height=height)
@@ -248,10 +280,12 @@ class VideoWriter:
     """Context manager that writes RGB frames to an H.264 MP4, which appears at `path` when the block ends well.
 
     Odd sizes are padded to even ones by repeating the last row or column, because players want 4:2:0 video.
+    growing: the file is at `path` from the start and plays up to its last second at any time, also after a kill.
     """
 
-    def __init__(self, path: Path, frame_rate: Fraction | float, size: Size, crf: int = 20):
+    def __init__(self, path: Path, frame_rate: Fraction | float, size: Size, crf: int = 20, growing: bool = False):
         self.path, self.size = Path(path), tuple(size)
+        self._growing = growing
         # Numerator and denominator have to fit FFmpeg's integers.
         self.frame_rate = Fraction(frame_rate).limit_denominator(65535)
         self._crf = crf
@@ -259,10 +293,13 @@ class VideoWriter:
 
     def __enter__(self) -> "VideoWriter":
         with _naming(self.path), ExitStack() as stack:
-            fresh = stack.enter_context(replacing_file(self.path))
-            options = {"movflags": "+faststart"}
+            fresh = self.path if self._growing else stack.enter_context(replacing_file(self.path))
+            options = {"movflags": "+frag_keyframe+empty_moov+default_base_moof" if self._growing else "+faststart"}
             self._container = stack.enter_context(av.open(str(fresh), "w", format="mp4", options=options))
-            self._stream = self._container.add_stream("libx264", rate=self.frame_rate, options={"crf": str(self._crf)})
+            # A growing file gains a piece with every keyframe: one a second.
+            pace = {"g": str(max(1, round(self.frame_rate))), "tune": "zerolatency"} if self._growing else {}
+            options = {"crf": str(self._crf), **pace}
+            self._stream = self._container.add_stream("libx264", rate=self.frame_rate, options=options)
             self._stream.width, self._stream.height = (side + side % 2 for side in self.size)
             self._stream.pix_fmt = "yuv420p"
             # Say which YUV it is: players guess by size, and guess wrong for small videos.
@@ -273,14 +310,15 @@ class VideoWriter:
             self._stack = stack.pop_all()
         return self
 
-    def write(self, image_rgb: np.ndarray) -> None:
-        """Append a frame: [H, W, 3] uint8 of the writer's size."""
+    def write(self, image_rgb: np.ndarray, index: int | None = None) -> None:
+        """Append a frame: [H, W, 3] uint8 of the writer's size. index: its number, where some are left out."""
         height, width = image_rgb.shape[:2]
         assert (width, height) == self.size, (image_rgb.shape, self.size)
         if width % 2 or height % 2:
             image_rgb = np.pad(image_rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image_rgb), format="rgb24")
         frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
+        self._count = self._count if index is None else index
         frame.pts, frame.time_base = self._count, 1 / self.frame_rate
         self._count += 1
         with _naming(self.path):
