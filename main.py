@@ -22,11 +22,15 @@ import sam2_model
 from geometry_fusion.devices import DEVICES, PRECISIONS, pick_device
 from geometry_fusion.downloads import check_digest, fetch, file_digest
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
-from geometry_fusion.files import check_apart, check_replaceable, replacing_file, replacing_folder
+from geometry_fusion.files import check_apart, check_replaceable, digest_of, replacing_file, replacing_folder
+from geometry_fusion.live_window import LiveWindow
+from geometry_fusion.mask_files import digest_of_mask
+from geometry_fusion.object_batches import BATCH_LIMIT
 from geometry_fusion.pick import pick_point
 from geometry_fusion.prompts import add_prompt_arguments, check_prompts, prompts_from_arguments
 from geometry_fusion.reconstruct import reconstruct, write_reconstruction
-from geometry_fusion.segment import MASK_SUFFIXES, write_masks_and_video
+from geometry_fusion.segment import MASK_SUFFIXES, segment_stream, write_masks_and_video
+from geometry_fusion.session import MODES, Session
 from geometry_fusion.video import extract_frames, frame_size, open_frames, opened_frames
 
 ROOT = Path(__file__).resolve().parent
@@ -68,7 +72,25 @@ def parse(argv=None) -> argparse.Namespace:
 
     segment = commands.add_parser("segment", help="track the prompted objects through all frames")
     segment.add_argument("--frames", type=Path, default=FRAMES, help="folder of frames or a video file")
+    segment.add_argument(
+        "--source",
+        metavar="S",
+        help="instead of --frames: a camera's number, an address (rtsp, http, ...), - for stdin",
+    )
     segment.add_argument("--out", type=Path, default=Path("videos/segment"), help="receives masks/ and segmented.mp4")
+    segment.add_argument(
+        "--mode", default="stream", choices=MODES, help="stream: once, constant memory; full: backwards as well"
+    )
+    segment.add_argument("--show", action="store_true", help="a window to watch and to click in: docs/streaming.md")
+    segment.add_argument("--carry-masks", action="store_true", help="unreadable frames get the mask before")
+    segment.add_argument("--save-every", type=float, default=20.0, metavar="S", help="seconds between snapshots")
+    segment.add_argument("--timeout", type=float, default=10.0, metavar="S", help="seconds a live source may be silent")
+    segment.add_argument("--arm", default="sam2", choices=("sam2", "3am"), help="3am: with geometry")
+    segment.add_argument("--must3r", default="tiny", help="geometry backbone of --arm 3am")
+    segment.add_argument("--checkpoint", type=Path, metavar="FILE", help="merger weights of --arm 3am")
+    segment.add_argument(
+        "--objects-at-once", type=int, default=BATCH_LIMIT, metavar="N", help="lower it to save memory"
+    )
     segment.add_argument("--sam2", default="tiny", help=f"model: {', '.join(sam2_model.MODELS)}")
     segment.add_argument("--sam2-checkpoint", type=Path, metavar="FILE", help="weights, if not in checkpoints/")
     segment.add_argument("--device", default="auto", help=f"one of {', '.join(DEVICES)}")
@@ -108,17 +130,103 @@ def run_pick(args: argparse.Namespace) -> None:
 
 
 def run_segment(args: argparse.Namespace) -> None:
-    prompts = prompts_from_arguments(args)
+    if args.source is not None and args.frames != FRAMES:
+        raise InputError(f"--source {args.source}: excludes --frames {args.frames}; give one of them")
+    if args.objects_at_once < 1 or args.save_every < 0 or args.timeout <= 0:
+        raise InputError("--objects-at-once, --save-every and --timeout must be positive")
+    spec = args.frames if args.source is None else args.source
+    clicks_later = args.show and not (args.point or args.box or args.mask or args.prompts)
+    prompts = [] if clicks_later else prompts_from_arguments(args)
     check_replaceable(args.out / "masks", MASK_SUFFIXES, "--out")
-    inputs = (args.frames, args.mask, args.prompts, args.sam2_checkpoint)
-    check_apart((args.out / "masks", args.out / "segmented.mp4"), inputs)
-    predictor = sam2_model.build_predictor(args.sam2, args.sam2_checkpoint, pick_device(args.device))
+    paths = (Path(spec), args.mask, args.prompts, args.sam2_checkpoint, args.checkpoint)
+    check_apart((args.out / "masks", args.out / "segmented.mp4"), paths)
+    predictor = segment_predictor(args)
+    if args.mode == "full":
+        segment_full(args, predictor, prompts)
+    else:
+        segment_once(args, predictor, prompts, spec)
+
+
+def segment_predictor(args: argparse.Namespace):
+    """The predictor of `--arm`."""
+    device = pick_device(args.device)
+    options = {"objects_at_once": args.objects_at_once}
+    predictor = sam2_model.build_predictor(args.sam2, args.sam2_checkpoint, device, **options)
+    if args.arm == "sam2":
+        if args.checkpoint:
+            raise InputError(f"--checkpoint {args.checkpoint}: is for geometry; add --arm 3am")
+        return predictor
+    checkpoint = args.checkpoint or fusion.DEFAULT_CHECKPOINTS.get((args.sam2, args.must3r))
+    if checkpoint is None:
+        raise InputError(
+            f"--arm 3am: there are no merger weights for sam2 '{args.sam2}' with must3r '{args.must3r}'; train them "
+            "(README) and name them with --checkpoint"
+        )
+    backbones = {"sam2": args.sam2, "sam2_file": args.sam2_checkpoint, "must3r": args.must3r}
+    spec = fusion.fuse_checkpoint(predictor, checkpoint, **backbones, precision=args.precision)
+    if spec.source == "depth":
+        raise InputError(f"--checkpoint {checkpoint}: the oracle needs depth and poses; use evaluate.py with scenes")
+    return predictor
+
+
+def segment_full(args: argparse.Namespace, predictor, prompts: list) -> None:
+    """Forwards and backwards from the first prompted frame."""
+    if args.source is not None or args.show:
+        raise InputError("--mode full: needs --frames, and shows nothing; leave out --source and --show")
     check_prompts(prompts, open_frames(args.frames))
     with opened_frames(args.frames) as frames, ExitStack() as swaps:
         masks = swaps.enter_context(replacing_folder(args.out / "masks"))
         video = swaps.enter_context(replacing_file(args.out / "segmented.mp4"))
         seconds = write_masks_and_video(predictor, frames, prompts, masks, video, args.precision)
     print(f"{args.out / 'masks'}/ and {args.out / 'segmented.mp4'}, {1 / seconds:.1f} frames/s")
+
+
+def segment_once(args: argparse.Namespace, predictor, prompts: list, spec: str | Path) -> None:
+    """Each frame once, in constant memory; what a kill leaves is gone on with."""
+    with ExitStack() as stack:
+        watch = stack.enter_context(LiveWindow()) if args.show else None
+        found = segment_stream(
+            Session(predictor, precision=args.precision),
+            spec,
+            prompts,
+            args.out,
+            run_identity(args, prompts, spec),
+            carry_masks=args.carry_masks,
+            save_every_s=args.save_every,
+            watch=watch,
+            several=True if args.show else None,
+            timeout=args.timeout,
+        )
+    if found.first_frame:
+        print(f"went on at frame {found.first_frame} with an interrupted run")
+    first = min((p.frame for p in prompts), default=0)
+    if first:
+        print(f"frames before {first} hold no masks: --mode full tracks backwards as well")
+    for line in found.lost:
+        print(f"not read: {line}")
+    if found.dropped:
+        print(f"{found.dropped} frames were skipped to keep up with {spec}")
+    pace = f"{found.num_frames} frames, {1 / found.seconds_per_frame:.1f} frames/s"
+    print(f"{args.out / 'masks'}/ and {args.out / 'segmented.mp4'}: {pace}")
+
+
+def run_identity(args: argparse.Namespace, prompts: list, spec: str | Path) -> dict[str, str]:
+    """What the masks of a run depend on; an interrupted run is gone on with only where all of it is the same."""
+    file = Path(spec)
+    prompt_facts = [[p.frame, p.object_id, p.points, p.negatives, p.box, digest_of_mask(p.mask)] for p in prompts]
+    weights = {"sam2": args.sam2_checkpoint or sam2_model.model_files(args.sam2)[1]}
+    if args.arm == "3am":
+        weights["checkpoint"] = args.checkpoint or fusion.DEFAULT_CHECKPOINTS[args.sam2, args.must3r]
+        weights["must3r"] = must3r_loader.model_file(args.must3r)
+    facts = {
+        "source": f"{file.resolve()} of {file.stat().st_mtime_ns}" if file.exists() else str(spec),
+        "prompts": digest_of(prompt_facts),
+        "arm": args.arm,
+        "device": pick_device(args.device).type,
+        "precision": args.precision,
+        "objects at once": str(args.objects_at_once),
+    }
+    return facts | {role: file_digest(path)[:16] for role, path in weights.items()}
 
 
 def run_reconstruct(args: argparse.Namespace) -> None:

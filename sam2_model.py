@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from geometry_fusion.devices import pick_device
 from geometry_fusion.errors import InputError
+from geometry_fusion.optimise import optimise
 from geometry_fusion.weights import load_strictly, read_weights
 
 ROOT = Path(__file__).resolve().parent
@@ -76,10 +77,19 @@ def build_sam2(
 
 
 def build_predictor(
-    name: str = "tiny", checkpoint: Path | str | None = None, device: str | torch.device = "auto", **options
+    name: str = "tiny",
+    checkpoint: Path | str | None = None,
+    device: str | torch.device = "auto",
+    exact: bool = False,
+    **options,
 ) -> torch.nn.Module:
-    """SAM2's video predictor with the post-processing of `sam2.build_sam.build_sam2_video_predictor`."""
-    options = {**_POSTPROCESSING, **options}
+    """SAM2's video predictor with the post-processing of `sam2.build_sam.build_sam2_video_predictor`.
+
+    exact: compute in SAM2's own order, so that masks are its own bit for bit; without, they are faster and differ by
+    rounding (geometry_fusion/optimise.py, object_batches.py).
+    """
+    options = {**_POSTPROCESSING, **({"objects_at_once": 1} if exact else {}), **options}
     if name != "tiny":  # the tiny model is trained to answer with its single mask
         options["sam_mask_decoder_extra_args"] = _DYNAMIC_MULTIMASK
-    return build_sam2(name, checkpoint=checkpoint, device=device, **options)
+    predictor = build_sam2(name, checkpoint=checkpoint, device=device, **options)
+    return predictor if exact else optimise(predictor)

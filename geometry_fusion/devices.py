@@ -56,6 +56,12 @@ def autocast(device: torch.device, precision: str = "auto") -> AbstractContextMa
     return torch.autocast(device.type, torch.bfloat16) if uses_bf16(device, precision) else nullcontext()
 
 
+def free_memory(device: torch.device) -> None:
+    """Give back what torch keeps for later, after memory ran out."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 def peak_memory(device: torch.device) -> int:
     """Bytes that this process has held at most: of the device's memory where that is counted, else of the machine's."""
     if device.type == "cuda":

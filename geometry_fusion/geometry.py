@@ -1,6 +1,7 @@
 """Geometry sources: what each frame shows of the scene, in the coordinates of the first frame that was pushed.
 
-`GeometrySource.push(frame_index, image) -> GeometryFrame`, `reset()`. Three of them:
+`GeometrySource.push(frame_index, image) -> GeometryFrame`, `reset()`, and for long videos `trim()`, `snapshot()` and
+`restore()`. Three of them:
 * `Must3rStream`: from RGB alone, by a frozen MUSt3R with its multi-view memory (docs/must3r_spec.md section 10.4);
 * `PosedDepth`: from depth maps and camera poses, where the user has them;
 * `NoGeometry`: nothing; the baseline arm, so that both arms run the same code.
@@ -22,7 +23,7 @@ from geometry_fusion.devices import autocast
 from geometry_fusion.errors import InputError
 from geometry_fusion.fit import Fit, fit_crop, fit_to_square
 from geometry_fusion.must3r.memory import Memory
-from geometry_fusion.must3r.postprocess import Pointmaps, camera_to_world, focal_length, pointmaps
+from geometry_fusion.must3r.postprocess import Pointmaps, camera_to_world, focal_length, lengths, pointmaps
 from geometry_fusion.types import Camera, GeometryFrame
 
 FAR = np.finfo(np.float64).max  # the distance to the nearest of no points
@@ -35,6 +36,15 @@ class GeometrySource(Protocol):
     def reset(self) -> None:
         """Forget all frames: the next one is the reference."""
 
+    def trim(self) -> None:
+        """Forget what is only needed if an earlier frame comes again; its keyframes and the latest frame may."""
+
+    def snapshot(self) -> dict:
+        """All that is known, as plain values and tensors, so that an interrupted run can continue."""
+
+    def restore(self, snapshot: dict) -> None:
+        """Know what a source of the same kind and options knew at its `snapshot`."""
+
 
 class NoGeometry:
     """Knows nothing: no levels, confidence 0 everywhere."""
@@ -45,6 +55,15 @@ class NoGeometry:
         return GeometryFrame((), empty, empty, empty[0], torch.ones(()), None, fit)
 
     def reset(self) -> None:
+        pass
+
+    def trim(self) -> None:
+        pass
+
+    def snapshot(self) -> dict:
+        return {}
+
+    def restore(self, snapshot: dict) -> None:
         pass
 
 
@@ -62,6 +81,18 @@ class PosedDepth:
     def reset(self) -> None:
         self._world_to_reference: np.ndarray | None = None
         self._scale: float | None = None
+
+    def trim(self) -> None:
+        pass
+
+    def snapshot(self) -> dict:
+        known = self._world_to_reference
+        return {"reference": None if known is None else torch.from_numpy(known), "scale": self._scale}
+
+    def restore(self, snapshot: dict) -> None:
+        reference = snapshot["reference"]
+        self._world_to_reference = None if reference is None else reference.numpy()
+        self._scale = snapshot["scale"]
 
     def push(self, frame_index: int, image: np.ndarray) -> GeometryFrame:
         """Raises InputError when the first frame has no depth at all."""
@@ -151,6 +182,13 @@ class OverlapRule:
         self._kept.pop(keyframe, None)
         self._trees = None
 
+    def snapshot(self) -> dict:
+        return {keyframe: tuple(map(torch.from_numpy, kept)) for keyframe, kept in self._kept.items()}
+
+    def restore(self, snapshot: dict) -> None:
+        self._kept = {keyframe: tuple(t.numpy() for t in kept) for keyframe, kept in snapshot.items()}
+        self._trees = None
+
     def _built(self) -> dict[int, KDTree]:
         if self._trees is None:
             points, bins = (np.concatenate(parts) for parts in zip(*self._kept.values()))
@@ -232,7 +270,10 @@ class Must3rStream:
         self._memory: Memory | None = None
         self._labels: dict[int, int] = {}  # frame in memory -> its label there
         self._poses: dict[int, Tensor] = {}
-        self._focals: list[tuple[float, float]] = []  # own focal length and weight of every frame
+        self._focals = [
+            0.0,
+            0.0,
+        ]  # sum of focal length times weight, and of weights, over the frames where both are known
         self._scale: Tensor | None = None
         self._rule.reset()
 
@@ -247,7 +288,8 @@ class Must3rStream:
 
     @property
     def poses(self) -> dict[int, Tensor]:
-        """Camera-to-world [4, 4] of every frame pushed, as estimated when it came."""
+        """Camera-to-world [4, 4] of every frame pushed (since the last `trim`, and of keyframes), as estimated when
+        it came."""
         return dict(self._poses)
 
     @property
@@ -266,10 +308,49 @@ class Must3rStream:
         memory, (result,) = self._decode([tokens], self._memory)
         view = self._view(result, self._mean_focal())
         if self._judge(frame_index, view):
-            self._memory = memory
-            self._labels[frame_index] = memory[2] - 1
+            self._memory = memory = Memory.of(memory)
+            with autocast(self._device, self._precision):
+                memory.settle()
+            self._labels[frame_index] = memory.num_images - 1
             self._evict()
         return self._answer(view)
+
+    def trim(self) -> None:
+        if len(self._poses) > len(self._labels) + 1:
+            latest = next(reversed(self._poses))
+            self._poses = {f: pose for f, pose in self._poses.items() if f in self._labels or f == latest}
+        del self.scores[:-1]
+        if len(self._poses) >= self._num_init:
+            self._first_inputs.clear()
+
+    def snapshot(self) -> dict:
+        known = {
+            "size": self._fit and self._fit.original,
+            "first_inputs": self._first_inputs,
+            "labels": self._labels,
+            "poses": self._poses,
+            "focals": self._focals,
+            "scale": self._scale,
+            "scores": self.scores,
+            "rule": self._rule.snapshot(),
+        }
+        if self._memory is not None:
+            memory = Memory.of(self._memory)
+            # Copies of what is used: the buffer behind has room to spare.
+            layers = [t.clone() for t in memory.layers]
+            known["memory"] = (layers, memory.labels.clone(), memory.num_images)
+        return known
+
+    def restore(self, snapshot: dict) -> None:
+        self.reset()
+        if snapshot["size"]:
+            self._fit = fit_crop(tuple(snapshot["size"]), self._side, square=self._square)
+        self._first_inputs = list(snapshot["first_inputs"])
+        self._labels, self._poses = dict(snapshot["labels"]), dict(snapshot["poses"])
+        self._focals, self._scale, self.scores = snapshot["focals"], snapshot["scale"], list(snapshot["scores"])
+        self._rule.restore(snapshot["rule"])
+        if "memory" in snapshot:
+            self._memory = Memory(*snapshot["memory"])
 
     @torch.no_grad()
     def render(self, image: np.ndarray) -> GeometryFrame:
@@ -324,17 +405,16 @@ class Must3rStream:
         return _View(maps, camera_to_world(maps.local, maps.points, maps.confidence), own_focal, features)
 
     def _mean_focal(self) -> float:
-        known = [(focal, weight) for focal, weight in self._focals if focal > 0 and weight > 0]
-        if not known:
-            return float(max(self._fit.size))  # about 53 degrees, where the maps say nothing
-        return sum(focal * weight for focal, weight in known) / sum(weight for _, weight in known)
+        weighted, weights = self._focals
+        return weighted / weights if weights else float(max(self._fit.size))  # unknown: about 53 degrees
 
     def _judge(self, frame_index: int, view: _View) -> bool:
         """Record a new frame; whether it is a keyframe."""
         first = not self._poses
         if first:
-            self._scale = view.maps.points.norm(dim=-1).median()
-        self._focals.append((view.own_focal, view.weight))
+            self._scale = lengths(view.maps.points).median()
+        if view.own_focal > 0 and view.weight > 0:
+            self._focals = [self._focals[0] + view.own_focal * view.weight, self._focals[1] + view.weight]
         self._poses[frame_index] = view.pose
         seen = (view.maps.points, view.maps.confidence, view.maps.local[..., 2], view.pose)
         score = self._rule.score(*seen)
@@ -365,8 +445,8 @@ class Must3rStream:
         levels = tuple(view.features[level].T.unflatten(1, grid).float() for level in self.levels)
         focal = self._mean_focal()
         v, u = torch.meshgrid(*(torch.arange(n, device=self._device) for n in (height, width)), indexing="ij")
-        rays = torch.stack(((u - width / 2) / focal, (v - height / 2) / focal, torch.ones_like(u)), 0)
-        rays = torch.einsum("ij,jhw->ihw", view.pose[:3, :3], rays / rays.norm(dim=0))
+        rays = torch.stack(((u - width / 2) / focal, (v - height / 2) / focal, torch.ones_like(u)), -1)
+        rays = ((rays / lengths(rays)) @ view.pose[:3, :3].T).permute(2, 0, 1)
         return GeometryFrame(
             levels,
             view.maps.points.permute(2, 0, 1),

@@ -12,6 +12,7 @@ unchanged. Formulas are those of 3AM (arXiv 2601.08831, section 3.2):
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -180,19 +181,22 @@ class FeatureMerger(nn.Module):
         return x.transpose(1, 2).unflatten(2, grid)
 
     def _levels(self, appearance, frames, grid, on_appearance) -> list[Tensor]:
+        """Per level [F, h * w, dim]."""
         if self._levels_from == "appearance":
             padded = [nn.functional.pad(appearance, (0, 0, 0, 0, 0, d - self.channels)) for d in self.level_dims]
-        else:
-            found = tuple(level.shape[0] for level in frames[0].levels)
-            if found != self.level_dims:
-                raise ValueError(f"geometry has levels of {found} channels, the merger was made for {self.level_dims}")
-            padded = []
-            for number in range(len(found)):
-                level = [torch.nan_to_num(frame.levels[number], 0, 0, 0)[None] for frame in frames]
-                padded.append(
-                    torch.cat([to_appearance(t, f, grid) if on_appearance else t for t, f in zip(level, frames)])
-                )
-        return [proj(level.flatten(2).transpose(1, 2)) for proj, level in zip(self.level_proj, padded)]
+            return [proj(level.flatten(2).transpose(1, 2)) for proj, level in zip(self.level_proj, padded)]
+        found = tuple(level.shape[0] for level in frames[0].levels)
+        if found != self.level_dims:
+            raise ValueError(f"geometry has levels of {found} channels, the merger was made for {self.level_dims}")
+        levels = []
+        for number, proj in enumerate(self.level_proj):
+            level = torch.stack([torch.nan_to_num(frame.levels[number], 0, 0, 0) for frame in frames])
+            # Projected before it is resampled, where cells are few; both are linear. The bias is everywhere.
+            level = nn.functional.linear(level.movedim(1, -1), proj.weight).movedim(-1, 1)
+            if on_appearance:
+                level = torch.cat([to_appearance(t[None], frame, grid) for t, frame in zip(level, frames)])
+            levels.append(level.flatten(2).transpose(1, 2) + proj.bias)
+        return levels
 
     def _codes(self, frame: GeometryFrame, grid: tuple[int, int], on_appearance: bool) -> Tensor:
         """PE3D of the cells of a grid: [1, dim, h, w]; zero where nothing is known."""
@@ -224,10 +228,18 @@ def _to_own_grid(values: Tensor, frame: GeometryFrame, grid: tuple[int, int], mo
 
 def _read(values: Tensor, columns, rows, mode: str) -> Tensor:
     """Values at relative positions 0..1 of their grid; zero outside."""
-    columns, rows = (torch.as_tensor(p, dtype=values.dtype, device=values.device) for p in (columns, rows))
-    inside = ((rows >= 0) & (rows <= 1))[:, None] & ((columns >= 0) & (columns <= 1))
-    where = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1)[None] * 2 - 1
-    # Half a cell at the edges reads the edge's own cell. As padding_mode="border", which Apple's devices lack.
-    edge = 1 - 1 / where.new_tensor(values.shape[:-3:-1])
-    where = torch.maximum(torch.minimum(where, edge), -edge)
+    where, inside = _sampling(tuple(map(float, columns)), tuple(map(float, rows)), tuple(values.shape[-2:]))
+    where, inside = where.to(values), inside.to(values.device)
     return grid_sample(values, where, mode=mode, padding_mode="zeros", align_corners=False) * inside
+
+
+@lru_cache(maxsize=64)
+def _sampling(columns: tuple, rows: tuple, cells: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Where `grid_sample` reads and what lies inside: the same for all frames of a video."""
+    with torch.inference_mode(False):  # training reads them as well
+        x, y = torch.tensor(columns), torch.tensor(rows)
+        inside = ((y >= 0) & (y <= 1))[:, None] & ((x >= 0) & (x <= 1))
+        where = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)[None] * 2 - 1
+        # Half a cell at the edges reads the edge's own cell. As padding_mode="border", which Apple's devices lack.
+        edge = 1 - 1 / torch.tensor(cells[::-1])
+        return torch.maximum(torch.minimum(where, edge), -edge), inside

@@ -1,12 +1,16 @@
 """The video predictor: SAM2's own, reading frames when they are needed and fusing geometry into their features.
 
 `GeometryVideoPredictor` keeps SAM2's public API (`init_state`, `add_new_points_or_box`, `add_new_mask`,
-`propagate_in_video`, `reset_state`, `remove_object`). Without geometry, or with an untrained merger, its masks are
-SAM2's bit for bit: both arms of a comparison run this one class.
+`propagate_in_video`, `reset_state`, `remove_object`). Without geometry, or with an untrained merger, its masks of one
+object are SAM2's bit for bit: both arms of a comparison run this one class.
+
+What SAM2 lacks for long videos and many objects: objects whose memories hold the same frames are tracked as one batch
+(geometry_fusion/object_batches.py), and a state made with another `keep` than "all" holds what tracking can still read
+and nothing else, however long the video is (geometry_fusion/reach.py).
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +18,20 @@ import torch
 from PIL import Image
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from torch import Tensor
+from tqdm import tqdm
 
+from geometry_fusion.devices import free_memory
 from geometry_fusion.errors import InputError
 from geometry_fusion.frame_folder import FrameFolder
 from geometry_fusion.geometry import GeometrySource, NoGeometry
+from geometry_fusion.object_batches import BATCH_LIMIT, ObjectBatches
+from geometry_fusion.reach import Reach
 from geometry_fusion.types import GeometryFrame
 
 # SAM2's normalisation of RGB in 0..1 (sam2.utils.misc.load_video_frames).
 IMAGE_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGE_STD = np.array([0.229, 0.224, 0.225], np.float32)
+KEEPS = ("all", "reachable", "ahead")  # what an inference state holds of the frames that were tracked
 
 
 def normalise(rgb: np.ndarray) -> np.ndarray:
@@ -31,7 +40,10 @@ def normalise(rgb: np.ndarray) -> np.ndarray:
 
 
 class LazyFrames:
-    """Frames as SAM2's inference state holds them, decoded on access: [i] -> [3, S, S] float32."""
+    """Frames as SAM2's inference state holds them, decoded on access: [i] -> [3, S, S] float32.
+
+    Frames may bring `prepared`, a dict of what `square` made of some of them before.
+    """
 
     def __init__(self, frames, image_size: int):
         self._frames, self._size = frames, image_size
@@ -40,9 +52,15 @@ class LazyFrames:
         return len(self._frames)
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        # PIL's default filter, because sam2.utils.misc.load_video_frames uses it: other filters change masks.
-        square = Image.fromarray(self._frames[index]).resize((self._size, self._size))
-        return torch.from_numpy(normalise(np.asarray(square))).permute(2, 0, 1)
+        known = getattr(self._frames, "prepared", {}).get(index)
+        return square(self._frames[index], self._size) if known is None else known
+
+
+def square(image: np.ndarray, size: int) -> Tensor:
+    """RGB uint8 [H, W, 3] -> [3, size, size] float32 as SAM2's image encoder expects it."""
+    # PIL's default filter, because sam2.utils.misc.load_video_frames uses it: other filters change masks.
+    resized = Image.fromarray(image).resize((size, size))
+    return torch.from_numpy(normalise(np.asarray(resized))).permute(2, 0, 1)
 
 
 def _memory_in_the_features_precision(module, args, kwargs):
@@ -67,28 +85,37 @@ class GeometryVideoPredictor(SAM2VideoPredictor):
     prompted later than another has none on earlier frames, and fp32 attention then refused its memory.
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args, objects_at_once: int = BATCH_LIMIT, **kwargs):
         super().__init__(*args, **kwargs)
+        self.objects_at_once = objects_at_once  # 1 is SAM2's way: with more, sums are rounded in another order
         self.memory_attention.register_forward_pre_hook(_memory_in_the_features_precision, with_kwargs=True)
         self._make_source: Callable[[], GeometrySource] = NoGeometry
         self.merger: torch.nn.Module = KeepAppearance()
         self.source: GeometrySource | None = None  # of the latest `init_state`
+        self.reach = Reach(self.num_maskmem, self.memory_temporal_stride_for_eval, self.max_obj_ptrs_in_encoder)
 
     def fuse(self, merger: torch.nn.Module, make_source: Callable[[], GeometrySource]) -> None:
         """From now on, new inference states fuse what a fresh `make_source()` knows through `merger`."""
         self.merger, self._make_source = merger.to(self.device).eval(), make_source
 
     @torch.inference_mode()
-    def init_state(self, video_path, offload_video_to_cpu=False, offload_state_to_cpu=False, **options) -> dict:
+    def init_state(
+        self, video_path, offload_video_to_cpu=False, offload_state_to_cpu=False, keep: str = "all", **options
+    ) -> dict:
         """As SAM2VideoPredictor.init_state; `video_path` may also be RGB frames with `len`, `[i]`, `.size`.
 
-        Frames are decoded on demand and always stay off the device. Raises InputError for a video file where geometry
-        is fused: it needs the frames as they were filmed, in any order.
+        Frames are decoded on demand and always stay off the device. keep: "all" keeps every frame's memory and mask,
+        so that any frame can be prompted again; "ahead" what tracking on from the latest frame can read, "reachable"
+        also what tracking backwards from the first prompted frame can. Raises InputError for a video file where
+        geometry is fused: it needs the frames as they were filmed, in any order.
         """
+        if keep not in KEEPS:
+            raise ValueError(f"keep {keep!r}: unknown; expected one of {', '.join(KEEPS)}")
         self.source = source = self._make_source()
         if not hasattr(video_path, "size"):
-            if isinstance(self.merger, KeepAppearance):
-                return super().init_state(video_path, offload_video_to_cpu, offload_state_to_cpu, **options)
+            if isinstance(self.merger, KeepAppearance) and keep == "all":
+                state = super().init_state(video_path, offload_video_to_cpu, offload_state_to_cpu, **options)
+                return {**state, "keep": keep, "batches": ObjectBatches(self.objects_at_once)}
             if not Path(video_path).is_dir():
                 raise InputError(f"{video_path}: no folder of frames; extract them: python main.py frames {video_path}")
             video_path = FrameFolder(Path(video_path))
@@ -97,6 +124,8 @@ class GeometryVideoPredictor(SAM2VideoPredictor):
             "images": LazyFrames(video_path, self.image_size),
             "frames": video_path,
             "geometry": source,
+            "keep": keep,
+            "batches": ObjectBatches(self.objects_at_once),
             "num_frames": len(video_path),
             "offload_video_to_cpu": True,
             "offload_state_to_cpu": offload_state_to_cpu,
@@ -116,6 +145,81 @@ class GeometryVideoPredictor(SAM2VideoPredictor):
             "frames_tracked_per_obj": {},
         }
 
+    @torch.inference_mode()
+    def propagate_in_video(
+        self, inference_state, start_frame_idx=None, max_frame_num_to_track=None, reverse=False
+    ) -> Iterator[tuple[int, list[int], Tensor]]:
+        """As SAM2VideoPredictor.propagate_in_video, plus: objects in batches, and of a state that keeps what is
+        reachable, the rest is dropped on the way."""
+        self.propagate_in_video_preflight(inference_state)
+        for frame_idx in tqdm(
+            self._tracking_order(inference_state, start_frame_idx, max_frame_num_to_track, reverse),
+            desc="propagate in video",
+        ):
+            yield frame_idx, inference_state["obj_ids"], self.track_frame(inference_state, frame_idx, reverse)
+
+    def _tracking_order(self, inference_state, start: int | None, at_most: int | None, reverse: bool) -> range:
+        """Frames as SAM2VideoPredictor.propagate_in_video visits them: from the first prompted one, unless told."""
+        if start is None:
+            conditioned = (o["cond_frame_outputs"] for o in inference_state["output_dict_per_obj"].values())
+            start = min(frame for outputs in conditioned for frame in outputs)
+        at_most = inference_state["num_frames"] if at_most is None else at_most
+        if not reverse:
+            return range(start, min(start + at_most, inference_state["num_frames"] - 1) + 1)
+        return range(start, max(start - at_most, 0) - 1, -1) if start > 0 else range(0)
+
+    @torch.inference_mode()
+    def track_frame(self, inference_state, frame_idx: int, reverse: bool = False) -> Tensor:
+        """Track all objects into one frame: mask logits [objects, 1, H, W] at the video's size.
+
+        Prompts must have been consolidated (`propagate_in_video_preflight`), as `propagate_in_video` does.
+        """
+        masks: dict[int, Tensor] = {}
+        batches = inference_state["batches"]
+        for obj_idx, outputs in inference_state["output_dict_per_obj"].items():
+            if frame_idx in outputs["cond_frame_outputs"]:  # prompted here: this is its answer
+                found = outputs["cond_frame_outputs"][frame_idx]["pred_masks"]
+                masks[obj_idx] = found.to(inference_state["device"], non_blocking=True)
+        rest = {i: o for i, o in inference_state["output_dict_per_obj"].items() if i not in masks}
+        # SAM2 may be told to let the masks of a batch exclude each other in memory; one by one nothing is excluded.
+        alone = self.non_overlap_masks_for_mem_enc
+        for members in batches.groups(rest, self.reach.readable(frame_idx, reverse), alone):
+            masks.update(self._track_members(inference_state, frame_idx, members, reverse))
+        for tracked in inference_state["frames_tracked_per_obj"].values():
+            tracked[frame_idx] = {"reverse": reverse}
+        if inference_state["keep"] != "all":
+            self.reach.drop(inference_state, frame_idx, reverse, way_back=inference_state["keep"] == "reachable")
+            batches.drop(inference_state["output_dict_per_obj"])
+            inference_state["geometry"].trim()
+        ordered = [masks[i] for i in range(len(masks))]
+        joined = torch.cat(ordered) if len(ordered) > 1 else ordered[0]
+        return self._get_orig_video_res_output(inference_state, joined)[1]
+
+    def _track_members(self, inference_state, frame_idx, members: list[int], reverse: bool) -> dict[int, Tensor]:
+        """One batch of objects; keeps their outputs, returns their mask logits [1, 1, h, w]."""
+        batches, per_object = inference_state["batches"], inference_state["output_dict_per_obj"]
+        outputs = batches.joined(per_object, members, self.reach.readable(frame_idx, reverse))
+        try:
+            joined, logits = self._run_single_frame_inference(
+                inference_state=inference_state,
+                output_dict=outputs,
+                frame_idx=frame_idx,
+                batch_size=len(members),
+                is_init_cond_frame=False,
+                point_inputs=None,
+                mask_inputs=None,
+                reverse=reverse,
+                run_mem_encoder=True,
+            )
+        except torch.OutOfMemoryError:
+            halves = batches.halved(members)  # raises InputError where there is nothing to halve
+            free_memory(self.device)
+            found = [self._track_members(inference_state, frame_idx, half, reverse) for half in halves]
+            return found[0] | found[1]
+        for obj_idx, out in batches.split(frame_idx, members, joined).items():
+            per_object[obj_idx]["non_cond_frame_outputs"][frame_idx] = out
+        return {obj_idx: logits[i : i + 1] for i, obj_idx in enumerate(members)}
+
     def _get_image_feature(self, inference_state, frame_idx, batch_size):
         """As SAM2VideoPredictor._get_image_feature, plus: fuse this frame's geometry once, before caching."""
         if "geometry" in inference_state and frame_idx not in inference_state["cached_features"]:
@@ -130,6 +234,7 @@ class GeometryVideoPredictor(SAM2VideoPredictor):
     def reset_state(self, inference_state) -> None:
         """As SAM2VideoPredictor.reset_state, plus: the next frame is the reference of a new geometry."""
         super().reset_state(inference_state)
+        inference_state["batches"].clear()
         if "geometry" in inference_state:
             inference_state["geometry"].reset()
             inference_state["cached_features"].clear()

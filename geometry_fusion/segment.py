@@ -1,24 +1,31 @@
-"""From prompts to masks: one pass of a SAM2 video predictor over a clip, forwards and backwards.
+"""From prompts to masks on disk: over a clip forwards and backwards, or over a stream once.
 
-`track` yields masks frame by frame in tracking order; nothing but SAM2's own state is kept in memory.
+`track` yields masks frame by frame in tracking order and keeps in memory only what tracking can still read.
 """
 
+import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
+from tqdm import tqdm
 
-from geometry_fusion.devices import autocast
+from geometry_fusion.errors import InputError
+from geometry_fusion.files import replacing_file
+from geometry_fusion.frame_folder import FrameFolder
 from geometry_fusion.mask_files import overlay, read_ids, write_mask, write_palette_mask
+from geometry_fusion.session import Session
+from geometry_fusion.sources import Source, open_source
 from geometry_fusion.types import Prompt
+from geometry_fusion.unfinished import MASK_SUFFIXES, UnfinishedRun
 from geometry_fusion.video import VideoWriter
 
-MASK_SUFFIXES = (".png",)
+__all__ = ["MASK_SUFFIXES", "StreamSummary", "segment_stream", "track", "write_masks_and_video"]
 
 
-@torch.inference_mode()
 def track(
     predictor,
     frames,  # sequence of RGB [H, W, 3] uint8 with .size (width, height)
@@ -29,37 +36,10 @@ def track(
 
     Where masks overlap the most confident object wins. Raises InputError when a prompt does not fit the frames.
     """
+    session = Session(predictor, "full", precision, keep="reachable")
     for prompt in prompts:
-        prompt.check(frames.size, len(frames))
-    with autocast(predictor.device, precision):
-        state = predictor.init_state(frames)
-        for prompt in prompts:
-            _add(predictor, state, prompt)
-        first = min(prompt.frame for prompt in prompts)
-        for index, ids, logits in predictor.propagate_in_video(state, start_frame_idx=first):
-            yield index, id_image(ids, logits)
-        if first > 0:
-            for index, ids, logits in predictor.propagate_in_video(state, start_frame_idx=first, reverse=True):
-                if index != first:
-                    yield index, id_image(ids, logits)
-
-
-def _add(predictor, state, prompt: Prompt) -> None:
-    where = {"inference_state": state, "frame_idx": prompt.frame, "obj_id": prompt.object_id}
-    if prompt.mask is not None:
-        predictor.add_new_mask(**where, mask=prompt.mask)
-        return
-    points = np.array([*prompt.points, *prompt.negatives], np.float32).reshape(-1, 2)
-    labels = np.array([1] * len(prompt.points) + [0] * len(prompt.negatives), np.int32)
-    given = {"points": points, "labels": labels} if len(points) else {}
-    predictor.add_new_points_or_box(**where, **given, box=prompt.box)
-
-
-def id_image(object_ids: Sequence[int], logits: torch.Tensor) -> np.ndarray:
-    """Mask logits [O, 1, H, W] of `object_ids` -> ids [H, W] uint8, 0 where no object has a positive logit."""
-    best, index = logits[:, 0].float().max(0)
-    ids = torch.tensor(list(object_ids), dtype=torch.uint8, device=logits.device)[index]
-    return torch.where(best > 0, ids, 0).to(torch.uint8).cpu().numpy()
+        session.add(prompt)
+    yield from session.track(frames)
 
 
 def write_masks_and_video(
@@ -87,3 +67,107 @@ def write_masks_and_video(
             # A single object keeps the colour of its id, though its mask says only yes or no.
             writer.write(overlay(frames[index], ids if several else (ids > 0) * object_id))
     return seconds
+
+
+@dataclass(frozen=True)
+class StreamSummary:
+    """What became of a stream."""
+
+    num_frames: int  # tracked by this process
+    first_frame: int  # where it began: above 0 if it went on with an interrupted run
+    seconds_per_frame: float
+    lost: list[str]  # a line for each frame, or stretch of a video, that could not be decoded
+    dropped: int  # live frames that were skipped because newer ones came
+
+
+def segment_stream(
+    session: Session,
+    spec: str | Path,
+    prompts: Sequence[Prompt],
+    out: Path,
+    identity: dict,
+    *,
+    carry_masks: bool = False,
+    save_every_s: float = 20.0,
+    watch: Callable[[Session, np.ndarray], bool] | None = None,
+    several: bool | None = None,
+    **source_options,
+) -> StreamSummary:
+    """Track a source of any length into `out`/masks/ and `out`/segmented.mp4, in constant memory.
+
+    Masks are written as they come (see geometry_fusion/unfinished.py); of files and folders an interrupted run goes on
+    where its last snapshot was, of anything else the video is written as it comes too, and Ctrl-C is its normal end.
+    carry_masks: a frame of a folder that cannot be read gets the mask of the one before. watch: sees every frame's ids,
+    may prompt the session, and ends the run by returning True. several: whether masks hold ids; default: where objects
+    other than one are prompted.
+    """
+    repeatable = isinstance(spec, Path) or Path(spec).exists()
+    run = UnfinishedRun(out, identity, save_every_s)
+    if not repeatable and run.masks.exists():
+        raise InputError(f"{run.masks}: left by a live run that did not end well; rename it or choose another --out")
+    several = len({p.object_id for p in prompts}) != 1 if several is None else several
+    write = write_palette_mask if several else lambda file, ids: write_mask(file, ids > 0)
+    start = 0
+    if run.snapshot is not None:
+        session.restore(run.snapshot)
+        start = session.frame_index + 1
+    count, began = 0, time.perf_counter()
+    with ExitStack() as stack:
+        source = stack.enter_context(open_source(spec, start=start, **source_options))
+        for prompt in prompts:
+            prompt.check(source.size, source.num_frames or prompt.frame + 1)
+            if prompt.frame >= start:
+                session.add(prompt)
+        run.begin()
+        video = None if repeatable else stack.enter_context(_growing_video(out, source))
+        bar = tqdm(session.track(source), initial=start, total=source.num_frames, unit="frame", desc=source.name)
+        try:
+            for index, ids in bar:
+                write(run.masks / f"{session.stem}.png", ids)
+                if video:
+                    video.write(overlay(session.image, ids if several else (ids > 0) * prompts[0].object_id), index)
+                count += 1
+                if watch and watch(session, ids):
+                    break
+                if repeatable and run.is_due:
+                    run.save(session.snapshot(), run.lost + source.lost)
+        except KeyboardInterrupt:
+            if repeatable or not count:
+                raise
+        seconds = (time.perf_counter() - began) / max(count, 1)
+        lost, dropped = run.lost + source.lost, source.dropped
+        if repeatable and count:
+            run.save(session.snapshot(), lost)  # so that the video below may be interrupted as well
+    if repeatable and carry_masks:
+        _carry(spec, run.masks)
+    with ExitStack() as stack:
+        if repeatable:
+            fresh = stack.enter_context(replacing_file(out / "segmented.mp4"))
+            _write_overlays(fresh, spec, run.masks, None if several else prompts[0].object_id)
+        run.finish()
+    if video:
+        (out / "segmented.unfinished.mp4").replace(out / "segmented.mp4")
+    return StreamSummary(count, start, seconds, lost, dropped)
+
+
+def _growing_video(out: Path, source: Source) -> VideoWriter:
+    return VideoWriter(out / "segmented.unfinished.mp4", source.frame_rate, source.size, growing=True)
+
+
+def _carry(folder: Path, masks: Path) -> None:
+    """Give frames that have no mask, because they could not be read, the mask of the frame before."""
+    before = None
+    for stem in FrameFolder(folder, damaged_allowed=True).stems if Path(folder).is_dir() else ():
+        file = masks / f"{stem}.png"
+        if not file.exists() and before:
+            shutil.copyfile(before, file)
+        before = file if file.exists() else before
+
+
+def _write_overlays(file: Path, spec: Path, masks: Path, object_id: int | None) -> None:
+    """A second reading of the source, its masks on it. object_id: of the only object, whose masks are 0 and 255."""
+    with open_source(spec) as source, VideoWriter(file, source.frame_rate, source.size) as writer:
+        for frame in tqdm(source, total=source.num_frames, unit="frame", desc="overlays"):
+            if (masks / f"{frame.stem}.png").exists():
+                ids = read_ids(masks / f"{frame.stem}.png")
+                writer.write(overlay(frame.image, ids if object_id is None else (ids > 0) * object_id))

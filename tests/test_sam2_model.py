@@ -10,7 +10,8 @@ import main
 import sam2_model
 from geometry_fusion.errors import InputError
 from geometry_fusion.frame_folder import FrameFolder
-from geometry_fusion.segment import id_image, track
+from geometry_fusion.segment import track
+from geometry_fusion.session import id_image
 from geometry_fusion.types import Prompt
 from tests.conftest import ROOT, run_script
 
@@ -33,7 +34,7 @@ def logits_of(predictor, video, prompt_frame=2):
 
 
 def test_masks_are_bitwise_those_of_sam2s_own_predictor(frames):
-    ours = sam2_model.build_predictor("tiny", device="cpu")
+    ours = sam2_model.build_predictor("tiny", device="cpu", exact=True)
     theirs = sam2_model.build_sam2("tiny", target=SAM2VideoPredictor, binarize_mask_from_pts_for_mem_enc=True)
     expected, found = logits_of(theirs, str(frames)), logits_of(ours, FrameFolder(frames))
     assert sorted(expected) == sorted(found) == list(range(10))
@@ -58,7 +59,7 @@ def test_official_models_build_as_sam2_builds_them(tmp_path, frames):
     torch.manual_seed(0)
     weights = sam2_model.build_sam2("t", random_weights=True).state_dict()
     torch.save({"model": weights}, tmp_path / "t.pt")
-    ours = sam2_model.build_predictor("t", tmp_path / "t.pt", device="cpu", fill_hole_area=8)
+    ours = sam2_model.build_predictor("t", tmp_path / "t.pt", device="cpu", exact=True, fill_hole_area=8)
     theirs = build_sam2_video_predictor("configs/sam2.1/sam2.1_hiera_t.yaml", str(tmp_path / "t.pt"), device="cpu")
     switches = (
         "binarize_mask_from_pts_for_mem_enc",

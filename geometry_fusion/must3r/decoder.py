@@ -211,17 +211,19 @@ class MUSt3R(nn.Module):
         group.x = x + block.mlp(block.norm3(x))
 
     def _remember(self, groups: list[_Group], exposed: list[list[Tensor]], memory: Memory | None) -> Memory:
-        layers = [torch.cat(tokens, 1) for tokens in exposed]
-        if self.feedback_layer is not None:
-            offset = self.feedback_layer(self.feedback_norm(layers[-1])).to(layers[-1].dtype)
-            layers = [*(tokens + offset for tokens in layers[:-1]), layers[-1]]
-        layers = [block.prepare(tokens, self.memory_mode) for block, tokens in zip(self.blocks_dec, layers)]
+        def layers() -> list[Tensor]:
+            received = [torch.cat(tokens, 1) for tokens in exposed]
+            if self.feedback_layer is not None:
+                offset = self.feedback_layer(self.feedback_norm(received[-1])).to(received[-1].dtype)
+                received = [*(tokens + offset for tokens in received[:-1]), received[-1]]
+            return [block.prepare(tokens, self.memory_mode) for block, tokens in zip(self.blocks_dec, received)]
+
         lengths = torch.tensor([g.x.shape[1] for g in groups for _ in range(g.num_images)])
         first = memory.num_images if memory is not None else 0
         labels = torch.repeat_interleave(torch.arange(first, first + len(lengths)), lengths)
-        labels = labels.to(layers[0].device).expand(len(layers[0]), -1).contiguous()
+        labels = labels.to(exposed[0][0].device).expand(len(exposed[0][0]), -1).contiguous()
         if memory is None:
-            return Memory(layers, labels, len(lengths))
+            return Memory(layers(), labels, len(lengths))
         return memory.appended(layers, labels, len(lengths))
 
     def _maps(self, group: _Group, normed: Tensor) -> Tensor:

@@ -33,9 +33,19 @@ class RoPE2D:
         base, old, new = parsed.groups()
         self.base = float(base)
         self.scale = float(old) / float(new) if old else 1.0
+        self._latest: tuple = (
+            None,
+            0,
+            None,
+        )  # positions, head_dim and their angles: all blocks of a network share them
 
     def angles(self, positions: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
         """cos and sin [B, 1, N, head_dim / 2]: the row's angles, then the column's."""
+        if self._latest[0] is not positions or self._latest[1] != head_dim:
+            self._latest = (positions, head_dim, self._angles(positions, head_dim))
+        return self._latest[2]
+
+    def _angles(self, positions: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
         quarter = head_dim // 4
         steps = torch.arange(quarter, device=positions.device, dtype=torch.float32) / quarter
         angles = positions[..., None].float() * (self.scale / self.base**steps)  # [B, N, 2, quarter]

@@ -1,14 +1,15 @@
 """MUSt3R's memory: per decoder layer the tokens of the images seen so far (SPEC sections 4.3 to 4.6).
 
 A `Memory` never changes: an update returns a new one. Both share one buffer with room to spare, so that keeping a
-frame writes its own tokens and copies nothing else; the buffer doubles when it is full. The new tokens are written
-when the new memory is first read, so that a memory that is thrown away (a frame that is no keyframe) costs nothing.
+frame writes its own tokens and copies nothing else; the buffer doubles when it is full. The new tokens are computed and
+written when the new memory is first read, so that a memory that is thrown away (a frame that is no keyframe) costs
+nothing.
 
 It is also the sequence of five items that the published classes exchange: layers, labels, number of images, protected
 images, protected tokens.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -40,7 +41,7 @@ class Memory(Sequence):
     def __init__(self, layers: Sequence[Tensor], labels: Tensor, num_images: int):
         self._buffer = _Buffer([*layers, labels], labels.shape[1])
         self._length = labels.shape[1]
-        self._pending: list[Tensor] | None = None
+        self._pending: tuple[Callable[[], list[Tensor]], Tensor] | None = None
         self.num_images = num_images
 
     @classmethod
@@ -50,7 +51,7 @@ class Memory(Sequence):
 
     @property
     def num_tokens(self) -> int:
-        return self._length + (self._pending[-1].shape[1] if self._pending else 0)
+        return self._length + (self._pending[1].shape[1] if self._pending else 0)
 
     @property
     def layers(self) -> list[Tensor]:
@@ -62,14 +63,19 @@ class Memory(Sequence):
         """int64 [B, M]: the number of the image each token came from."""
         return self._settled()[-1]
 
-    def appended(self, layers: Sequence[Tensor], labels: Tensor, num_images: int) -> "Memory":
-        """This memory followed by new tokens, one [B, N, D] per layer; this one stays as it is."""
+    def appended(self, layers: Callable[[], list[Tensor]], labels: Tensor, num_images: int) -> "Memory":
+        """This memory followed by new tokens; this one stays as it is. `layers` gives them when they are needed, one
+        [B, N, D] per layer."""
         self._settled()
         longer = Memory.__new__(Memory)
         longer._buffer, longer._length = self._buffer, self._length
-        longer._pending = [*layers, labels]
+        longer._pending = (layers, labels)
         longer.num_images = self.num_images + num_images
         return longer
+
+    def settle(self) -> None:
+        """Compute and write now what would be when this memory is first read."""
+        self._settled()
 
     def without(self, image_labels: Sequence[int]) -> "Memory":
         """A copy that lacks the tokens of some images (eviction). The same images for every item of the batch."""
@@ -81,7 +87,8 @@ class Memory(Sequence):
 
     def _settled(self) -> list[Tensor]:
         if self._pending:
-            self._write(self._pending)
+            layers, labels = self._pending
+            self._write([*layers(), labels])
             self._pending = None
         return [tensor[:, : self._length] for tensor in self._buffer.tensors]
 

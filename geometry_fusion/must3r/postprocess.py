@@ -6,9 +6,16 @@ import torch
 from torch import Tensor
 
 
+def lengths(vectors: Tensor) -> Tensor:
+    """[..., D] -> [..., 1]. As `norm`, which is many times slower for a few components, but has a gradient at 0."""
+    if vectors.requires_grad:
+        return vectors.norm(dim=-1, keepdim=True)
+    return sum(component.square() for component in vectors.split(1, -1)).sqrt()
+
+
 def norm_exp(vectors: Tensor) -> Tensor:
     """Keep the direction of [..., 3], make the length exp(length) - 1."""
-    length = vectors.norm(dim=-1, keepdim=True)
+    length = lengths(vectors)
     return vectors / length.clamp(min=1e-8) * torch.expm1(length)
 
 
@@ -43,7 +50,7 @@ def focal_length(
     along, square = (rays * offsets).sum(-1), rays.square().sum(-1)
     focal = along.mean(-1) / square.mean(-1)
     for _ in range(iterations):
-        weights = 1 / (offsets - focal[..., None, None] * rays).norm(dim=-1).clamp(min=1e-8)
+        weights = 1 / lengths(offsets - focal[..., None, None] * rays)[..., 0].clamp(min=1e-8)
         focal = (weights * along).mean(-1) / (weights * square).mean(-1)
     return focal.nan_to_num(0, 0, 0).clamp(min=0)
 

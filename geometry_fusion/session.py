@@ -1,0 +1,244 @@
+"""Tracking a video of any length, or a live one, through one object:
+
+    session = Session(predictor)
+    session.add(Prompt(frame=0, points=((180, 296),)))
+    for frame_index, masks in session.track("clip.mp4"):      # a file, a folder, a camera's number, an address, arrays
+        if frame_index == 100:
+            session.add(Prompt(frame=100, object_id=2, points=((40, 80),)))
+
+`masks` [H, W] uint8 holds the object id of every pixel, 0 for none. In the mode "stream" frames pass once, in constant
+memory: what SAM2 can still read is kept, nothing else, and prompts are for the current frame or later ones. The mode
+"full" keeps everything: any frame can be prompted again and tracking runs backwards as well, at the price of memory
+that grows with the video. Both compute the same: forwards from the first prompted frame masks are equal bit for bit.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geometry_fusion.devices import autocast
+from geometry_fusion.errors import InputError
+from geometry_fusion.predictor import GeometryVideoPredictor, square
+from geometry_fusion.prefetch import Prefetch
+from geometry_fusion.sources import Source, SourceFrame, open_source
+from geometry_fusion.types import Prompt
+
+MODES = ("stream", "full")
+READY = 2  # frames that wait in the form in which SAM2 takes them
+UNKNOWN = sys.maxsize  # frames of a video that may go on for ever
+# What of SAM2's inference state tracking reads, beside the frames.
+STATE_KEYS = (
+    *("obj_id_to_idx", "obj_idx_to_id", "obj_ids", "point_inputs_per_obj", "mask_inputs_per_obj", "constants"),
+    *("output_dict_per_obj", "temp_output_dict_per_obj", "frames_tracked_per_obj"),
+)
+
+
+class CurrentFrame:
+    """The one frame that a streamed session holds, in the form in which the predictor reads frames."""
+
+    def __init__(self, size: tuple[int, int], count: int):
+        self.size, self._count = size, count
+        self._index, self._image = None, None
+        self.prepared: dict[int, Tensor] = {}  # the frame as SAM2's image encoder takes it
+
+    def __len__(self) -> int:
+        return self._count
+
+    def show(self, index: int, image: np.ndarray, pixels: Tensor) -> None:
+        self._index, self._image, self.prepared = index, image, {index: pixels}
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        if index != self._index:
+            raise InputError(f"frame {index}: was dropped; a streamed session holds frame {self._index} only")
+        return self._image
+
+
+class Session:
+    """One video, one predictor, any number of objects. Raises InputError for prompts that do not fit.
+
+    predictor: of `sam2_model.build_predictor`, with or without geometry fused. keep: in the mode "full", "reachable"
+    drops behind it what tracking forwards once and backwards once does not read. `frame_index`, `stem`, `image`,
+    `object_ids` and `logits` [objects, 1, H, W] are those of the latest frame; `stem` and `image` of streams only.
+    """
+
+    def __init__(
+        self, predictor: GeometryVideoPredictor, mode: str = "stream", precision: str = "auto", keep: str | None = None
+    ):
+        if mode not in MODES:
+            raise InputError(f"mode {mode}: unknown; choose one of {', '.join(MODES)}")
+        self._predictor, self._mode, self._precision = predictor, mode, precision
+        self._keep = keep or ("ahead" if mode == "stream" else "all")
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the video and all objects."""
+        self._state: dict | None = None
+        self._waiting: list[Prompt] = []  # for frames that have not come
+        self._frames = None  # CurrentFrame, or all frames in the mode "full"
+        self._time: int | None = None  # the latest frame's number for SAM2's memory: without gaps
+        self.frame_index: int | None = None
+        self.stem: str | None = None
+        self.image: np.ndarray | None = None
+        self.logits: Tensor | None = None
+
+    @property
+    def object_ids(self) -> list[int]:
+        return list(self._state["obj_ids"]) if self._state else []
+
+    def add(self, prompt: Prompt) -> np.ndarray | None:
+        """A new object, or a correction of one: on the current frame at once (returns its ids [H, W]), else when its
+        frame comes. In the mode "full" any frame will do once tracking began; `track` then gives the masks anew."""
+        now = self.frame_index
+        if self._keep == "all" and self._state is not None:
+            return self._apply(prompt, prompt.frame)
+        if now is not None and prompt.frame < now:
+            raise InputError(
+                f"{prompt.source}: frame {prompt.frame} was dropped; a streamed session takes prompts on its current "
+                f"frame, {now}, and later ones; the mode 'full' keeps all frames"
+            )
+        if prompt.frame == now:
+            return self._apply(prompt, self._time)
+        self._waiting.append(prompt)
+        return None
+
+    @torch.inference_mode()
+    def remove(self, object_id: int) -> None:
+        """Stop tracking an object. Raises InputError for an id that is not tracked."""
+        if object_id not in self.object_ids:
+            raise InputError(f"object {object_id}: is not tracked; tracked are {self.object_ids or 'none'}")
+        self._predictor.remove_object(self._state, object_id, need_output=False)
+        self._state["batches"].clear()
+
+    def track(self, source) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (frame index, ids [H, W] uint8) of every frame as it comes; before the first prompt nothing is tracked.
+
+        source: what `open_source` opens, or a Source. In the mode "full": a sequence of RGB uint8 [H, W, 3] with
+        `.size`, such as FrameFolder; frames come from the first prompted one on, then backwards.
+        """
+        return self._track_all(source) if self._mode == "full" else self._track_stream(source)
+
+    def _track_stream(self, source) -> Iterator[tuple[int, np.ndarray]]:
+        source = source if isinstance(source, Source) else open_source(source)
+        with source, closing(self._prepared(source)) as frames:
+            for frame, pixels in frames:
+                yield frame.index, self._take(frame, pixels, source.live)
+        if self._waiting and not source.live:
+            missed = self._waiting[0]
+            raise InputError(f"{missed.source}: frame {missed.frame} did not come; the video ended before it")
+
+    def _prepared(self, source: Source) -> Iterator[tuple[SourceFrame, Tensor]]:
+        """Frames of a source with their pixels for SAM2, once it is known whether it is shorter than SAM2's memory of
+        object pointers. Frames that can wait are made ready on a thread of their own."""
+        ready = ((frame, square(frame.image, self._predictor.image_size)) for frame in source)
+        if self._state is None:
+            left = None if source.live else source.ahead(self._predictor.max_obj_ptrs_in_encoder)
+            self._begin(source.size, UNKNOWN if left is None else left)
+        elif source.size != self._frames.size:
+            was, now = ("x".join(map(str, size)) for size in (self._frames.size, source.size))
+            raise InputError(f"{source.name}: frames are {now}, this session began with {was}; start another session")
+        if source.live:
+            yield from ready
+            return
+        with Prefetch(ready, READY) as ahead:
+            yield from ahead
+
+    @torch.inference_mode()
+    def _begin(self, size: tuple[int, int], count: int) -> None:
+        self._frames = CurrentFrame(size, count)
+        self._state = self._predictor.init_state(self._frames, keep=self._keep)
+
+    @torch.inference_mode()
+    def _take(self, frame: SourceFrame, pixels: Tensor, live: bool) -> np.ndarray:
+        """The next frame: its ids [H, W]."""
+        began = self._time is not None
+        self._time = self._time + 1 if began else frame.index
+        self.frame_index, self.stem, self.image, self.logits = frame.index, frame.stem, frame.image, None
+        self._frames.show(self._time, frame.image, pixels)
+        for prompt in [p for p in self._waiting if p.frame <= frame.index]:
+            if prompt.frame < frame.index and not live:
+                raise InputError(f"{prompt.source}: frame {prompt.frame} cannot be read; prompt on another frame")
+            self._waiting.remove(prompt)
+            self._apply(prompt, self._time)
+        if not self._state["obj_ids"]:
+            return np.zeros(frame.image.shape[:2], np.uint8)
+        with autocast(self._predictor.device, self._precision):
+            self._predictor.propagate_in_video_preflight(self._state)
+            self.logits = self._predictor.track_frame(self._state, self._time)
+        return id_image(self.object_ids, self.logits)
+
+    @torch.inference_mode()
+    def _apply(self, prompt: Prompt, time: int) -> np.ndarray:
+        # How many frames a stream will have is not known, and its prompts wait until theirs comes.
+        prompt.check(self._frames.size, len(self._frames) if self._mode == "full" else prompt.frame + 1)
+        where = {"inference_state": self._state, "frame_idx": time, "obj_id": prompt.object_id}
+        with autocast(self._predictor.device, self._precision):
+            if prompt.mask is not None:
+                _, ids, self.logits = self._predictor.add_new_mask(**where, mask=prompt.mask)
+            else:
+                points = np.array([*prompt.points, *prompt.negatives], np.float32).reshape(-1, 2)
+                labels = np.array([1] * len(prompt.points) + [0] * len(prompt.negatives), np.int32)
+                given = {"points": points, "labels": labels} if len(points) else {}
+                _, ids, self.logits = self._predictor.add_new_points_or_box(**where, **given, box=prompt.box)
+        return id_image(ids, self.logits)
+
+    def _track_all(self, frames: Sequence[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
+        if self._state is None:
+            for prompt in self._waiting:
+                prompt.check(frames.size, len(frames))
+            self._frames = frames
+            with torch.inference_mode():
+                self._state = self._predictor.init_state(frames, keep=self._keep)
+            for prompt in self._waiting:
+                self._apply(prompt, prompt.frame)
+            self._waiting.clear()
+        with torch.inference_mode():
+            self._predictor.propagate_in_video_preflight(self._state)
+        outputs = self._state["output_dict_per_obj"].values()
+        first = min(t for held in outputs for t in held["cond_frame_outputs"])
+        for reverse in (False, True) if first > 0 else (False,):
+            steps = self._predictor.propagate_in_video(self._state, start_frame_idx=first, reverse=reverse)
+            while True:
+                with torch.inference_mode(), autocast(self._predictor.device, self._precision):
+                    step = next(steps, None)
+                if step is None:
+                    break
+                index, ids, self.logits = step
+                self.frame_index = index
+                if not (reverse and index == first):
+                    yield index, id_image(ids, self.logits)
+
+    def snapshot(self) -> dict:
+        """All that tracking on needs, after a frame was tracked: plain values and tensors, for `torch.save`."""
+        if self._mode != "stream" or self._state is None or self.frame_index is None:
+            raise ValueError("a snapshot is of a streamed session that has tracked a frame")
+        known = {key: self._state[key] for key in STATE_KEYS}
+        session = {"size": self._frames.size, "time": self._time, "frame_index": self.frame_index}
+        return {**session, "count": len(self._frames), "state": known, "geometry": self._state["geometry"].snapshot()}
+
+    def restore(self, snapshot: dict) -> None:
+        """Go on from a `snapshot` of a session with an equal predictor: the next frame is the one after its last."""
+        self.reset()
+        self._begin(tuple(snapshot["size"]), snapshot["count"])
+        self._time, self.frame_index = snapshot["time"], snapshot["frame_index"]
+        self._state.update(_moved(snapshot["state"], self._predictor.device))
+        self._state["geometry"].restore(_moved(snapshot["geometry"], self._predictor.device))
+
+
+def id_image(object_ids: Sequence[int], logits: Tensor) -> np.ndarray:
+    """Mask logits [O, 1, H, W] of `object_ids` -> ids [H, W] uint8, 0 where no object has a positive logit."""
+    best, index = logits[:, 0].float().max(0)
+    ids = torch.tensor(list(object_ids), dtype=torch.uint8, device=logits.device)[index]
+    return torch.where(best > 0, ids, 0).to(torch.uint8).cpu().numpy()
+
+
+def _moved(value, device: torch.device):
+    """`value` with every tensor in it on `device`."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return type(value)((k, _moved(v, device)) for k, v in value.items())
+    return type(value)(_moved(v, device) for v in value) if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,208 @@
+"""Sessions: streamed and full video give the same masks, nothing grows with the video, dropped frames are told."""
+
+import gc
+import io
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+import fusion
+import sam2_model
+from geometry_fusion.errors import InputError
+from geometry_fusion.frame_folder import FrameFolder
+from geometry_fusion.session import Session
+from geometry_fusion.sources import open_source
+from geometry_fusion.types import Prompt
+from geometry_fusion.video import extract_frames
+from tests.conftest import ROOT
+
+PROMPTS = [Prompt(3, 1, points=((158.0, 97.0),)), Prompt(3, 7, box=(20.0, 120.0, 90.0, 200.0))]
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory) -> FrameFolder:
+    folder = tmp_path_factory.mktemp("session") / "frames"
+    extract_frames(ROOT / "videos/samples/return/video.mp4", folder, every=2, size="keep")
+    return FrameFolder(folder)
+
+
+def predictor_of(arm: str, **options):
+    predictor = sam2_model.build_predictor("tiny", device="cpu", **options)
+    if arm == "3am":
+        checkpoint = fusion.DEFAULT_CHECKPOINTS["tiny", "tiny"]
+        fusion.fuse_checkpoint(predictor, checkpoint, sam2="tiny", sam2_file=None, must3r="tiny")
+    return predictor
+
+
+@pytest.fixture(scope="module", params=["sam2", "3am"])
+def predictor(request):
+    return predictor_of(request.param)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return predictor_of("sam2")
+
+
+def session_of(predictor, *arguments, prompts=PROMPTS, **options) -> Session:
+    session = Session(predictor, *arguments, **options)
+    for prompt in prompts:
+        session.add(prompt)
+    return session
+
+
+def assert_same(found: dict, wanted: dict):
+    assert found.keys() == wanted.keys()
+    assert all(np.array_equal(found[i], wanted[i]) for i in wanted)
+
+
+def test_streamed_and_full_video_give_the_same_masks(predictor, frames):
+    full = dict(session_of(predictor, "full").track(frames))
+    assert sorted(full) == list(range(len(frames))) and any(ids.any() for ids in full.values())
+    assert_same(dict(session_of(predictor, "full", keep="reachable").track(frames)), full)
+    streamed = dict(session_of(predictor).track(frames.path))
+    assert not any(streamed.pop(i).any() for i in range(3))  # nothing is tracked before the first prompt
+    assert_same(streamed, {i: ids for i, ids in full.items() if i >= 3})
+    arrays = dict(session_of(predictor).track(iter(frames)))
+    assert_same({i: arrays[i] for i in streamed}, streamed)
+
+
+def test_clips_shorter_than_sam2s_pointer_memory_are_streamed_alike(plain, frames):
+    """SAM2 scales the age of pointers by the length of short videos; a stream does not state its length."""
+    short, prompt = [frames[i] for i in range(0, 18, 2)], Prompt(points=((158.0, 97.0),))
+
+    class Clip(list):
+        size = frames.size
+
+    full = dict(session_of(plain, "full", prompts=[prompt]).track(Clip(short)))
+    assert_same(dict(session_of(plain, prompts=[prompt]).track(iter(short))), full)
+
+
+def test_an_interrupted_session_goes_on_bit_for_bit(predictor, frames):
+    whole = dict(session_of(predictor).track(frames.path))
+    session = session_of(predictor)
+    found = dict(islice(session.track(frames.path), 12))
+    file = io.BytesIO()
+    torch.save(session.snapshot(), file)
+    file.seek(0)
+    later = Session(predictor)
+    later.restore(torch.load(file, weights_only=True))
+    with pytest.raises(InputError, match="was dropped"):
+        later.add(Prompt(10, 1, points=((1.0, 1.0),)))
+    found |= dict(later.track(open_source(frames.path, start=12)))
+    assert_same(found, whole)
+
+
+def held_bytes(session: Session) -> int:
+    """Bytes of every storage that the session's state refers to, each counted once."""
+    seen = {}
+
+    def visit(value):
+        if isinstance(value, torch.Tensor):
+            seen[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+        elif isinstance(value, dict):
+            for inner in value.values():
+                visit(inner)
+        elif isinstance(value, (list, tuple)):
+            for inner in value:
+                visit(inner)
+        elif hasattr(value, "__dict__"):
+            visit(vars(value))
+
+    kinds = ("output_dict_per_obj", "temp_output_dict_per_obj", "frames_tracked_per_obj", "batches")
+    visit({kind: session._state[kind] for kind in kinds})
+    return sum(seen.values())
+
+
+def test_what_a_streamed_session_holds_does_not_grow(plain, frames):
+    prompts = [Prompt(points=((158.0, 97.0),)), Prompt(object_id=2, points=((60.0, 150.0),))]
+    session, sizes, entries = session_of(plain, prompts=prompts), [], []
+    images = [frames[i] for i in range(4)]
+    for index, _ in session.track(images[i % 4] for i in range(60)):
+        if index in (25, 59):
+            gc.collect()
+            sizes.append(held_bytes(session))
+            entries.append((len(session._state["frames_tracked_per_obj"][0]), len(session._state["batches"]._joined)))
+    assert sizes[0] == sizes[1] and entries[0] == entries[1]
+    # Of two objects seven memories, 32 channels of 16 x 16 in bf16. Beside them pointers, two masks, and of the
+    # prompted frame the parts of which the joined memory is a copy.
+    memories, masks = 2 * 7 * 32 * 16 * 16 * 2, 2 * 2 * 64 * 64 * 4
+    assert memories < sizes[1] < 2 * memories + masks
+
+
+def test_geometry_holds_nothing_of_single_frames():
+    predictor = predictor_of("3am")
+    images = np.random.default_rng(0).integers(0, 255, (3, 96, 128, 3), dtype=np.uint8)
+    session = session_of(predictor, prompts=[Prompt(points=((60.0, 50.0),))])
+    for _ in session.track(images[i % 3] for i in range(40)):
+        pass
+    source = predictor.source
+    assert len(source.poses) <= len(source.keyframes) + 1 and len(source.scores) == 1 and not source._first_inputs
+
+
+def test_objects_are_added_corrected_and_removed_while_tracking(plain, frames):
+    session, seen = session_of(plain, prompts=[Prompt(points=((158.0, 97.0),))]), {}
+    for index, ids in session.track(frames.path):
+        if index == 5:
+            answered = session.add(Prompt(5, 2, points=((60.0, 150.0),)))
+            assert answered.shape == ids.shape and session.object_ids == [1, 2]
+        if index == 8:
+            before = ids == 1
+            x, y = np.argwhere(before)[0][::-1].tolist() if before.any() else (158, 97)
+            corrected = session.add(Prompt(8, 1, points=((158.0, 97.0),), negatives=((float(x), float(y)),)))
+            assert not np.array_equal(corrected == 1, before)
+        if index == 12:
+            session.remove(1)
+        seen[index] = (session.object_ids, set(np.unique(ids)) - {0})
+        if index == 16:
+            break
+    assert seen[4][0] == [1] and seen[7][0] == [1, 2] and seen[16][0] == [2]
+    assert all(found <= set(ids) for ids, found in seen.values())
+    with pytest.raises(InputError, match="object 1: is not tracked; tracked are"):
+        session.remove(1)
+
+
+def test_a_later_prompt_waits_for_its_frame(plain, frames):
+    session = session_of(plain, prompts=[Prompt(points=((158.0, 97.0),)), Prompt(6, 2, points=((60.0, 150.0),))])
+    counts = {index: len(session.object_ids) for index, _ in islice(session.track(frames.path), 9)}
+    assert [counts[i] for i in (0, 5, 6, 8)] == [1, 1, 2, 2]
+
+
+def test_full_video_may_be_prompted_again_anywhere(plain, frames):
+    session = session_of(plain, "full")
+    first = dict(session.track(frames))
+    session.add(Prompt(20, 1, points=((40.0, 40.0),)))
+    again = dict(session.track(frames))
+    assert again.keys() == first.keys() and any(not np.array_equal(again[i], first[i]) for i in first)
+
+
+def test_what_a_streamed_session_cannot_do_is_told(plain, frames):
+    session = session_of(plain)
+    list(islice(session.track(frames.path), 8))
+    with pytest.raises(InputError, match=r"frame 2 was dropped; .* current frame, 7, and later ones; the mode 'full'"):
+        session.add(Prompt(2, 1, points=((1.0, 1.0),)))
+    with pytest.raises(InputError, match=r"frame 3: was dropped; a streamed session holds frame 7 only"):
+        plain.add_new_points_or_box(session._state, 3, 1, points=[[5.0, 5.0]], labels=[1])
+    with pytest.raises(InputError, match="mode sideways: unknown; choose one of stream, full"):
+        Session(plain, "sideways")
+    with pytest.raises(InputError, match="point 999,5 is outside"):
+        list(session_of(plain, prompts=[Prompt(points=((999.0, 5.0),))]).track(frames.path))
+    with pytest.raises(InputError, match="frame 400 did not come"):
+        list(session_of(plain, prompts=[Prompt(400, points=((9.0, 5.0),))]).track(iter([frames[0]] * 3)))
+    with pytest.raises(InputError, match="began with 320x240"):
+        list(session.track(np.zeros((3, 20, 30, 3), np.uint8)))
+
+
+def test_batched_objects_give_the_masks_of_one_by_one(frames):
+    """Within rounding: logits to 1e-3, and no more than a few pixels on an edge."""
+    prompts = [Prompt(0, i + 1, points=((30.0 + 40 * i, 60.0 + 20 * i),)) for i in range(5)]
+    answers = []
+    for at_once in (1, 16):
+        session = session_of(predictor_of("sam2", objects_at_once=at_once), prompts=prompts)
+        answers.append({index: session.logits for index, _ in islice(session.track(frames.path), 12)})
+    for index, logits in answers[0].items():
+        other = answers[1][index]
+        assert ((logits > 0) != (other > 0)).float().mean() < 1e-3
+        torch.testing.assert_close(logits, other, rtol=1e-3, atol=2e-2)
