@@ -32,7 +32,7 @@ import sam2_model
 from geometry_fusion.config import compose_config
 from geometry_fusion.data.rooms import room_folder, seed_range, write_rooms
 from geometry_fusion.data.scenes import Scene, find_scenes
-from geometry_fusion.data.tracks import SUBSETS, Track, tracks_of
+from geometry_fusion.data.tracks import SUBSETS, Reappear, Track, tracks_of
 from geometry_fusion.devices import pick_device, uses_bf16
 from geometry_fusion.downloads import file_digest
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
@@ -123,6 +123,9 @@ class Replay:
         return self._answers[frame_index]
 
     def reset(self) -> None:
+        pass
+
+    def trim(self) -> None:
         pass
 
 
@@ -239,7 +242,8 @@ def run(config: DictConfig, out: Path) -> list[dict]:
     """One record per (arm, prompt, object); those that `out`/objects.jsonl already holds are not computed again."""
     # Also where workers have their own: what does not fit is told before rooms are rendered.
     predictors = ArmPredictors(config)
-    tracks = tracks_of(scenes_of(config.data), config.data.min_area, config.only, config.max_objects)
+    reappear = Reappear(config.reappear.spans, config.reappear.frames)
+    tracks = tracks_of(scenes_of(config.data), config.data.min_area, config.only, config.max_objects, reappear)
     if not tracks:
         raise InputError(f"no object of {config.data.min_area} pixels in subset '{config.only}'; lower data.min_area")
     identity = {arm: identity_of(config, arm) for arm in config.arms}
@@ -274,7 +278,9 @@ def run(config: DictConfig, out: Path) -> list[dict]:
     names = {track.name for track in tracks}
     wanted = [r for r in records if r["object"] in names and r["arm"] in config.arms and r["prompt"] in config.prompts]
     for track in tracks:
-        facts = {"present": (track.areas > 0).tolist(), "absent_before": track.frames_out_of_view().tolist()}
+        # The subsets too: what reappears may be defined otherwise than when the record was made.
+        facts = {"subsets": track.subsets, "present": (track.areas > 0).tolist()}
+        facts["absent_before"] = track.frames_out_of_view().tolist()
         if (track.scene.folder / "cameras.json").exists() and (track.scene.folder / "depth").is_dir():
             facts["viewpoint_change"] = track.viewpoint_change().tolist()
         for record in wanted:
@@ -466,6 +472,9 @@ def check(config: DictConfig) -> None:
     for key in ("max_objects", "threads"):
         if config[key] is not None and not (isinstance(config[key], int) and config[key] >= 1):
             raise InputError(f"{key}={config[key]}: must be a whole number of at least 1, or null")
+    for key in ("spans", "frames"):
+        if not (isinstance(value := OmegaConf.select(config, f"reappear.{key}"), int) and value >= 1):
+            raise InputError(f"reappear.{key}={value}: must be a whole number of at least 1")
     for key in ("out", "data.root", "data.scenes", "sam2_checkpoint"):
         value = OmegaConf.select(config, key)
         if not isinstance(value, str) and (value is not None or key in ("out", "data.root")):

@@ -50,4 +50,6 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    # Tasks of a training wait for one that died, on GPUs for hours: let srun end them, so that the job fails at once.
+    os.environ.setdefault("SLURM_KILL_BAD_EXIT", "1")
     main()

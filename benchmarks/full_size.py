@@ -71,6 +71,15 @@ def write_frames(folder: Path, count: int) -> None:
         write_rgb(folder / "frames" / f"{index:04d}.jpg", FrameFolder(frames)[index])
 
 
+def write_all(folder: Path, sam2: str, must3r: str) -> Path:
+    """Files of both backbones and of a merger between them; returns `folder`."""
+    write_sam2(sam2, folder / f"{sam2}.pt")
+    write_must3r(must3r, folder / f"{must3r}.pth")
+    backbones = (sam2, folder / f"{sam2}.pt"), (str(folder / f"{must3r}.pth"), folder / f"{must3r}.pth")
+    write_fusion(*backbones, folder / "fusion.safetensors")
+    return folder
+
+
 def measure(folder: Path, sam2: str, must3r: str) -> dict:
     """ab_iou.py in a process of its own, as a user runs it."""
     command = [sys.executable, ROOT / "ab_iou.py", "--frames", folder / "frames", "--point", "320,240"]
@@ -100,10 +109,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as name:
                 folder = Path(name)
                 write_frames(folder, args.frames)
-                write_sam2(sam2, folder / f"{sam2}.pt")
-                write_must3r(must3r, folder / f"{must3r}.pth")
-                backbones = (sam2, folder / f"{sam2}.pt"), (str(folder / f"{must3r}.pth"), folder / f"{must3r}.pth")
-                write_fusion(*backbones, folder / "fusion.safetensors")
+                write_all(folder, sam2, must3r)
                 rows.append(measure(folder, sam2, must3r))
                 print(rows[-1], flush=True)
     facts = {"frames": args.frames, "size": "640x480", "processor": platform.processor(), "cores": os.cpu_count()}

@@ -1,8 +1,13 @@
 """Several workers: sharded caching and evaluation, mixtures, and jobs through Hydra's submitit launcher."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -13,10 +18,13 @@ import evaluate
 import train
 from geometry_fusion.config import compose_config
 from geometry_fusion.data.scenes import Scene, find_scenes
+from geometry_fusion.files import read_json_lines
 from geometry_fusion.geometry import NoGeometry, posed_depth_of
+from geometry_fusion.training.checkpoints import load_resume
 from geometry_fusion.training.fusion_task import FusionClips, MixedClips
 from geometry_fusion.training.geometry_cache import GeometryCache, LiveGeometry
-from tests.conftest import ROOT, run_script
+from geometry_fusion.training.loop import step_seed, units_of
+from tests.conftest import ROOT, THREADS, run_script
 
 OPTIONS = {"min_area": 20, "references": 1, "twin_share": 0.0, "tau": 0.25, "steps": (1, 1)}
 SMALL = [
@@ -174,6 +182,10 @@ def test_shards_of_an_evaluation_give_the_table_of_one_process(rooms, tmp_path, 
     evaluate.main([*command, f"out={tmp_path / 'one'}"])
     shards, one = (json.loads((tmp_path / n / "results.json").read_text())["arms"] for n in ("shards", "one"))
     assert shards == one
+    # What reappears is decided anew, also of records that are there: one frame in view is enough here.
+    evaluate.main([*command, f"out={tmp_path / 'one'}", "reappear={spans: 1, frames: 1}"])
+    other = json.loads((tmp_path / "one/results.json").read_text())["arms"]["sam2"]
+    assert other["reappear"] == other["all"] != one["sam2"]["reappear"]
 
 
 def test_a_job_of_two_tasks_trains_as_one_process_that_accumulates_two(rooms, tmp_path):
@@ -196,6 +208,73 @@ def test_a_job_of_two_tasks_trains_as_one_process_that_accumulates_two(rooms, tm
         torch.testing.assert_close(value, second[name], rtol=2e-3, atol=2e-5)
     assert first["merger.block.3.weight"].any()  # zero before training
     assert "2 process(es)" in (tmp_path / "two/logs/log.txt").read_text()
+
+
+SIX_STEPS = ("trainer.max_steps=6", "trainer.save_every=2")
+
+
+def train_in_two(arguments, run_dir) -> subprocess.Popen:
+    """One training of two processes, as the README starts it; its standard error comes through a pipe."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, ROOT / "train.py", *arguments, f"trainer.run_dir={run_dir}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": THREADS, "PYTHONPATH": str(ROOT)}
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, env=environment, **streams)
+
+
+def losses_of(run_dir) -> dict[int, float]:
+    records = read_json_lines(run_dir / "logs/train_stats.json")
+    return {r["step"]: r["train"]["total"] for r in records if "train" in r}
+
+
+@pytest.fixture(scope="module")
+def whole_in_two(rooms, tmp_path_factory):
+    """Six uninterrupted steps of two processes."""
+    folder = tmp_path_factory.mktemp("two")
+    job = train_in_two(small(rooms, folder, *SIX_STEPS), folder / "run")
+    _, said = job.communicate(timeout=120)
+    assert job.returncode == 0, said
+    return folder / "run"
+
+
+def test_a_killed_worker_ends_the_job_which_continues_as_if_never_killed(rooms, tmp_path, whole_in_two):
+    """The weights depend on every micro-batch of both processes: equal bits tell that none came twice or never."""
+    arguments = small(rooms, tmp_path, *SIX_STEPS)
+    run, saved = tmp_path / "run", tmp_path / "run/checkpoints/resume.pt"
+    job = train_in_two(arguments, run)
+    deadline = time.time() + 120
+    # Killed in the middle: a checkpoint exists, a later step has been logged and is lost.
+    while not (saved.exists() and len(losses_of(run)) >= 3) and job.poll() is None and time.time() < deadline:
+        time.sleep(0.02)
+    {p.environ().get("RANK"): p for p in psutil.Process(job.pid).children()}["1"].kill()
+    _, said = job.communicate(timeout=60)
+    assert job.returncode and "SIGKILL" in said
+    step = load_resume(saved)["step"]
+    assert 2 <= step < 6
+    again = train_in_two(arguments, run)
+    _, said = again.communicate(timeout=120)
+    assert again.returncode == 0, said
+    assert f"2 process(es), steps {step} to 6" in (run / "logs/log.txt").read_text()
+    assert losses_of(run) == losses_of(whole_in_two) and sorted(losses_of(run)) == [1, 2, 3, 4, 5, 6]
+    first, second = (load_file(d / "checkpoints/checkpoint_last.safetensors") for d in (whole_in_two, run))
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_other_processes_may_continue_only_what_they_draw_as_well(rooms, whole_in_two, refuse, capsys):
+    """One process alone would leave out half of every step; one that accumulates two draws the same."""
+    arguments = [*small(rooms, whole_in_two.parent, *SIX_STEPS), f"trainer.run_dir={whole_in_two}"]
+    line = refuse(train, *arguments)
+    assert "trained with processes x trainer.accumulate=2, this run has 1;" in line
+    train.main([*arguments, "trainer.accumulate=2"])
+    assert "complete at step 6" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("processes", "accumulate"), [(1, 1), (1, 4), (2, 1), (2, 3), (8, 2)])
+def test_every_micro_batch_of_every_step_is_drawn_by_exactly_one_process(processes, accumulate):
+    drawn = [unit for rank in range(processes) for unit in units_of(rank, processes, accumulate)]
+    assert sorted(drawn) == list(range(processes * accumulate))
+    seeds = {step_seed(7, step, unit) for step in range(200) for unit in drawn}
+    assert len(seeds) == 200 * len(drawn)
 
 
 def test_a_failing_job_tells_its_exit_code(tmp_path):

@@ -324,6 +324,7 @@ def test_evaluation_refuses_what_it_cannot_do(refuse, tmp_path):
         line = refuse(evaluate, "arms=[sam2]", f"out={tmp_path}", wrong)
         assert f"{key}=" in line and ("None" in line or value in line), line
     assert "only=far: unknown" in refuse(evaluate, "only=far", f"out={tmp_path}")
+    assert "reappear.spans=0: must be" in refuse(evaluate, "reappear.spans=0", f"out={tmp_path}")
     line = refuse(evaluate, f"checkpoints.fusion={tmp_path}/none.safetensors", "arms=[3am]", f"out={tmp_path}")
     assert "train it (python train.py experiment=tiny_fusion arm=3am)" in line
     assert "known are" in refuse(evaluate, "data=mars", f"out={tmp_path}")

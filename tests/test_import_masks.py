@@ -586,6 +586,7 @@ def test_the_first_line_lists_objects_and_other_tools_read_the_folder(frames, tm
         lines = capsys.readouterr().out.splitlines()
         assert lines[0] == "objects: 1 art: vase (2 frames), 2 cup (2 frames)"
         assert "2 of 4 frames are annotated, 0 of them empty" in lines[1]
+        assert any("where no object is in view, tell that too" in line for line in lines)
     assert json.loads((out / "objects.json").read_text()) == {
         "objects": [{"id": 1, "name": "art: vase"}, {"id": 2, "name": "cup"}]
     }

@@ -12,7 +12,7 @@ from geometry_fusion.data.sampling import (
     tracking_order,
 )
 from geometry_fusion.data.scenes import Scene, SceneFrame, SceneObject, find_scenes, write_scene
-from geometry_fusion.data.tracks import Track, spans, tracks_of
+from geometry_fusion.data.tracks import Reappear, Track, spans, tracks_of
 from geometry_fusion.errors import InputError
 from geometry_fusion.mask_files import write_mask
 
@@ -113,6 +113,29 @@ def test_subsets_follow_their_definitions(turning):
     assert [t.object_id for t in tracks_of([turning], min_area=40)] == [1]
     assert [t.object_id for t in tracks_of([turning], min_area=1, subset="twins")] == [1, 2]
     assert len(tracks_of([turning], min_area=1, at_most=2)) == 2
+
+
+@pytest.mark.parametrize(("spans_wanted", "frames_wanted"), [(2, 3), (1, 1), (2, 1), (3, 1), (2, 4), (3, 2), (1, 9)])
+def test_what_reappears_equals_counting_frame_by_frame(turning, spans_wanted, frames_wanted):
+    rng = np.random.default_rng(0)
+    found = set()
+    for _ in range(60):
+        visible = rng.random(24) < rng.choice([0.04, 0.4, 0.7, 0.9])
+        long, run = 0, 0
+        for here in [*visible, False]:
+            long += not here and run >= frames_wanted
+            run = run + 1 if here else 0
+        track = Track(turning, 1, Reappear(spans_wanted, frames_wanted))
+        track.__dict__["areas"] = visible * 7  # in place of the scene's pixels
+        assert ("reappear" in track.subsets) == (long >= spans_wanted)
+        found.add("reappear" in track.subsets)
+    assert found == {True, False}
+
+
+def test_what_reappears_may_be_chosen(turning):
+    of = lambda *wanted: [t.object_id for t in tracks_of([turning], 1, "reappear", reappear=Reappear(*wanted))]  # noqa: E731
+    # Object 1 is seen in frames 0-2 and 7-9, object 2 in 3, 4 and 6, object 3 always.
+    assert (of(), of(2, 1), of(1, 3), of(1, 4), of(2, 4)) == ([1], [1, 2], [1, 3], [3], [])
 
 
 def test_scenes_without_an_object_list_have_no_twins(turning):

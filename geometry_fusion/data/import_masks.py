@@ -40,6 +40,10 @@ from geometry_fusion.mask_files import write_palette_mask
 from geometry_fusion.video import VideoFile, open_frames
 
 FORMATS = ("auto", "cvat", "cvat_xml", "labelme", "coco", "davis", "png")
+NONE_EMPTY = (
+    "no annotated frame is empty; where no object is in view, tell that too: by a tag on the image in CVAT (exported "
+    "as CVAT for images 1.1), or by a black PNG named like the frame"
+)
 VOID = 255  # in mask files; -1 in memory
 OBJECTS_JSON = "objects.json"  # readers of masks look at PNGs only
 
@@ -88,6 +92,8 @@ def import_masks(
         (fresh / OBJECTS_JSON).write_text(json.dumps(listing, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if unseen := [o.name for o in objects if not frames_of[o.id]]:
         notes.append(f"in no frame: {', '.join(unseen)}")
+    if not empty and len(targets) < len(source.stems):
+        notes.append(NONE_EMPTY)
     return Imported(found, dict(frames_of), len(targets), empty, len(source.stems), notes)
 
 

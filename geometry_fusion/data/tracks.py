@@ -1,8 +1,8 @@
 """Objects of scenes as an evaluation meets them: where to prompt, which subsets, how the viewpoint changed.
 
 An object is conditioned on the frame where it is largest and tracked forwards and backwards from there (3AM, arXiv
-2601.08831, section 4.1). Subsets: `reappear`: visible in at least two separate spans of at least 3 frames; `twins`: the
-object has an identical twin that is visible in the clip.
+2601.08831, section 4.1). Subsets: `reappear`: visible in at least `Reappear.spans` separate spans of at least
+`Reappear.frames` frames each; `twins`: the object has an identical twin that is visible in the clip.
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,14 @@ from geometry_fusion.data.sampling import tracking_order
 from geometry_fusion.data.scenes import Scene
 
 SUBSETS = ("all", "reappear", "twins")
-MIN_SPAN = 3  # frames
+
+
+@dataclass(frozen=True)
+class Reappear:
+    """What counts as leaving the view and coming back; counted in frames of the evaluated walk."""
+
+    spans: int = 2  # at least so many separate ones in view
+    frames: int = 3  # each at least so long; shorter ones do not count
 
 
 def spans(visible: np.ndarray) -> list[tuple[int, int]]:
@@ -30,6 +37,7 @@ class Track:
 
     scene: Scene
     object_id: int
+    reappear: Reappear = Reappear()
 
     @property
     def name(self) -> str:
@@ -46,9 +54,9 @@ class Track:
 
     @cached_property
     def subsets(self) -> tuple[str, ...]:
-        long_spans = [b - a for a, b in spans(self.areas > 0) if b - a >= MIN_SPAN]
+        long_spans = [b - a for a, b in spans(self.areas > 0) if b - a >= self.reappear.frames]
         found = ["all"]
-        if len(long_spans) >= 2:
+        if len(long_spans) >= self.reappear.spans:
             found.append("reappear")
         twins = [o.twin_of for o in self.scene.objects if o.id == self.object_id and o.twin_of is not None]
         twins += [o.id for o in self.scene.objects if o.twin_of == self.object_id]
@@ -87,12 +95,18 @@ class Track:
         return np.degrees(np.arccos(np.clip(directions @ directions[self.prompt_frame], -1, 1)))
 
 
-def tracks_of(scenes: Iterable[Scene], min_area: int, subset: str = "all", at_most: int | None = None) -> list[Track]:
+def tracks_of(
+    scenes: Iterable[Scene],
+    min_area: int,
+    subset: str = "all",
+    at_most: int | None = None,
+    reappear: Reappear = Reappear(),
+) -> list[Track]:
     """All objects whose largest view has at least `min_area` pixels; `at_most` of them, evenly spread."""
     found = []
     for scene in scenes:
         for object_id in range(1, scene.areas.shape[1]):
-            track = Track(scene, object_id)
+            track = Track(scene, object_id, reappear)
             if track.areas.max() >= min_area and subset in track.subsets:
                 found.append(track)
     if at_most is not None and len(found) > at_most:

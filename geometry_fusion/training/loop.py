@@ -9,6 +9,7 @@ and averages gradients; it is the most widely used engine that leaves the loop o
 """
 
 import json
+import math
 import random
 import statistics
 import time
@@ -36,9 +37,13 @@ SETTLED = 4  # steps after which time and memory are told
 MAY_CHANGE = (
     *(f"trainer.{key}" for key in ("device", "precision", "threads", "run_dir", "resume", "max_steps", "init_from")),
     *(f"trainer.{key}" for key in ("log_every", "eval_every", "save_every", "eval_first")),
+    "trainer.accumulate",  # counted with the processes
     *("data.root", "data.workers", "data.val_scenes", "data.val_seeds", "val_", "validation"),
     *("geometry_cache", "experiment_name", "name"),
 )
+OTHER_DATA = {
+    "facts.video": "on other frames or masks than data.frames and data.masks hold now"
+}  # a digest says little
 
 
 class Task(Protocol):
@@ -68,6 +73,11 @@ def step_seed(seed: int, step: int, unit: int) -> int:
     return int(np.random.SeedSequence([seed, step, unit, 0]).generate_state(1)[0])
 
 
+def units_of(rank: int, processes: int, accumulate: int) -> range:
+    """Numbers of the micro-batches that a process draws in every step: over all processes each number comes once."""
+    return range(rank, accumulate * processes, processes)
+
+
 def seed_all(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
@@ -83,9 +93,9 @@ def set_modes(model: torch.nn.Module) -> None:
             module.eval()
 
 
-def run_identity(config: dict, facts: dict) -> dict[str, str]:
+def run_identity(config: dict, facts: dict, units: int) -> dict[str, str]:
     """What a run must share with the one it resumes: dotted key -> value. Where things lie and how often they are
-    logged may change."""
+    logged may change, and which process draws which of the `units` micro-batches of a step."""
     flat = {}
 
     def visit(prefix: str, value) -> None:
@@ -97,6 +107,7 @@ def run_identity(config: dict, facts: dict) -> dict[str, str]:
 
     visit("", {k: v for k, v in config.items() if k not in ("trainable_presets",)})
     visit("facts", facts)
+    flat["processes x trainer.accumulate"] = str(units)
     return flat
 
 
@@ -138,13 +149,15 @@ def train(
             InitProcessGroupKwargs(timeout=timedelta(hours=12)),
         ],
     )
-    rank, first = accelerator.process_index, accelerator.is_main_process
+    first = accelerator.is_main_process
+    units = units_of(accelerator.process_index, accelerator.num_processes, accumulate)
     groups = parameter_groups(task.model, trainable, weight_decay)
     optimizer = torch.optim.AdamW(groups)
     resume_file = run_dir / "checkpoints" / "resume.pt"
+    identity = run_identity(config, task.metadata(), accumulate * accelerator.num_processes)
     start, best = 0, float("-inf")
     if resume and resume_file.exists():
-        start, best = _restore(resume_file, task.model, optimizer, run_identity(config, task.metadata()))
+        start, best = _restore(resume_file, task.model, optimizer, identity)
     model = accelerator.prepare(task.model)
     log = RunLog(run_dir, start) if first else SilentLog()
     if first:  # only now: a run that cannot start or resume must not replace the config of an earlier one
@@ -180,13 +193,12 @@ def train(
             group["lr"] = group["base_lr"] * scale
         set_modes(task.model)
         totals: dict[str, float] = {}
-        for micro in range(accumulate):
-            unit_seed = step_seed(seed, step, micro * accelerator.num_processes + rank)
+        for unit in units:
+            unit_seed = step_seed(seed, step, unit)
             seed_all(unit_seed)
             rng = np.random.default_rng(unit_seed)
             batch = task.batch(rng, step).to(accelerator.device)
-            last = micro == accumulate - 1
-            with nullcontext() if last else accelerator.no_sync(model):
+            with nullcontext() if unit == units[-1] else accelerator.no_sync(model):
                 with autocast(accelerator.device, precision):
                     losses = task.losses(model, batch, rng)
                 _stop_if_not_finite(losses["total"], step, batch)
@@ -203,9 +215,10 @@ def train(
         if len(seconds) == SETTLED and done < max_steps:
             pace = statistics.median(seconds[1:])  # the first step also starts the machine
             memory = peak_memory(accelerator.device) / 2**30
+            minutes = math.ceil(pace * (max_steps - done) / 60)
             log.say(
-                f"{pace:.1f} s a step, about {pace * (max_steps - done) / 60:.0f} min for the {max_steps - done} "
-                f"steps left, validation not counted; peak memory so far {memory:.1f} GB"
+                f"{pace:.1f} s a step, about {minutes} min for the {max_steps - done} steps left, "
+                f"validation not counted; peak memory so far {memory:.1f} GB"
             )
         if done % log_every == 0 or done == max_steps:
             speed = {"lr_scale": scale, "grad_norm": float(grad_norm), "seconds": time.perf_counter() - began}
@@ -222,7 +235,7 @@ def train(
                 save_weights(run_dir / "checkpoints" / "checkpoint_best.safetensors", weights, metadata)
             save_weights(run_dir / "checkpoints" / "checkpoint_last.safetensors", weights, metadata)
             state = {"model": task.model.state_dict(), "optimizer": optimizer.state_dict(), "step": done, "best": best}
-            state["identity"] = run_identity(config, task.metadata())
+            state["identity"] = identity
             save_resume(resume_file, state)
         accelerator.wait_for_everyone()
     bar.close()
@@ -243,8 +256,9 @@ def _restore(
     before = state.get("identity", identity) if isinstance(state, dict) else identity
     for key in sorted(before.keys() | identity.keys()):
         if before.get(key) != identity.get(key):
+            other = f"with {key}={before.get(key)}, this run has {identity.get(key)}"
             raise InputError(
-                f"{file}: was trained with {key}={before.get(key)}, this run has {identity.get(key)}; "
+                f"{file}: was trained {OTHER_DATA.get(key, other)}; "
                 "choose another trainer.run_dir or set trainer.resume=false"
             )
     try:
