@@ -82,7 +82,7 @@ class StreamSummary:
 
 def segment_stream(
     session: Session,
-    spec: str | Path,
+    spec,  # what `open_source` opens
     prompts: Sequence[Prompt],
     out: Path,
     identity: dict,
@@ -101,7 +101,7 @@ def segment_stream(
     may prompt the session, and ends the run by returning True. several: whether masks hold ids; default: where objects
     other than one are prompted.
     """
-    repeatable = isinstance(spec, Path) or Path(spec).exists()
+    repeatable = isinstance(spec, str | Path) and Path(spec).exists()
     run = UnfinishedRun(out, identity, save_every_s)
     if not repeatable and run.masks.exists():
         raise InputError(f"{run.masks}: left by a live run that did not end well; rename it or choose another --out")

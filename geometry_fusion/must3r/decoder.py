@@ -207,7 +207,7 @@ class MUSt3R(nn.Module):
         x = group.x + block.attn(block.norm1(group.x), group.positions)
         queries = block.norm2(x).reshape(group.batch, len(seen), -1, x.shape[-1])
         read = [block.cross_attn(queries[:, i], keys, values) for i, (keys, values) in enumerate(seen)]
-        x = x + torch.stack(read, 1).reshape(x.shape)
+        x = x + (read[0] if len(read) == 1 else torch.stack(read, 1)).reshape(x.shape)
         group.x = x + block.mlp(block.norm3(x))
 
     def _remember(self, groups: list[_Group], exposed: list[list[Tensor]], memory: Memory | None) -> Memory:

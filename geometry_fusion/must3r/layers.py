@@ -40,7 +40,7 @@ class RoPE2D:
         )  # positions, head_dim and their angles: all blocks of a network share them
 
     def angles(self, positions: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
-        """cos and sin [B, 1, N, head_dim / 2]: the row's angles, then the column's."""
+        """cos and sin [B, 1, N, head_dim] for `__call__`: the row's angles, then the column's; sin signed."""
         if self._latest[0] is not positions or self._latest[1] != head_dim:
             self._latest = (positions, head_dim, self._angles(positions, head_dim))
         return self._latest[2]
@@ -49,14 +49,16 @@ class RoPE2D:
         quarter = head_dim // 4
         steps = torch.arange(quarter, device=positions.device, dtype=torch.float32) / quarter
         angles = positions[..., None].float() * (self.scale / self.base**steps)  # [B, N, 2, quarter]
-        angles = angles.flatten(2)[:, None]
-        return angles.cos(), angles.sin()
+        # Halves, not interleaved pairs: of a row's or a column's channels (u, v) become (u cos - v sin, v cos + u sin).
+        cos = angles.cos()[:, None, :, :, None].expand(-1, -1, -1, -1, 2, -1)  # [B, 1, N, 2, 2, quarter]
+        sin = angles.sin()[:, None]
+        return cos.flatten(3), torch.stack((-sin, sin), -2).flatten(3)
 
     def __call__(self, x: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
         """Rotate [B, heads, N, head_dim] by `angles` of its positions."""
-        cos, sin = (t.to(x.dtype).unflatten(-1, (2, -1)) for t in cos_sin)  # [B, 1, N, 2, quarter]
-        u, v = x.unflatten(-1, (2, 2, -1)).unbind(-2)  # halves, not interleaved pairs
-        return torch.stack((u * cos - v * sin, v * cos + u * sin), -2).flatten(-3)
+        cos, sin = (t.to(x.dtype) for t in cos_sin)
+        swapped = x.unflatten(-1, (2, 2, -1)).flip(-2).flatten(-3)
+        return torch.addcmul(x * cos, swapped, sin)
 
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:
@@ -81,9 +83,12 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
-        q, k, v = (split_heads(t, self.num_heads) for t in self.qkv(x).chunk(3, dim=-1))
-        cos_sin = self.rope.angles(positions, q.shape[-1])
-        x = scaled_dot_product_attention(self.rope(q, cos_sin), self.rope(k, cos_sin), v)
+        qkv = self.qkv(x)
+        turned = split_heads(qkv[..., : -qkv.shape[-1] // 3], 2 * self.num_heads)  # queries and keys at once
+        turned = self.rope(turned, self.rope.angles(positions, turned.shape[-1]))
+        q, k = turned.chunk(2, dim=1)
+        v = split_heads(qkv[..., -qkv.shape[-1] // 3 :], self.num_heads)
+        x = scaled_dot_product_attention(q, k, v)
         return self.proj(merge_heads(x))
 
 

@@ -1,0 +1,320 @@
+"""main.py segment on streams: masks as they come, kills at any moment, damaged frames, full disks, live sources."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import main
+import sam2_model
+from geometry_fusion.errors import run_cli
+from geometry_fusion.live_window import LiveWindow
+from geometry_fusion.mask_files import read_ids
+from geometry_fusion.segment import segment_stream
+from geometry_fusion.session import Session
+from geometry_fusion.types import Prompt
+from geometry_fusion.video import FrameFolder, VideoFile, extract_frames
+from tests.conftest import ROOT, THREADS, error_line, run_script
+
+POINT = "--point=79,48"
+KILLS = 50
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    """30 small frames: the predictor's own size is what costs."""
+    folder = tmp_path_factory.mktemp("clip") / "frames"
+    extract_frames(ROOT / "videos/samples/return/video.mp4", folder, every=2, size=(160, 120))
+    return folder
+
+
+def segment(*arguments) -> int:
+    return run_cli(lambda: main.main(["segment", *map(str, arguments)]))
+
+
+def masks_in(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def whole(clip, tmp_path_factory) -> dict[str, bytes]:
+    """Masks of a run with geometry that nothing interrupted."""
+    out = tmp_path_factory.mktemp("whole")
+    assert segment("--frames", clip, POINT, "--out", out, "--arm", "3am", "--save-every", 0) == 0
+    assert sorted(file.name for file in out.iterdir()) == ["masks", "segmented.mp4"]
+    return masks_in(out / "masks")
+
+
+# Runs `main.py segment` again and again, each time killed after a random while, until it ends by itself. A forked child
+# is killed, which finds torch imported and the weights loaded: otherwise most kills would only meet the start.
+KILLER = """
+import json, os, random, signal, sys, time
+import torch
+import main
+from geometry_fusion.errors import run_cli
+
+out, kills, arguments = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
+torch.set_num_threads(1)
+loaded = main.segment_predictor(main.parse(["segment", *arguments]))
+main.segment_predictor = lambda args: loaded
+rng, done, states, torn = random.Random(0), 0, 0, []
+while True:
+    child = os.fork()
+    if not child:
+        sys.stderr = sys.stdout = open(os.devnull, "w")
+        os._exit(run_cli(lambda: main.main(["segment", *arguments])))
+    if done < kills:
+        time.sleep(rng.uniform(0.02, 0.7))
+        os.kill(child, 9)
+        done += 1
+        _, status = os.waitpid(child, 0)
+        if os.WIFEXITED(status):
+            break
+        from PIL import Image
+        folder = os.path.join(out, "masks.unfinished")
+        for name in os.listdir(folder) if os.path.isdir(folder) else ():
+            if not name.startswith("."):
+                try:
+                    Image.open(os.path.join(folder, name)).load()
+                except Exception as error:
+                    torn.append(f"{name}: {error}")
+        states += os.path.exists(os.path.join(out, "unfinished.pt"))
+    else:
+        _, status = os.waitpid(child, 0)
+        break
+print(json.dumps({"kills": done, "status": os.waitstatus_to_exitcode(status), "states": states, "torn": torn}))
+"""
+
+
+def test_killed_again_and_again_finished_masks_are_whole_and_the_run_goes_on(clip, whole, tmp_path):
+    """Frames of the clip are looped through a long folder, so that fifty kills find it unfinished."""
+    long = tmp_path / "long"
+    long.mkdir()
+    files = sorted(clip.glob("*.jpg"))
+    for index in range(300):
+        os.link(files[index % len(files)], long / f"{index:04d}.jpg")
+    arguments = ["--frames", long, POINT, "--save-every", 0.1]
+    killed = run_script("-c", KILLER, tmp_path / "out", KILLS, *arguments, "--out", tmp_path / "out", timeout=280)
+    assert killed.returncode == 0, killed.stderr
+    found = json.loads(killed.stdout.splitlines()[-1])
+    assert found["torn"] == [] and found["status"] == 0 and found["kills"] == KILLS
+    assert found["states"] > KILLS // 2  # it had got somewhere
+    assert segment(*arguments, "--out", tmp_path / "once") == 0
+    assert masks_in(tmp_path / "out/masks") == masks_in(tmp_path / "once/masks")
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["masks", "segmented.mp4"]
+
+
+def test_with_geometry_too_an_interrupted_run_gives_the_same_masks(clip, whole, tmp_path, monkeypatch, capsys):
+    """Stopped by Ctrl-C in the middle, twice."""
+    original, count = Session._take, []
+
+    def interrupting(self, *arguments):
+        count.append(1)
+        if len(count) in (9, 20):
+            raise KeyboardInterrupt
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Session, "_take", interrupting)
+    command = ["--frames", clip, POINT, "--out", tmp_path, "--arm", "3am", "--save-every", 0]
+    assert segment(*command) == 130 and segment(*command) == 130
+    assert "went on" not in capsys.readouterr().out
+    assert len(list((tmp_path / "masks.unfinished").glob("*.png"))) == 18
+    assert segment(*command) == 0
+    assert "went on at frame 18" in capsys.readouterr().out
+    assert masks_in(tmp_path / "masks") == whole
+    assert VideoFile(tmp_path / "segmented.mp4").num_frames == len(whole)
+
+
+def test_an_unfinished_run_of_something_else_is_neither_gone_on_with_nor_lost(clip, tmp_path, monkeypatch, refuse):
+    monkeypatch.setattr(Session, "_take", interrupted_after(5))
+    command = ["--frames", clip, "--out", tmp_path, "--save-every", 0]
+    assert segment(*command, POINT) == 130
+    monkeypatch.undo()
+    before = masks_in(tmp_path / "masks.unfinished")
+    line = refuse(main, "segment", *command, "--point=20,20")
+    assert "left by a run with prompts" in line and "repeat that command" in line
+    assert masks_in(tmp_path / "masks.unfinished") == before
+
+
+def interrupted_after(frames: int):
+    original, count = Session._take, []
+
+    def take(self, *arguments):
+        count.append(1)
+        if len(count) > frames:
+            raise KeyboardInterrupt
+        return original(self, *arguments)
+
+    return take
+
+
+def test_old_results_stay_until_new_ones_are_complete(clip, tmp_path, monkeypatch):
+    assert segment("--frames", clip, POINT, "--out", tmp_path) == 0
+    before = masks_in(tmp_path / "masks")
+    monkeypatch.setattr(Session, "_take", interrupted_after(3))
+    assert segment("--frames", clip, "--point=20,20", "--out", tmp_path) == 130
+    assert masks_in(tmp_path / "masks") == before
+
+
+def test_a_video_file_is_streamed_as_its_decoded_frames(tmp_path):
+    video = ROOT / "videos/samples/return/video.mp4"
+    assert segment("--source", video, "--point=158,97", "--out", tmp_path / "file") == 0
+    session = Session(sam2_model.build_predictor("tiny", device="cpu"))
+    session.add(Prompt(points=((158.0, 97.0),)))
+    wanted = {f"{i:04d}.png": ids > 0 for i, ids in session.track(iter(VideoFile(video)))}
+    found = {file.name: read_ids(file) > 0 for file in (tmp_path / "file/masks").iterdir()}
+    assert found.keys() == wanted.keys() and all(np.array_equal(found[n], wanted[n]) for n in wanted)
+
+
+@pytest.mark.parametrize("carry", [False, True])
+def test_frames_that_cannot_be_read_are_skipped_listed_and_carried_if_asked(clip, tmp_path, capsys, carry):
+    damaged = tmp_path / "frames"
+    shutil.copytree(clip, damaged)
+    (damaged / "0007.jpg").write_bytes((damaged / "0007.jpg").read_bytes()[:60])
+    assert segment("--frames", damaged, POINT, "--out", tmp_path / "out", *(["--carry-masks"] if carry else [])) == 0
+    assert "not read: 0007.jpg" in capsys.readouterr().out
+    masks = masks_in(tmp_path / "out/masks")
+    assert len(masks) == len(FrameFolder(clip)) - (not carry)
+    if carry:
+        assert masks["0007.png"] == masks["0006.png"]
+
+
+def test_a_full_disk_ends_in_one_line_and_the_run_can_go_on(clip, whole, tmp_path):
+    """The file-size limit of a process stands for the disk: a write beyond it fails as on a full one."""
+    out = tmp_path / "out"
+    limited = (
+        "import resource, signal, sys, main; from geometry_fusion.errors import run_cli\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (150, 150))\n"
+        "sys.exit(run_cli(lambda: main.main(sys.argv[1:])))"
+    )
+    command = ["segment", "--frames", clip, POINT, "--out", out, "--arm", "3am"]
+    done = run_script("-c", limited, *command)
+    assert done.returncode == 2 and "File too large" in done.stderr.splitlines()[-1] and ".png" in done.stderr
+    assert segment(*command[1:]) == 0
+    assert masks_in(out / "masks") == whole
+
+
+def test_an_output_folder_that_vanishes_is_told(clip, tmp_path, monkeypatch, capsys):
+    original = Session._take
+
+    def removing(self, frame, *rest):
+        if frame.index == 4:
+            shutil.rmtree(tmp_path / "out")
+        return original(self, frame, *rest)
+
+    monkeypatch.setattr(Session, "_take", removing)
+    assert segment("--frames", clip, POINT, "--out", tmp_path / "out") == 2
+    assert "0004.png" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_standard_input_is_written_as_it_comes(tmp_path):
+    video = (ROOT / "videos/samples/return/video.mp4").read_bytes()
+    piped = tmp_path / "piped.ts"
+    remux = "import av, sys\nwith av.open(sys.argv[1]) as a, av.open(sys.argv[2], 'w') as b:\n" + (
+        "    s = b.add_stream_from_template(a.streams.video[0])\n"
+        "    for p in a.demux(video=0):\n        if p.dts is not None:\n            p.stream = s; b.mux(p)\n"
+    )
+    assert run_script("-c", remux, ROOT / "videos/samples/return/video.mp4", piped).returncode == 0, video[:0]
+    done = subprocess.run(
+        [sys.executable, ROOT / "main.py", "segment", "--source", "-", "--point=158,97", "--out", tmp_path / "out"],
+        input=piped.read_bytes(),
+        capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": THREADS},
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-500:]
+    assert (
+        len(list((tmp_path / "out/masks").glob("*.png"))) == VideoFile(tmp_path / "out/segmented.mp4").num_frames == 60
+    )
+
+
+def test_a_live_run_ends_well_by_ctrl_c_and_its_video_plays_at_any_time(clip, tmp_path):
+    """Arrays that claim to be live; frames that were dropped leave gaps, which the video keeps."""
+    frames = FrameFolder(clip)
+    seen = []
+
+    def watch(session, ids):
+        seen.append(session.frame_index)
+        if len(seen) == 6:
+            growing = tmp_path / "segmented.unfinished.mp4"
+            assert growing.stat().st_size > 0
+            raise KeyboardInterrupt
+        return False
+
+    session = Session(sam2_model.build_predictor("tiny", device="cpu"))
+    prompts = [Prompt(points=((79.0, 48.0),))]
+    found = segment_stream(
+        session, (frames[i % 30] for i in range(10**6)), prompts, tmp_path, {}, watch=watch, live=True
+    )
+    assert found.num_frames == 6 and found.dropped > 0 and seen == sorted(set(seen))
+    assert len(list((tmp_path / "masks").glob("*.png"))) == 6
+    assert VideoFile(tmp_path / "segmented.mp4").num_frames == 6
+
+
+def test_the_window_shows_masks_takes_clicks_and_ends_by_a_key(clip, tmp_path):
+    import matplotlib
+
+    matplotlib.use("Agg", force=True)
+    import matplotlib.pyplot as plt
+
+    frames, events = FrameFolder(clip), []
+    window = LiveWindow(open_figure=lambda title: plt.figure(figsize=(4, 3)))
+    session = Session(sam2_model.build_predictor("tiny", device="cpu"))
+
+    def click(x, y, button=1):
+        window._on_click(SimpleNamespace(inaxes=window._axes, xdata=x, ydata=y, button=button))
+
+    def user(session, ids):
+        closed = window(session, ids)
+        events.append((session.frame_index, session.object_ids))
+        if len(events) == 2:
+            click(3, 3, button=3)  # beside an object that does not exist yet: not used
+            click(79, 48)
+        if len(events) == 4:
+            window._on_key(SimpleNamespace(key="2"))
+            click(30, 80)
+        if len(events) == 6:
+            window._on_key(SimpleNamespace(key="q"))
+        return closed
+
+    with window:
+        found = segment_stream(session, clip, [], tmp_path, {}, watch=user, several=True)
+    assert [ids for _, ids in events] == [[], [], [1], [1], [1, 2], [1, 2], [1, 2]] and found.num_frames == 7
+    shown = window._picture.get_array()
+    assert shown.shape == (120, 160, 3) and not np.array_equal(shown, frames[6])
+    assert set(np.unique(read_ids(sorted((tmp_path / "masks").glob("*.png"))[-1]))) <= {0, 1, 2}
+
+
+def test_what_cannot_be_streamed_is_refused(clip, tmp_path, refuse):
+    out = ["--out", tmp_path / "o"]
+    assert "excludes --frames" in refuse(main, "segment", "--source", "0", "--frames", clip, POINT, *out)
+    assert "camera 0" in refuse(main, "segment", "--source", "0", POINT, *out)
+    assert "must be positive" in refuse(main, "segment", "--frames", clip, POINT, "--objects-at-once", "0", *out)
+    assert "--mode full: needs --frames" in refuse(main, "segment", "--source", "0", "--mode", "full", POINT, *out)
+    assert "frame 99 does not exist" in refuse(main, "segment", "--frames", clip, POINT, "--prompt-frame", "99", *out)
+    assert "no merger weights" in refuse(
+        main, "segment", "--frames", clip, POINT, "--arm", "3am", "--must3r", "512", *out
+    )
+    assert "neither DISPLAY" in refuse(main, "segment", "--frames", clip, "--show", *out)
+    assert not (tmp_path / "o").exists()
+
+
+def test_interrupting_the_process_leaves_one_line(clip, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "main.py", "segment", "--frames", clip, POINT, "--out", tmp_path / "out"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": THREADS},
+    )
+    while not (tmp_path / "out/masks.unfinished").exists():
+        assert process.poll() is None, process.stderr.read()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert error_line.__doc__ and "interrupted" in process.stderr.read().splitlines()[-1]
