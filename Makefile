@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-slow check bench clean
+.PHONY: demo test test-slow check bench soak clean
 
 demo: $(VENV)/run.stamp
 	$(BIN)/python ab_iou.py --sample twins
@@ -22,6 +22,9 @@ check: $(VENV)/dev.stamp
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/speed.py
+
+soak: $(VENV)/dev.stamp
+	$(BIN)/python benchmarks/soak.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache

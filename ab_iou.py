@@ -28,7 +28,7 @@ from geometry_fusion.mask_files import innermost_point, read_ids
 from geometry_fusion.prompts import add_prompt_arguments, check_prompts, point_xy_px, prompts_from_arguments
 from geometry_fusion.report import Arm, write_report
 from geometry_fusion.report_geometry import geometry_figures
-from geometry_fusion.segment import MASK_SUFFIXES, write_masks_and_video
+from geometry_fusion.segment import MASK_SUFFIXES, write_masks_and_videos
 from geometry_fusion.video import open_frames, opened_frames
 
 ROOT = Path(__file__).resolve().parent
@@ -152,12 +152,14 @@ def main(argv=None) -> None:
                     f"prompted; write --point {truth_ids[0]}:x,y"
                 )
         report = swaps.enter_context(replacing_folder(report_folder))
-        arms = []
-        for key, (name, predictor) in predictors.items():
-            masks = swaps.enter_context(replacing_folder(folders[key]))
-            video = swaps.enter_context(replacing_file(videos[key]))
-            seconds = write_masks_and_video(predictor, frames, prompts, masks, video, args.precision)
-            arms.append(Arm(key, name, masks, video, videos[key].name, seconds))
+        masks = [swaps.enter_context(replacing_folder(folders[key])) for key in predictors]
+        written = [swaps.enter_context(replacing_file(videos[key])) for key in predictors]
+        both = [predictor for _, predictor in predictors.values()]
+        seconds = write_masks_and_videos(both, frames, prompts, masks, written, args.precision)
+        arms = [
+            Arm(key, name, folder, video, videos[key].name, pace)
+            for (key, (name, _)), folder, video, pace in zip(predictors.items(), masks, written, seconds)
+        ]
         objects = sorted({p.object_id for p in prompts}) if args.gt and truth_ids else None
         summary, scored = score(arms, args.gt, objects, frames, prompts)
         summary |= {

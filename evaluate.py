@@ -9,7 +9,6 @@ object is conditioned on its largest view, by its mask and by one click, and tra
 """
 
 import csv
-import hashlib
 import itertools
 import json
 import multiprocessing
@@ -40,6 +39,7 @@ from geometry_fusion.files import read_json_lines, replacing_file
 from geometry_fusion.geometry import GeometrySource
 from geometry_fusion.mask_files import innermost_point
 from geometry_fusion.segment import track as track_prompts
+from geometry_fusion.sharing import SharedEncoder
 from geometry_fusion.types import GeometryFrame, Prompt
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
@@ -83,32 +83,6 @@ def prompt_of(track: Track, kind: str) -> Prompt:
     if kind == "mask":
         return Prompt(track.prompt_frame, mask=mask)
     return Prompt(track.prompt_frame, points=(tuple(map(float, innermost_point(mask))),))
-
-
-class SharedEncoder(torch.nn.Module):
-    """SAM2's frozen image encoder, computed once per frame for all objects, prompts and arms of a scene.
-
-    at_most: bytes of features that are kept; where a scene needs more, it starts anew.
-    """
-
-    def __init__(self, encoder: torch.nn.Module, at_most: int = 2 * 2**30):
-        super().__init__()
-        self._encoder, self._answers, self._at_most, self._bytes = encoder, {}, at_most, 0
-
-    def forward(self, images: torch.Tensor) -> dict:
-        key = hashlib.blake2b(images.cpu().numpy().tobytes()).digest()
-        if key not in self._answers:
-            if self._bytes > self._at_most:
-                self.forget()
-            self._answers[key] = self._encoder(images)
-            kept = [t for v in self._answers[key].values() for t in (v if isinstance(v, list) else [v])]
-            self._bytes += sum(t.nbytes for t in kept)
-        # SAM2 replaces entries of the lists.
-        return {k: list(v) if isinstance(v, list) else v for k, v in self._answers[key].items()}
-
-    def forget(self) -> None:
-        self._answers.clear()
-        self._bytes = 0
 
 
 class Replay:
@@ -166,7 +140,8 @@ class ArmPredictors:
                     raise InputError(f"{key}={checkpoint}: was trained as arm '{spec.arm}'; choose another file")
                 must3r_file = must3r_loader.model_file(str(config.must3r)) if spec.source == "must3r" else None
                 self._mergers[arm] = predictor.merger
-                self._makers[arm] = fusion.source_maker(spec, must3r_file, device, config.precision)
+                options = (device, config.precision, config.max_keyframes)
+                self._makers[arm] = fusion.source_maker(spec, must3r_file, *options)
             self._predictors[arm] = predictor
         # All arms keep SAM2's image encoder as it is: fusion checkpoints hold no part of it.
         self._encoder = SharedEncoder(next(iter(self._predictors.values())).image_encoder)
@@ -304,6 +279,7 @@ def identity_of(config: DictConfig, arm: str) -> str:
         files.append(Path(config.checkpoints[CHECKPOINTS[arm]]))
     place = Path(config.data.scenes or config.data.root).resolve()
     computed = [str(pick_device(config.device).type), uses_bf16(pick_device(config.device), config.precision)]
+    computed += [] if config.max_keyframes is None else [config.max_keyframes]
     return json.dumps([[file_digest(file)[:12] for file in files], str(place), computed])
 
 
@@ -469,9 +445,9 @@ def check(config: DictConfig) -> None:
             raise InputError(f"{key}={shown}: write a list such as {key}=[{known[0]}] of {', '.join(known)}")
     if not (isinstance(config.workers, int) and 1 <= config.workers <= 256):
         raise InputError(f"workers={config.workers}: must be a whole number in 1..256")
-    for key in ("max_objects", "threads"):
-        if config[key] is not None and not (isinstance(config[key], int) and config[key] >= 1):
-            raise InputError(f"{key}={config[key]}: must be a whole number of at least 1, or null")
+    for key, least in (("max_objects", 1), ("threads", 1), ("max_keyframes", 2)):
+        if config[key] is not None and not (isinstance(config[key], int) and config[key] >= least):
+            raise InputError(f"{key}={config[key]}: must be a whole number of at least {least}, or null")
     for key in ("spans", "frames"):
         if not (isinstance(value := OmegaConf.select(config, f"reappear.{key}"), int) and value >= 1):
             raise InputError(f"reappear.{key}={value}: must be a whole number of at least 1")

@@ -78,9 +78,16 @@ def spec_of(name: str, arm: str = "3am", variant: str = "paper") -> FusionSpec:
 
 
 def source_maker(
-    spec: FusionSpec, must3r_file: Path | None, device: str | torch.device, precision: str = "auto"
+    spec: FusionSpec,
+    must3r_file: Path | None,
+    device: str | torch.device,
+    precision: str = "auto",
+    max_keyframes: int | None = None,
 ) -> Callable[..., GeometrySource]:
-    """A function that makes a fresh geometry source; given the scene it is for, which only `depth` needs."""
+    """A function that makes a fresh geometry source; given the scene it is for, which only `depth` needs.
+
+    max_keyframes: another cap on MUSt3R's memory than the spec's.
+    """
     if spec.source == "none":
         return lambda scene=None: NoGeometry()
     if spec.source == "depth":
@@ -94,7 +101,7 @@ def source_maker(
             f"{must3r_file}: its levels {levels} have {found} channels, the merger is made for "
             f"{list(spec.merger['level_dims'])}; choose a merger and a MUSt3R that belong together"
         )
-    options = dict(spec.geometry)
+    options = dict(spec.geometry) | ({} if max_keyframes is None else {"max_keyframes": max_keyframes})
     rule = options.pop("rule", {})
     return lambda scene=None: Must3rStream(encoder, decoder, rule=OverlapRule(**rule), precision=precision, **options)
 
@@ -124,6 +131,7 @@ def fuse_checkpoint(
     must3r: str,
     precision: str = "auto",
     scene=None,
+    max_keyframes: int | None = None,
 ) -> FusionSpec:
     """Give `predictor` the merger, the fine-tuned parts and the geometry source of a checkpoint.
 
@@ -139,7 +147,8 @@ def fuse_checkpoint(
     except InputError as error:
         raise InputError(f"{checkpoint}: {error}") from None
     weights = _trained_weights(checkpoint, merger, predictor)
-    make = source_maker(spec, files["must3r"][1] if "must3r" in files else None, predictor.device, precision)
+    must3r_file = files["must3r"][1] if "must3r" in files else None
+    make = source_maker(spec, must3r_file, predictor.device, precision, max_keyframes)
     predictor.fuse(merger, (lambda: make(scene)) if spec.source == "depth" else make)
     predictor.load_state_dict(weights, strict=False)  # names were checked: what is not there was not trained
     return spec

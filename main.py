@@ -2,7 +2,8 @@
 
     python main.py frames VIDEO                       video -> videos/frames/0000.jpg ...
     python main.py pick                               click in a window, prints --point "x,y"
-    python main.py segment --point "180,296"          masks and an overlay video of one arm
+    python main.py segment --point "180,296"          masks and an overlay video of one arm, of any length
+    python main.py segment --source 0 --show          the same live: click in the window
     python main.py reconstruct --frames DIR           point cloud, camera path and a picture of both, by MUSt3R
     python main.py weights                            which weights are here; fetches missing ones
 
@@ -29,7 +30,7 @@ from geometry_fusion.object_batches import BATCH_LIMIT
 from geometry_fusion.pick import pick_point
 from geometry_fusion.prompts import add_prompt_arguments, check_prompts, prompts_from_arguments
 from geometry_fusion.reconstruct import reconstruct, write_reconstruction
-from geometry_fusion.segment import MASK_SUFFIXES, segment_stream, write_masks_and_video
+from geometry_fusion.segment import MASK_SUFFIXES, segment_stream, write_masks_and_videos
 from geometry_fusion.session import MODES, Session
 from geometry_fusion.video import extract_frames, frame_size, open_frames, opened_frames
 
@@ -88,6 +89,7 @@ def parse(argv=None) -> argparse.Namespace:
     segment.add_argument("--arm", default="sam2", choices=("sam2", "3am"), help="3am: with geometry")
     segment.add_argument("--must3r", default="tiny", help="geometry backbone of --arm 3am")
     segment.add_argument("--checkpoint", type=Path, metavar="FILE", help="merger weights of --arm 3am")
+    segment.add_argument("--max-keyframes", type=int, metavar="N", help="cap on MUSt3R's memory; default: checkpoint's")
     segment.add_argument(
         "--objects-at-once", type=int, default=BATCH_LIMIT, metavar="N", help="lower it to save memory"
     )
@@ -134,6 +136,10 @@ def run_segment(args: argparse.Namespace) -> None:
         raise InputError(f"--source {args.source}: excludes --frames {args.frames}; give one of them")
     if args.objects_at_once < 1 or args.save_every < 0 or args.timeout <= 0:
         raise InputError("--objects-at-once, --save-every and --timeout must be positive")
+    if args.max_keyframes is not None and args.max_keyframes < 2:
+        raise InputError(
+            f"--max-keyframes {args.max_keyframes}: must be at least 2, the frames that MUSt3R starts from"
+        )
     spec = args.frames if args.source is None else args.source
     clicks_later = args.show and not (args.point or args.box or args.mask or args.prompts)
     prompts = [] if clicks_later else prompts_from_arguments(args)
@@ -163,7 +169,8 @@ def segment_predictor(args: argparse.Namespace):
             "(README) and name them with --checkpoint"
         )
     backbones = {"sam2": args.sam2, "sam2_file": args.sam2_checkpoint, "must3r": args.must3r}
-    spec = fusion.fuse_checkpoint(predictor, checkpoint, **backbones, precision=args.precision)
+    options = {"precision": args.precision, "max_keyframes": args.max_keyframes}
+    spec = fusion.fuse_checkpoint(predictor, checkpoint, **backbones, **options)
     if spec.source == "depth":
         raise InputError(f"--checkpoint {checkpoint}: the oracle needs depth and poses; use evaluate.py with scenes")
     return predictor
@@ -177,7 +184,7 @@ def segment_full(args: argparse.Namespace, predictor, prompts: list) -> None:
     with opened_frames(args.frames) as frames, ExitStack() as swaps:
         masks = swaps.enter_context(replacing_folder(args.out / "masks"))
         video = swaps.enter_context(replacing_file(args.out / "segmented.mp4"))
-        seconds = write_masks_and_video(predictor, frames, prompts, masks, video, args.precision)
+        (seconds,) = write_masks_and_videos([predictor], frames, prompts, [masks], [video], args.precision)
     print(f"{args.out / 'masks'}/ and {args.out / 'segmented.mp4'}, {1 / seconds:.1f} frames/s")
 
 
@@ -225,6 +232,7 @@ def run_identity(args: argparse.Namespace, prompts: list, spec: str | Path) -> d
         "device": pick_device(args.device).type,
         "precision": args.precision,
         "objects at once": str(args.objects_at_once),
+        "keyframes": str(args.max_keyframes),
     }
     return facts | {role: file_digest(path)[:16] for role, path in weights.items()}
 

@@ -29,6 +29,7 @@ MODELS = {
     "l": (_OFFICIAL / "sam2.1_hiera_l.yaml", ROOT / "checkpoints/sam2.1_hiera_large.pt"),
 }
 PREDICTOR = "geometry_fusion.predictor.GeometryVideoPredictor"
+MEMORY_ATTENTION = "geometry_fusion.object_batches.MemoryAttentionOfObjects"
 # What sam2.build_sam.build_sam2_video_predictor adds (sam2 1.1.0, apply_postprocessing=True).
 # Filling holes needs sam2's CUDA extension; without it SAM2 warns on every frame and skips the step.
 _POSTPROCESSING = {"binarize_mask_from_pts_for_mem_enc": True, "fill_hole_area": 8 if find_spec("sam2._C") else 0}
@@ -81,15 +82,19 @@ def build_predictor(
     checkpoint: Path | str | None = None,
     device: str | torch.device = "auto",
     exact: bool = False,
+    compile: bool = False,
     **options,
 ) -> torch.nn.Module:
     """SAM2's video predictor with the post-processing of `sam2.build_sam.build_sam2_video_predictor`.
 
     exact: compute in SAM2's own order, so that masks are its own bit for bit; without, they are faster and differ by
-    rounding (geometry_fusion/optimise.py, object_batches.py).
+    rounding (geometry_fusion/optimise.py, object_batches.py). compile: torch.compile where shapes are fixed; the first
+    frames then take minutes.
     """
     options = {**_POSTPROCESSING, **({"objects_at_once": 1} if exact else {}), **options}
     if name != "tiny":  # the tiny model is trained to answer with its single mask
         options["sam_mask_decoder_extra_args"] = _DYNAMIC_MULTIMASK
+    if not exact:
+        options["memory_attention"] = {"_target_": MEMORY_ATTENTION}
     predictor = build_sam2(name, checkpoint=checkpoint, device=device, **options)
-    return predictor if exact else optimise(predictor)
+    return predictor if exact else optimise(predictor, compile)

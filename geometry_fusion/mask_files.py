@@ -120,7 +120,8 @@ def digest_of_mask(mask: np.ndarray | None) -> str | None:
 
 def write_rgb(path: Path, image_rgb: np.ndarray, quality: int = 95) -> None:
     """[H, W, 3] uint8 to JPEG, PNG, ..., by the suffix of `path`; `quality` is JPEG's and WebP's."""
-    _save(Image.fromarray(image_rgb), path, quality=quality)
+    fast = {"compress_level": 1} if path.suffix.lower() == ".png" else {}
+    _save(Image.fromarray(image_rgb), path, quality=quality, **fast)
 
 
 def write_mask(path: Path, mask: np.ndarray) -> None:

@@ -7,6 +7,8 @@ can be prompted, added and removed at any time; the joined ones are views, or ar
 from collections.abc import Collection, Iterable, Mapping
 
 import torch
+from sam2.modeling.memory_attention import MemoryAttention
+from sam2.modeling.sam.transformer import RoPEAttention
 from torch import Tensor
 
 from geometry_fusion.errors import InputError
@@ -112,3 +114,27 @@ def _join(values: list):
     if isinstance(values[0], Tensor):
         return torch.cat(values)
     return [torch.cat(column) for column in zip(*values)] if isinstance(values[0], list) else values[0]
+
+
+class MemoryAttentionOfObjects(MemoryAttention):
+    """As MemoryAttention (sam2 1.1.0), plus: what is the same for all objects of a frame, up to the first layer's
+    reading of their memories, is computed once. The weights are the same."""
+
+    def forward(self, curr, memory, curr_pos=None, memory_pos=None, num_obj_ptr_tokens: int = 0) -> Tensor:
+        """curr: [N, B, C] or a list of one; B views of one image have stride 0 along B."""
+        image, position = (curr[0], curr_pos[0]) if isinstance(curr, list) else (curr, curr_pos)
+        objects = image.shape[1]
+        if objects == 1 or image.stride(1) or not self.batch_first or position is None:
+            return super().forward(curr, memory, curr_pos, memory_pos, num_obj_ptr_tokens)
+        image, position = (t[:, :1].transpose(0, 1) for t in (image, position))
+        memory, memory_pos = memory.transpose(0, 1), memory_pos.transpose(0, 1)
+        tokens = image + 0.1 * position if self.pos_enc_at_input else image
+        for index, layer in enumerate(self.layers):
+            tokens = layer._forward_sa(tokens, position)
+            if index == 0:
+                tokens = tokens.expand(objects, -1, -1)
+            excluded = num_obj_ptr_tokens if isinstance(layer.cross_attn_image, RoPEAttention) else 0
+            tokens = layer._forward_ca(tokens, memory, position, memory_pos, excluded)
+            hidden = layer.linear2(layer.dropout(layer.activation(layer.linear1(layer.norm3(tokens)))))
+            tokens = tokens + layer.dropout3(hidden)
+        return self.norm(tokens).transpose(0, 1)

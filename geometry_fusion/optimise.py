@@ -14,8 +14,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 def optimise(predictor: nn.Module, compile: bool = False) -> nn.Module:
     """Fold batch norms into the convolutions before them and store convolutions channels-last; returns `predictor`.
 
-    For inference only, after all weights are loaded into the image encoder. compile: torch.compile the image encoder and
-    the memory encoder, whose shapes never change with the number of objects fixed; it needs a C++ compiler.
+    For inference only, after all weights are loaded into the image encoder. compile: torch.compile the image encoder
+    and the memory encoder, whose shapes are fixed while the number of objects is; it needs a C++ compiler.
     """
     fold_batch_norms(predictor.image_encoder)
     predictor.image_encoder.to(memory_format=torch.channels_last)

@@ -147,14 +147,15 @@ class GeometryVideoPredictor(SAM2VideoPredictor):
 
     @torch.inference_mode()
     def propagate_in_video(
-        self, inference_state, start_frame_idx=None, max_frame_num_to_track=None, reverse=False
+        self, inference_state, start_frame_idx=None, max_frame_num_to_track=None, reverse=False, progress=True
     ) -> Iterator[tuple[int, list[int], Tensor]]:
-        """As SAM2VideoPredictor.propagate_in_video, plus: objects in batches, and of a state that keeps what is
-        reachable, the rest is dropped on the way."""
+        """As SAM2VideoPredictor.propagate_in_video, plus: objects in batches, and of a state that does not keep all,
+        the rest is dropped on the way. progress: show a bar."""
         self.propagate_in_video_preflight(inference_state)
         for frame_idx in tqdm(
             self._tracking_order(inference_state, start_frame_idx, max_frame_num_to_track, reverse),
             desc="propagate in video",
+            disable=not progress,
         ):
             yield frame_idx, inference_state["obj_ids"], self.track_frame(inference_state, frame_idx, reverse)
 

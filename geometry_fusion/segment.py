@@ -18,12 +18,13 @@ from geometry_fusion.files import replacing_file
 from geometry_fusion.frame_folder import FrameFolder
 from geometry_fusion.mask_files import overlay, read_ids, write_mask, write_palette_mask
 from geometry_fusion.session import Session
+from geometry_fusion.sharing import SharedEncoder, SharedFrames
 from geometry_fusion.sources import Source, open_source
 from geometry_fusion.types import Prompt
 from geometry_fusion.unfinished import MASK_SUFFIXES, UnfinishedRun
 from geometry_fusion.video import VideoWriter
 
-__all__ = ["MASK_SUFFIXES", "StreamSummary", "segment_stream", "track", "write_masks_and_video"]
+__all__ = ["MASK_SUFFIXES", "StreamSummary", "segment_stream", "track", "track_together", "write_masks_and_videos"]
 
 
 def track(
@@ -31,42 +32,82 @@ def track(
     frames,  # sequence of RGB [H, W, 3] uint8 with .size (width, height)
     prompts: Sequence[Prompt],
     precision: str = "auto",
+    progress: bool = True,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (frame index, ids [H, W] uint8) once for every frame: from the first prompted frame on, then backwards.
 
     Where masks overlap the most confident object wins. Raises InputError when a prompt does not fit the frames.
     """
-    session = Session(predictor, "full", precision, keep="reachable")
+    session = Session(predictor, "full", precision, keep="reachable", progress=progress)
     for prompt in prompts:
         session.add(prompt)
     yield from session.track(frames)
 
 
-def write_masks_and_video(
-    predictor,
+def track_together(
+    predictors: Sequence,
+    frames,  # sequence of RGB [H, W, 3] uint8 with .size
+    prompts: Sequence[Prompt],
+    precision: str = "auto",
+) -> Iterator[tuple[int, list[np.ndarray], list[float]]]:
+    """As `track`, with several predictors of one image encoder in step: (frame index, ids of each, seconds of each).
+
+    A frame is decoded and encoded once. What that took is counted for every predictor: each is told what it would have
+    taken alone.
+    """
+    shared = SharedFrames(frames)
+    encoder = SharedEncoder(predictors[0].image_encoder, at_most=0)
+    own = [predictor.image_encoder for predictor in predictors]
+    runs = [track(predictor, shared, prompts, precision, progress=False) for predictor in predictors]
+    try:
+        for predictor in predictors:
+            predictor.image_encoder = encoder
+        while True:
+            before, found, seconds = shared.seconds + encoder.seconds, [], []
+            for run in runs:
+                began, already = time.perf_counter(), shared.seconds + encoder.seconds
+                found.append(next(run, None))
+                saved = already - before  # what those before it have done for it
+                seconds.append(time.perf_counter() - began + saved)
+            if found[0] is None:
+                return
+            yield found[0][0], [ids for _, ids in found], seconds
+    finally:
+        for predictor, encoder in zip(predictors, own):
+            predictor.image_encoder = encoder
+
+
+def write_masks_and_videos(
+    predictors: Sequence,
     frames,  # sequence of RGB [H, W, 3] uint8 with .size, .stems and .frame_rate
     prompts: Sequence[Prompt],
-    masks: Path,  # an existing, empty folder
-    video: Path,
+    masks: Sequence[Path],  # per predictor an existing, empty folder
+    videos: Sequence[Path],
     precision: str = "auto",
-) -> float:
-    """Track `prompts`, write a mask PNG per frame and the overlay video, return the seconds per frame of tracking.
+) -> list[float]:
+    """Track `prompts` with each predictor, write a mask PNG per frame and the overlay video; returns the seconds per
+    frame that each would have taken alone.
 
     One object gives 0/255 masks, several give palette PNGs whose index is the object id.
     """
     several = len({prompt.object_id for prompt in prompts}) > 1
     write = write_palette_mask if several else lambda file, ids: write_mask(file, ids > 0)
-    began = time.perf_counter()
-    for index, ids in track(predictor, frames, prompts, precision):  # SAM2 shows its own progress bar
-        write(masks / f"{frames.stems[index]}.png", ids)
-    seconds = (time.perf_counter() - began) / len(frames)
-    object_id = prompts[0].object_id
-    with VideoWriter(video, frames.frame_rate, frames.size) as writer:
+    seconds = np.zeros(len(predictors))
+    steps = track_together(predictors, frames, prompts, precision)
+    for index, found, spent in tqdm(steps, total=len(frames), unit="frame", desc="tracking"):
+        for folder, ids in zip(masks, found):
+            write(folder / f"{frames.stems[index]}.png", ids)
+        seconds += spent
+    # A single object keeps the colour of its id, though its mask says only yes or no.
+    object_id = None if several else prompts[0].object_id
+    with ExitStack() as stack:
+        writers = [stack.enter_context(VideoWriter(v, frames.frame_rate, frames.size)) for v in videos]
         for index, stem in enumerate(frames.stems):
-            ids = read_ids(masks / f"{stem}.png")
-            # A single object keeps the colour of its id, though its mask says only yes or no.
-            writer.write(overlay(frames[index], ids if several else (ids > 0) * object_id))
-    return seconds
+            image = frames[index]
+            for writer, folder in zip(writers, masks):
+                ids = read_ids(folder / f"{stem}.png")
+                writer.write(overlay(image, ids if several else (ids > 0) * object_id))
+    return (seconds / len(frames)).tolist()
 
 
 @dataclass(frozen=True)

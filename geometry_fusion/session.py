@@ -61,16 +61,23 @@ class Session:
     """One video, one predictor, any number of objects. Raises InputError for prompts that do not fit.
 
     predictor: of `sam2_model.build_predictor`, with or without geometry fused. keep: in the mode "full", "reachable"
-    drops behind it what tracking forwards once and backwards once does not read. `frame_index`, `stem`, `image`,
+    drops behind it what tracking forwards once and backwards once does not read. progress: a bar in the mode "full".
+    `frame_index`, `stem`, `image`,
     `object_ids` and `logits` [objects, 1, H, W] are those of the latest frame; `stem` and `image` of streams only.
     """
 
     def __init__(
-        self, predictor: GeometryVideoPredictor, mode: str = "stream", precision: str = "auto", keep: str | None = None
+        self,
+        predictor: GeometryVideoPredictor,
+        mode: str = "stream",
+        precision: str = "auto",
+        keep: str | None = None,
+        progress: bool = False,
     ):
         if mode not in MODES:
             raise InputError(f"mode {mode}: unknown; choose one of {', '.join(MODES)}")
         self._predictor, self._mode, self._precision = predictor, mode, precision
+        self._progress = progress
         self._keep = keep or ("ahead" if mode == "stream" else "all")
         self.reset()
 
@@ -200,7 +207,9 @@ class Session:
         outputs = self._state["output_dict_per_obj"].values()
         first = min(t for held in outputs for t in held["cond_frame_outputs"])
         for reverse in (False, True) if first > 0 else (False,):
-            steps = self._predictor.propagate_in_video(self._state, start_frame_idx=first, reverse=reverse)
+            steps = self._predictor.propagate_in_video(
+                self._state, start_frame_idx=first, reverse=reverse, progress=self._progress
+            )
             while True:
                 with torch.inference_mode(), autocast(self._predictor.device, self._precision):
                     step = next(steps, None)

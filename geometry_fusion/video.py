@@ -197,12 +197,13 @@ def open_frames(path: Path) -> VideoFile | FrameFolder:
 
 @contextmanager
 def opened_frames(path: Path) -> Iterator[FrameFolder]:
-    """The frames of a folder or of a video, in any order: a video is extracted to a temporary folder meanwhile."""
+    """The frames of a folder or of a video, in any order: a video is extracted to a temporary folder meanwhile,
+    without loss, so that they are the very frames that a stream of it gives."""
     if Path(path).is_dir():
         yield FrameFolder(path)
         return
     with tempfile.TemporaryDirectory(prefix="frames-") as folder:
-        extract_frames(path, Path(folder) / "frames", every=1, size="keep")
+        extract_frames(path, Path(folder) / "frames", every=1, size="keep", lossless=True)
         yield FrameFolder(Path(folder) / "frames")
 
 
@@ -224,10 +225,12 @@ def extract_frames(
     size: Size | str | None = None,
     quality: int = 95,
     progress: bool = True,
+    lossless: bool = False,
 ) -> list[Path]:
     """Write every `every`-th frame of `video` to the folder `out` as 0000.jpg, 0001.jpg, ...; return the files.
 
     size: None shrinks the long side to at most 1280, "keep" keeps the video's, (width, height) is taken as given.
+    lossless: write PNG instead of JPEG.
     `frames.json` beside the frames states their rate: the video's divided by `every`, so that what is made of them
     lasts as long as the video. An older extraction in `out` is replaced once the new one is complete.
     """
@@ -249,7 +252,8 @@ def extract_frames(
                 continue
             if target != source.size:
                 image = cv2.resize(image, target, interpolation=method)
-            write_rgb(fresh / f"{frame_stem(index // every, -(-count // every))}.jpg", image, quality)
+            suffix = ".png" if lossless else ".jpg"
+            write_rgb(fresh / f"{frame_stem(index // every, -(-count // every))}{suffix}", image, quality)
         about = {
             "source": source.path.name,
             "every": every,

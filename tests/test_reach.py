@@ -142,3 +142,27 @@ def test_an_exhausted_gpu_is_answered_by_smaller_batches(tmp_path, monkeypatch, 
     assert "at most 2" in capsys.readouterr().out
     for a, b in zip(wanted, found):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+
+
+@torch.inference_mode()
+def test_memory_attention_of_objects_is_sam2s_own_computed_once():
+    predictor = sam2_model.build_predictor("tiny", device="cpu")
+    shared = predictor.memory_attention
+    image, position = (torch.randn(1, 128, 16, 16).expand(5, -1, -1, -1).flatten(2).permute(2, 0, 1) for _ in range(2))
+    memory, memory_pos = torch.randn(2, 520, 5, 32)
+    arguments = {"memory": memory, "memory_pos": memory_pos, "num_obj_ptr_tokens": 8}
+    found = shared(curr=[image], curr_pos=[position], **arguments)
+    plain = super(type(shared), shared).forward([image], memory, [position], memory_pos, 8)
+    torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-4)
+    calls = []
+    shared.layers[0].self_attn.register_forward_hook(lambda module, inputs, output: calls.append(len(output)))
+    shared(curr=[image], curr_pos=[position], **arguments)
+    assert calls == [1]
+    # Different images of one batch are what they are.
+    other = [image + torch.randn(256, 5, 128)]
+    torch.testing.assert_close(
+        shared(curr=other, curr_pos=[position], **arguments),
+        super(type(shared), shared).forward(other, memory, [position], memory_pos, 8),
+        rtol=0,
+        atol=0,
+    )
