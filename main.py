@@ -89,6 +89,7 @@ def parse(argv=None) -> argparse.Namespace:
     segment.add_argument("--arm", default="sam2", choices=("sam2", "3am"), help="3am: with geometry")
     segment.add_argument("--must3r", default="tiny", help="geometry backbone of --arm 3am")
     segment.add_argument("--checkpoint", type=Path, metavar="FILE", help="merger weights of --arm 3am")
+    segment.add_argument("--compile", action="store_true", help="torch.compile; the first frames take a minute")
     segment.add_argument("--max-keyframes", type=int, metavar="N", help="cap on MUSt3R's memory; default: checkpoint's")
     segment.add_argument(
         "--objects-at-once", type=int, default=BATCH_LIMIT, metavar="N", help="lower it to save memory"
@@ -156,7 +157,7 @@ def run_segment(args: argparse.Namespace) -> None:
 def segment_predictor(args: argparse.Namespace):
     """The predictor of `--arm`."""
     device = pick_device(args.device)
-    options = {"objects_at_once": args.objects_at_once}
+    options = {"objects_at_once": args.objects_at_once, "compile": args.compile}
     predictor = sam2_model.build_predictor(args.sam2, args.sam2_checkpoint, device, **options)
     if args.arm == "sam2":
         if args.checkpoint:
@@ -232,6 +233,7 @@ def run_identity(args: argparse.Namespace, prompts: list, spec: str | Path) -> d
         "device": pick_device(args.device).type,
         "precision": args.precision,
         "objects at once": str(args.objects_at_once),
+        "compile": str(args.compile),
         "keyframes": str(args.max_keyframes),
     }
     return facts | {role: file_digest(path)[:16] for role, path in weights.items()}

@@ -1,5 +1,6 @@
 """The faster arrangement of SAM2's image encoder: the same answers within rounding."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -32,3 +33,12 @@ def test_features_of_the_shipped_weights_differ_by_rounding_only():
     for a, b in zip(exact.forward_image(image)["backbone_fpn"], fast.forward_image(image)["backbone_fpn"]):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
     assert fast.objects_at_once > 1 == exact.objects_at_once
+
+
+@pytest.mark.slow
+@torch.inference_mode()
+def test_compiled_parts_give_the_same_features():
+    plain, compiled = (sam2_model.build_predictor("tiny", device="cpu", compile=c) for c in (False, True))
+    image = torch.randn(1, 3, 256, 256)
+    for a, b in zip(plain.forward_image(image)["backbone_fpn"], compiled.forward_image(image)["backbone_fpn"]):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
