@@ -15,6 +15,7 @@ that grows with the video. Both compute the same: forwards from the first prompt
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from geometry_fusion.devices import autocast
 from geometry_fusion.errors import InputError
+from geometry_fusion.frame_folder import FrameFolder
 from geometry_fusion.predictor import GeometryVideoPredictor, square
 from geometry_fusion.prefetch import Prefetch
 from geometry_fusion.sources import Source, SourceFrame, open_source
@@ -123,10 +125,12 @@ class Session:
     def track(self, source) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (frame index, ids [H, W] uint8) of every frame as it comes; before the first prompt nothing is tracked.
 
-        source: what `open_source` opens, or a Source. In the mode "full": a sequence of RGB uint8 [H, W, 3] with
-        `.size`, such as FrameFolder; frames come from the first prompted one on, then backwards.
+        source: what `open_source` opens, or a Source. In the mode "full": a folder of frames, or a sequence of RGB
+        uint8 [H, W, 3] with `.size`; frames come from the first prompted one on, then backwards.
         """
-        return self._track_all(source) if self._mode == "full" else self._track_stream(source)
+        if self._mode == "stream":
+            return self._track_stream(source)
+        return self._track_all(FrameFolder(source) if isinstance(source, str | Path) else source)
 
     def _track_stream(self, source) -> Iterator[tuple[int, np.ndarray]]:
         source = source if isinstance(source, Source) else open_source(source)

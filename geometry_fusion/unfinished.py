@@ -35,7 +35,8 @@ class UnfinishedRun:
         self._identity, self._save_every_s = identity, save_every_s
         check_replaceable(self._target, MASK_SUFFIXES, "--out")
         check_replaceable(self.masks, MASK_SUFFIXES, "--out")
-        self._saved = read_pickle(self._state) if self._state.is_file() else None
+        # Without its masks a state is what a kill at the very end left: that run was complete.
+        self._saved = read_pickle(self._state) if self._state.is_file() and self.masks.is_dir() else None
         if self._saved is not None:
             before = self._saved.get("identity", {}) if isinstance(self._saved, dict) else {}
             differs = [key for key in identity.keys() | before.keys() if before.get(key) != identity.get(key)]
@@ -61,7 +62,12 @@ class UnfinishedRun:
         if self._saved is None and self.masks.exists():
             shutil.rmtree(self.masks)
         self.masks.mkdir(parents=True, exist_ok=True)
-        for half in self.masks.glob(".*"):  # what a kill left half written
+        # What kills left half written.
+        for half in (
+            *self.masks.glob(".*"),
+            *self.out.glob(".unfinished.*.new.pt"),
+            *self.out.glob(".segmented.*.mp4"),
+        ):
             half.unlink()
         self._last = time.monotonic()
 

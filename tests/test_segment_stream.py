@@ -155,6 +155,18 @@ def interrupted_after(frames: int):
     return take
 
 
+def test_a_kill_at_the_very_end_leaves_a_complete_run(clip, tmp_path, monkeypatch):
+    """After the masks got their place, before the state was deleted."""
+    command = ["--frames", clip, POINT, "--out", tmp_path, "--save-every", 0]
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
+    assert segment(*command) == 0
+    monkeypatch.undo()
+    before = masks_in(tmp_path / "masks")
+    assert (tmp_path / "unfinished.pt").exists()
+    assert segment(*command) == 0
+    assert masks_in(tmp_path / "masks") == before and not (tmp_path / "unfinished.pt").exists()
+
+
 def test_old_results_stay_until_new_ones_are_complete(clip, tmp_path, monkeypatch):
     assert segment("--frames", clip, POINT, "--out", tmp_path) == 0
     before = masks_in(tmp_path / "masks")

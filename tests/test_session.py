@@ -185,6 +185,8 @@ def test_what_a_streamed_session_cannot_do_is_told(plain, frames):
         session.add(Prompt(2, 1, points=((1.0, 1.0),)))
     with pytest.raises(InputError, match=r"frame 3: was dropped; a streamed session holds frame 7 only"):
         plain.add_new_points_or_box(session._state, 3, 1, points=[[5.0, 5.0]], labels=[1])
+    with pytest.raises(InputError, match=r"return/video\.mp4: is a file, not a folder of frames"):
+        session_of(plain, "full").track(ROOT / "videos/samples/return/video.mp4")
     with pytest.raises(InputError, match="mode sideways: unknown; choose one of stream, full"):
         Session(plain, "sideways")
     with pytest.raises(InputError, match="point 999,5 is outside"):
