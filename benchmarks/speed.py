@@ -202,14 +202,18 @@ def draw(rows: list[dict], file: Path) -> None:
 
     figure, panels = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
     short = min(r["frames"] for r in rows)
-    for arm in ARMS:
-        one = sorted(
-            (r["frames"], r["seconds_per_frame"], r["peak_mb"]) for r in rows if (r["arm"], r["objects"]) == (arm, 1)
-        )
-        panels[0].plot([n for n, *_ in one], [1000 * s for _, s, _ in one], "o-", label=arm)
-        panels[1].plot([n for n, *_ in one], [m for *_, m in one], "o-", label=arm)
-        many = sorted((r["objects"], r["seconds_per_frame"]) for r in rows if (r["arm"], r["frames"]) == (arm, short))
-        panels[2].plot([n for n, _ in many], [1000 * s for _, s in many], "o-", label=arm)
+    one, few = ([r for r in rows if r["objects"] == 1], [r for r in rows if r["frames"] == short])
+    for panel, chosen, x, y, scale in (
+        (panels[0], one, "frames", "seconds_per_frame", 1000),
+        (panels[1], one, "frames", "peak_mb", 1),
+        (panels[2], few, "objects", "seconds_per_frame", 1000),
+    ):
+        for colour, arm in enumerate(ARMS):
+            here = [(r[x], scale * r[y]) for r in chosen if r["arm"] == arm]
+            places = sorted({place for place, _ in here})
+            medians = [statistics.median(value for place, value in here if place == at) for at in places]
+            panel.plot(places, medians, "-", color=f"C{colour}", label=arm)
+            panel.plot(*zip(*here), ".", color=f"C{colour}")  # every round
     for panel, title, x in zip(
         panels,
         ("time, one object (ms a frame)", "peak memory, one object (MB)", f"time, {short} frames (ms a frame)"),

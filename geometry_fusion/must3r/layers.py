@@ -57,7 +57,8 @@ class RoPE2D:
     def __call__(self, x: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
         """Rotate [B, heads, N, head_dim] by `angles` of its positions."""
         cos, sin = (t.to(x.dtype) for t in cos_sin)
-        swapped = x.unflatten(-1, (2, 2, -1)).flip(-2).flatten(-3)
+        u, v = x.unflatten(-1, (2, 2, -1)).unbind(-2)
+        swapped = torch.stack((v, u), -2).flatten(-3)  # several times as fast as `flip`
         return torch.addcmul(x * cos, swapped, sin)
 
 
