@@ -19,7 +19,7 @@ from geometry_fusion.frame_folder import FrameFolder
 from geometry_fusion.mask_files import overlay, read_ids, write_mask, write_palette_mask
 from geometry_fusion.session import Session
 from geometry_fusion.sharing import SharedEncoder, SharedFrames
-from geometry_fusion.sources import Source, open_source
+from geometry_fusion.sources import open_source
 from geometry_fusion.types import Prompt
 from geometry_fusion.unfinished import MASK_SUFFIXES, UnfinishedRun
 from geometry_fusion.video import VideoWriter
@@ -144,8 +144,12 @@ def segment_stream(
     """
     repeatable = isinstance(spec, str | Path) and Path(spec).exists()
     run = UnfinishedRun(out, identity, save_every_s)
-    if not repeatable and run.masks.exists():
-        raise InputError(f"{run.masks}: left by a live run that did not end well; rename it or choose another --out")
+    growing = out / "segmented.unfinished.mp4"
+    for left in (growing, *(() if repeatable else (run.masks,))):  # nobody can make a live run's masks again
+        if left.exists():
+            raise InputError(
+                f"{left}: left by a run that did not end well; move it and {run.masks.name} or choose another --out"
+            )
     several = len({p.object_id for p in prompts}) != 1 if several is None else several
     write = write_palette_mask if several else lambda file, ids: write_mask(file, ids > 0)
     start = 0
@@ -160,7 +164,11 @@ def segment_stream(
             if prompt.frame >= start:
                 session.add(prompt)
         run.begin()
-        video = None if repeatable else stack.enter_context(_growing_video(out, source))
+        video = (
+            None
+            if repeatable
+            else stack.enter_context(VideoWriter(growing, source.frame_rate, source.size, growing=True))
+        )
         bar = tqdm(session.track(source), initial=start, total=source.num_frames, unit="frame", desc=source.name)
         try:
             for index, ids in bar:
@@ -187,12 +195,8 @@ def segment_stream(
             _write_overlays(fresh, spec, run.masks, None if several else prompts[0].object_id)
         run.finish()
     if video:
-        (out / "segmented.unfinished.mp4").replace(out / "segmented.mp4")
+        growing.replace(out / "segmented.mp4")
     return StreamSummary(count, start, seconds, lost, dropped)
-
-
-def _growing_video(out: Path, source: Source) -> VideoWriter:
-    return VideoWriter(out / "segmented.unfinished.mp4", source.frame_rate, source.size, growing=True)
 
 
 def _carry(folder: Path, masks: Path) -> None:

@@ -64,8 +64,8 @@ class Session:
 
     predictor: of `sam2_model.build_predictor`, with or without geometry fused. keep: in the mode "full", "reachable"
     drops behind it what tracking forwards once and backwards once does not read. progress: a bar in the mode "full".
-    `frame_index`, `stem`, `image`,
-    `object_ids` and `logits` [objects, 1, H, W] are those of the latest frame; `stem` and `image` of streams only.
+    `frame_index`, `stem`, `image`, `object_ids` and `logits` [objects, 1, H, W] are those of the latest frame; `stem`
+    and `image` of streams only.
     """
 
     def __init__(
