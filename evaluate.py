@@ -16,7 +16,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +85,7 @@ def prompt_of(track: Track, kind: str) -> Prompt:
     return Prompt(track.prompt_frame, points=(tuple(map(float, innermost_point(mask))),))
 
 
-class Replay:
+class Replay(GeometrySource):
     """A geometry source that answers from what it said before: the prompts of an object visit the same frames."""
 
     def __init__(self, source: GeometrySource, device: torch.device):
@@ -110,7 +110,8 @@ class SharedMerger(torch.nn.Module):
         super().__init__()
         self.merger, self._answers = merger, {}
 
-    def forward(self, appearance: torch.Tensor, frame: GeometryFrame) -> torch.Tensor:
+    def forward(self, appearance: torch.Tensor, frames: Sequence[GeometryFrame]) -> torch.Tensor:
+        (frame,) = frames
         if id(frame) not in self._answers:
             self._answers[id(frame)] = (frame, self.merger(appearance, frame))  # kept alive, its id stays its own
         return self._answers[id(frame)][1]
@@ -124,7 +125,8 @@ class ArmPredictors:
         sam2_file = Path(config.sam2_checkpoint) if config.sam2_checkpoint else None
         self._predictors, self._makers, self._mergers, self._track = {}, {}, {}, None
         for arm in config.arms:
-            predictor = sam2_model.build_predictor(config.sam2, sam2_file, device)
+            # One frame at once: prompts of an object share features by frame.
+            predictor = sam2_model.build_predictor(config.sam2, sam2_file, device, frames_at_once=1)
             if arm in CHECKPOINTS:
                 key = f"checkpoints.{CHECKPOINTS[arm]}"
                 checkpoint = Path(config.checkpoints[CHECKPOINTS[arm]])

@@ -91,7 +91,8 @@ def build_predictor(
     rounding (geometry_fusion/optimise.py, object_batches.py). compile: torch.compile where shapes are fixed; the first
     frames then take minutes.
     """
-    options = {**_POSTPROCESSING, **({"objects_at_once": 1} if exact else {}), **options}
+    one_by_one = {"objects_at_once": 1, "frames_at_once": 1} if exact else {}
+    options = {**_POSTPROCESSING, **one_by_one, **options}
     if name != "tiny":  # the tiny model is trained to answer with its single mask
         options["sam_mask_decoder_extra_args"] = _DYNAMIC_MULTIMASK
     if not exact:

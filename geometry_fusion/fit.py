@@ -48,6 +48,12 @@ class Fit:
         centres = (np.arange(cells) + 0.5) / cells * self.original[axis]
         return (centres * self.scale[axis] - self.crop[axis]) / self.size[axis]
 
+    def lies_at(self, axis: int, cells: int) -> np.ndarray:
+        """The way back of `seen_at`: where the centres of `cells` equal cells along the fitted image's axis (0 = x)
+        lie in the original. Relative positions [cells]: 0 is its left or upper edge, 1 the other."""
+        centres = (np.arange(cells) + 0.5) / cells * self.size[axis] + self.crop[axis]
+        return centres / self.scale[axis] / self.original[axis]
+
     def apply(self, image_rgb: np.ndarray) -> np.ndarray:
         """[H, W, 3] uint8 of the original size -> uint8 of the fitted size."""
         assert image_rgb.shape[1::-1] == self.original, (image_rgb.shape, self.original)

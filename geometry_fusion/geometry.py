@@ -1,7 +1,7 @@
 """Geometry sources: what each frame shows of the scene, in the coordinates of the first frame that was pushed.
 
-`GeometrySource.push(frame_index, image) -> GeometryFrame`, `reset()`, and for long videos `trim()`, `snapshot()` and
-`restore()`. Three of them:
+`GeometrySource.push(frame_index, image) -> GeometryFrame`, `push_all` for several, `reset()`, and for long videos
+`trim()`, `snapshot()` and `restore()`. Three of them:
 * `Must3rStream`: from RGB alone, by a frozen MUSt3R with its multi-view memory (docs/must3r_spec.md section 10.4);
 * `PosedDepth`: from depth maps and camera poses, where the user has them;
 * `NoGeometry`: nothing; the baseline arm, so that both arms run the same code.
@@ -10,8 +10,9 @@ Frames are pushed in tracking order. A frame that was pushed before (tracking ba
 is answered from the memory as it is now.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Protocol
 
 import numpy as np
@@ -33,6 +34,10 @@ class GeometrySource(Protocol):
     def push(self, frame_index: int, image: np.ndarray) -> GeometryFrame:
         """Geometry of one RGB uint8 frame [H, W, 3]."""
 
+    def push_all(self, frames: Mapping[int, np.ndarray]) -> list[GeometryFrame]:
+        """As `push` of one frame after another, in their order; sources may be faster with several."""
+        return [self.push(index, image) for index, image in frames.items()]
+
     def reset(self) -> None:
         """Forget all frames: the next one is the reference."""
 
@@ -46,7 +51,7 @@ class GeometrySource(Protocol):
         """Know what a source of the same kind and options knew at its `snapshot`."""
 
 
-class NoGeometry:
+class NoGeometry(GeometrySource):
     """Knows nothing: no levels, confidence 0 everywhere."""
 
     def push(self, frame_index: int, image: np.ndarray) -> GeometryFrame:
@@ -67,7 +72,7 @@ class NoGeometry:
         pass
 
 
-class PosedDepth:
+class PosedDepth(GeometrySource):
     """Points and rays from depth and poses: `look(frame_index)` gives depth [H, W] in metres (0 = unknown),
     camera-to-world [4, 4] and K [3, 3]; for scene folders see `posed_depth_of`.
 
@@ -224,13 +229,14 @@ class _View:
         return float(self.maps.confidence.mean()) - 1
 
 
-class Must3rStream:
+class Must3rStream(GeometrySource):
     """MUSt3R over a stream of frames (SPEC section 10.4), with a cap on keyframes and eviction.
 
     The first `num_init_frames` frames are decoded jointly, again with each of them. A later frame is decoded against
     the memory; it becomes a keyframe, part of the memory, if the overlap rule finds something new in it. With more
     than `max_keyframes`, of the two keyframes whose viewpoints are most alike the later one goes, never the first:
-    views that were seen once from one place are what a returning camera needs.
+    views that were seen once from one place are what a returning camera needs. A frame that would go itself is not
+    taken in.
 
     levels: which features a GeometryFrame carries: 0 is the encoder's, i the output of decoder block i.
     """
@@ -300,20 +306,58 @@ class Must3rStream:
     @torch.no_grad()
     def push(self, frame_index: int, image: np.ndarray) -> GeometryFrame:
         """Geometry of one RGB uint8 frame [H, W, 3]. Raises InputError if its size is not that of the first frame."""
-        tokens = self._encode(image)
-        if frame_index in self._poses:
-            return self._answer(self._rendered(tokens))
-        if len(self._poses) < self._num_init:
-            return self._answer(self._initialise(frame_index, tokens))
-        memory, (result,) = self._decode([tokens], self._memory)
-        view = self._view(result, self._mean_focal())
-        if self._judge(frame_index, view):
-            self._memory = memory = Memory.of(memory)
-            with autocast(self._device, self._precision):
-                memory.settle()
-            self._labels[frame_index] = memory.num_images - 1
-            self._evict()
-        return self._answer(view)
+        return self.push_all({frame_index: image})[0]
+
+    @torch.no_grad()
+    def push_all(self, frames: Mapping[int, np.ndarray]) -> list[GeometryFrame]:
+        """As `push` one after another, up to rounding: frames are encoded together, and decoded together up to the
+        first one that becomes a keyframe; those after it are decoded again, with it in memory."""
+        waiting = list(zip(frames, self._encode(list(frames.values()))))
+        answers = []
+        while waiting:
+            index, tokens = waiting[0]
+            if index in self._poses:
+                answers.append(self._answer(self._rendered(tokens)))
+                del waiting[0]
+            elif len(self._poses) < self._num_init:
+                answers.append(self._answer(self._initialise(index, tokens)))
+                del waiting[0]
+            else:
+                new = list(takewhile(lambda frame: frame[0] not in self._poses, waiting))
+                read = self._read_up_to_a_keyframe(new)
+                answers += read
+                del waiting[: len(read)]
+        return answers
+
+    def _read_up_to_a_keyframe(self, frames: list[tuple[int, tuple]]) -> list[GeometryFrame]:
+        """New frames (index, tokens) decoded against the memory, in order, until one of them changes it."""
+        answers = []
+        raw, features, with_image = self._read_apart(frames)
+        for number, measured in enumerate(self._measured(raw)):
+            index = frames[number][0]
+            view = self._view(measured, [f[number] for f in features], self._mean_focal())
+            is_keyframe = self._judge(index, view)
+            if is_keyframe:
+                with autocast(self._device, self._precision):
+                    self._memory = with_image(number)
+                    self._memory.settle()
+                self._labels[index] = self._memory.num_images - 1
+                self._evict()
+            answers.append(self._answer(view))
+            if is_keyframe:
+                break
+        return answers
+
+    def _read_apart(self, frames: list[tuple[int, tuple]]) -> tuple[Tensor, list[Tensor], Callable[[int], Memory]]:
+        """As MUSt3R.read_apart, without the batch dimension; the official decoder reads the first of them alone."""
+        with autocast(self._device, self._precision):
+            if hasattr(self._decoder, "read_apart"):
+                joined = [torch.cat(parts, 1) for parts in zip(*(tokens for _, tokens in frames))]
+                raw, features, with_image = self._decoder.read_apart(*joined, Memory.of(self._memory))
+            else:
+                memory, raw, features = self._decoder(*frames[0][1], self._memory, return_feats=True)
+                with_image = lambda _: Memory.of(memory)  # noqa: E731
+        return raw[0], [f[0] for f in features], with_image
 
     def trim(self) -> None:
         if len(self._poses) > len(self._labels) + 1:
@@ -355,28 +399,31 @@ class Must3rStream:
     @torch.no_grad()
     def render(self, image: np.ndarray) -> GeometryFrame:
         """A frame of the same video as the memory sees it now; changes nothing."""
-        return self._answer(self._rendered(self._encode(image)))
+        return self._answer(self._rendered(*self._encode([image])))
 
-    def _encode(self, image: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-        size = image.shape[1::-1]
+    def _encode(self, images: list[np.ndarray]) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Per image its tokens [1, 1, N, De], positions [1, 1, N, 2] and shape [1, 1, 2]."""
+        size = images[0].shape[1::-1]
         if self._fit is None:
             self._fit = fit_crop(size, self._side, square=self._square)
-        if self._fit.original != size:
-            was = "x".join(map(str, self._fit.original))
-            raise InputError(f"frame of {size[0]}x{size[1]}: the video started with {was}; frames must not change size")
+        for size in (image.shape[1::-1] for image in images):
+            if self._fit.original != size:
+                was, now = ("x".join(map(str, s)) for s in (self._fit.original, size))
+                raise InputError(f"frame of {now}: the video started with {was}; frames must not change size")
         # Values in -1..1 (SPEC section 8).
-        pixels = torch.from_numpy(np.array(self._fit.apply(image))).to(self._device)
-        pixels = (pixels.permute(2, 0, 1)[None].float() / 255 - 0.5) / 0.5
-        shape = torch.tensor([pixels.shape[-2:]])
-        tokens, positions = self._encoder(pixels, shape)
-        return tokens[None], positions[None], shape[None]
+        pixels = torch.from_numpy(np.stack([self._fit.apply(image) for image in images])).to(self._device)
+        pixels = (pixels.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
+        shape = torch.tensor([pixels.shape[-2:]] * len(images))
+        encoded = (*self._encoder(pixels, shape), shape)
+        return [tuple(part[i : i + 1, None].transpose(0, 1) for part in encoded) for i in range(len(images))]
 
     def _decode(self, inputs: list[tuple], memory: Memory | None, render: bool = False) -> tuple:
-        """(memory, per image its raw maps [H, W, 7] and features)."""
+        """(memory, per image what `_view` takes of it)."""
         joined = [torch.cat(parts, 1) for parts in zip(*inputs)]
         with autocast(self._device, self._precision):
             memory, raw, features = self._decoder(*joined, memory, render=render, return_feats=True)
-        return memory, [(raw[0, i], [f[0, i] for f in features]) for i in range(len(inputs))]
+        measured = self._measured(raw[0])
+        return memory, [(found, [f[0, i] for f in features]) for i, found in enumerate(measured)]
 
     def _initialise(self, frame_index: int, tokens: tuple) -> _View:
         # Everything is done anew with all frames so far: only the joint call lets the first frames see each other.
@@ -384,22 +431,26 @@ class Must3rStream:
         self._forget()
         self._memory, results = self._decode([tokens for _, tokens in self._first_inputs], None)
         for label, ((index, _), result) in enumerate(zip(self._first_inputs, results)):
-            view = self._view(result, self._mean_focal() if label else None)
+            view = self._view(*result, self._mean_focal() if label else None)
             self._judge(index, view)
             self._labels[index] = label
         return view
 
     def _rendered(self, tokens: tuple) -> _View:
         _, (result,) = self._decode([tokens], self._memory, render=True)
-        return self._view(result, self._mean_focal())
+        return self._view(*result, self._mean_focal())
 
-    def _view(self, result: tuple, focal: float | None) -> _View:
-        """focal: what the sequence is known to have, in pixels of the fitted image; None for the reference frame."""
-        raw, features = result
+    def _measured(self, raw: Tensor) -> list[tuple[Pointmaps, float]]:
+        """Raw maps [n, H, W, 7] -> per image its pointmaps and the focal length they have in pixels of the fit."""
         maps = pointmaps(raw, getattr(self._decoder, "pointmaps_activation", "norm_exp"))
-        own_focal = float(focal_length(maps.local))
+        focals = focal_length(maps.local).tolist()
+        return [(Pointmaps(*(m[i] for m in maps)), focal) for i, focal in enumerate(focals)]
+
+    def _view(self, measured: tuple[Pointmaps, float], features: list[Tensor], focal: float | None) -> _View:
+        """focal: what the sequence is known to have, in pixels of the fitted image; None for the reference frame."""
+        maps, own_focal = measured
         if focal is None:
-            return _View(maps, torch.eye(4, device=raw.device), own_focal, features)
+            return _View(maps, torch.eye(4, device=maps.points.device), own_focal, features)
         if own_focal > 0:
             maps = maps._replace(local=maps.local * maps.local.new_tensor([1, 1, focal / own_focal]))
         return _View(maps, camera_to_world(maps.local, maps.points, maps.confidence), own_focal, features)
@@ -420,22 +471,27 @@ class Must3rStream:
         score = self._rule.score(*seen)
         self.scores.append(score)
         is_keyframe = first or self._rule.is_new(score, view.maps.confidence)
+        if is_keyframe and len(self._labels) >= self._max_keyframes:
+            # What would be evicted at once is not taken in: the memory stays as it is.
+            is_keyframe = self._dispensable([*self._labels, frame_index]) != frame_index
         if is_keyframe:
             self._rule.keep(frame_index, *seen)
         return is_keyframe
 
     def _evict(self) -> None:
-        if len(self._labels) <= self._max_keyframes:
-            return
-        frames = list(self._labels)
+        if len(self._labels) > self._max_keyframes:
+            evicted = self._dispensable(list(self._labels))
+            self._memory = Memory.of(self._memory).without([self._labels.pop(evicted)])
+            self._rule.drop(evicted)
+
+    def _dispensable(self, frames: list[int]) -> int:
+        """The later one of the two frames whose viewpoints are most alike."""
         poses = torch.stack([self._poses[frame] for frame in frames])
         apart = torch.cdist(poses[:, :3, 3], poses[:, :3, 3]) / self._scale
         turned = torch.einsum("aij,bij->ab", poses[:, :3, :3], poses[:, :3, :3])  # trace of the relative rotation
         unlike = apart + ((turned - 1) / 2).clamp(-1, 1).acos()
         unlike = unlike + torch.full_like(unlike, torch.inf).tril()
-        evicted = frames[int(unlike.argmin()) % len(frames)]  # the column: the later one of the closest pair
-        self._memory = Memory.of(self._memory).without([self._labels.pop(evicted)])
-        self._rule.drop(evicted)
+        return frames[int(unlike.argmin()) % len(frames)]  # the column
 
     def _answer(self, view: _View) -> GeometryFrame:
         self.maps = view.maps

@@ -13,6 +13,7 @@ unchanged. Formulas are those of 3AM (arXiv 2601.08831, section 3.2):
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from geometry_fusion.must3r.layers import Attention, Mlp, RoPE2D, grid_positions
 from geometry_fusion.types import GeometryFrame
 
 VARIANTS = ("paper", "add_conv", "concat_attention", "must3r_only")
-GRIDS = ("geometry", "appearance")
+GRIDS = ("geometry", "appearance", "mixed")
 SOURCES = ("geometry", "appearance")
 POINT_LIMIT = 16.0  # in scales of the scene; what lies farther is as far
 
@@ -81,10 +82,12 @@ class FeatureMerger(nn.Module):
     """See the module's description. Raises ValueError for unknown variants and frames that do not fit.
 
     level_dims: channels of the levels a GeometryFrame brings. grid: where attention runs: on the geometry's own grid
-    ("geometry", as the paper; the result is resampled to the appearance) or on the appearance's ("appearance": the
-    levels are resampled first; for geometry coarser than the appearance). subsamples: points per side of a cell whose
-    codes are averaged. levels_from "appearance": the appearance itself stands in for all levels (the control and oracle
-    arms of the tables: as many parameters, no multi-view features). variant: the ablations of the paper's table.
+    ("geometry", as the paper; the result is resampled to the appearance), on the appearance's ("appearance": the levels
+    are resampled first; for geometry coarser than the appearance), or on the geometry's with places on the appearance's
+    ("mixed": codes are read there, their means join the tokens, and after the result was resampled they are added to it
+    again, which gives back the places that the coarse grid blurred). subsamples: points per side of a cell whose codes
+    are averaged. levels_from "appearance": the appearance itself stands in for all levels (the control and oracle arms
+    of the tables: as many parameters, no multi-view features). variant: the ablations of the paper's table.
     """
 
     def __init__(
@@ -143,7 +146,7 @@ class FeatureMerger(nn.Module):
     @property
     def reads_on_appearance(self) -> bool:
         """Whether points are read on the appearance's grid (times subsamples), not on that of the levels."""
-        return self._grid == "appearance"
+        return self._grid != "geometry"
 
     def forward(self, appearance: Tensor, frames: GeometryFrame | Sequence[GeometryFrame]) -> Tensor:
         frames = [frames] if isinstance(frames, GeometryFrame) else list(frames)
@@ -151,13 +154,19 @@ class FeatureMerger(nn.Module):
             raise ValueError(f"{len(frames)} geometry frames for {len(appearance)} images; give one or as many")
         if self._levels_from == "geometry" and not frames[0].levels:
             return appearance  # nothing is known
-        grid = appearance.shape[-2:] if self._grid == "appearance" else frames[0].levels[0].shape[-2:]
-        on_appearance = self._grid == "appearance"
-        code = torch.cat([self._codes(frame, grid, on_appearance) for frame in frames])  # [F, dim, h, w]
-        levels = self._levels(appearance, frames, grid, on_appearance)  # per level [F, h * w, dim]
-        merged = self._merge(levels, code.flatten(2).transpose(1, 2), grid)
+        onto, on_appearance = appearance.shape[-2:], self._grid == "appearance"
+        grid = onto if on_appearance else frames[0].levels[0].shape[-2:]
+        alike = _runs_of_one_fit(frames)
+        # [F, dim, h, w] where points are read, and where attention runs.
+        codes = [self._codes(run, onto if self.reads_on_appearance else grid) for run in alike]
+        own = [to_own_grid(c, run[0], grid) for c, run in zip(codes, alike)] if self._grid == "mixed" else codes
+        levels = self._levels(appearance, alike, grid, on_appearance)  # per level [F, h * w, dim]
+        merged = self._merge(levels, torch.cat(own).flatten(2).transpose(1, 2), grid)
         if not on_appearance:
-            merged = torch.cat([to_appearance(m[None], f, appearance.shape[-2:]) for m, f in zip(merged, frames)])
+            parts = merged.split([len(run) for run in alike])
+            merged = torch.cat([to_appearance(part, run[0], onto) for part, run in zip(parts, alike)])
+        if self._grid == "mixed":
+            merged = merged + torch.cat(codes)
         merged = self.smooth(merged).expand(len(appearance), -1, -1, -1)
         if self._variant == "must3r_only":
             return self.block(merged)
@@ -180,49 +189,66 @@ class FeatureMerger(nn.Module):
                 x = stage(x, level, code, positions)
         return x.transpose(1, 2).unflatten(2, grid)
 
-    def _levels(self, appearance, frames, grid, on_appearance) -> list[Tensor]:
-        """Per level [F, h * w, dim]."""
+    def _levels(self, appearance, alike, grid, on_appearance) -> list[Tensor]:
+        """Per level [F, h * w, dim]. alike: runs of frames of one fit."""
         if self._levels_from == "appearance":
             padded = [nn.functional.pad(appearance, (0, 0, 0, 0, 0, d - self.channels)) for d in self.level_dims]
             return [proj(level.flatten(2).transpose(1, 2)) for proj, level in zip(self.level_proj, padded)]
-        found = tuple(level.shape[0] for level in frames[0].levels)
+        found = tuple(level.shape[0] for level in alike[0][0].levels)
         if found != self.level_dims:
             raise ValueError(f"geometry has levels of {found} channels, the merger was made for {self.level_dims}")
         levels = []
         for number, proj in enumerate(self.level_proj):
-            level = torch.stack([torch.nan_to_num(frame.levels[number], 0, 0, 0) for frame in frames])
-            # Projected before it is resampled, where cells are few; both are linear. The bias is everywhere.
-            level = nn.functional.linear(level.movedim(1, -1), proj.weight).movedim(-1, 1)
-            if on_appearance:
-                level = torch.cat([to_appearance(t[None], frame, grid) for t, frame in zip(level, frames)])
+            parts = []
+            for run in alike:
+                level = torch.stack([torch.nan_to_num(frame.levels[number], 0, 0, 0) for frame in run])
+                # Projected before it is resampled, where cells are few; both are linear. The bias is everywhere.
+                level = nn.functional.linear(level.movedim(1, -1), proj.weight).movedim(-1, 1)
+                parts.append(to_appearance(level, run[0], grid) if on_appearance else level)
+            level = torch.cat(parts)
             levels.append(level.flatten(2).transpose(1, 2) + proj.bias)
         return levels
 
-    def _codes(self, frame: GeometryFrame, grid: tuple[int, int], on_appearance: bool) -> Tensor:
-        """PE3D of the cells of a grid: [1, dim, h, w]; zero where nothing is known."""
+    def _codes(self, frames: Sequence[GeometryFrame], grid: tuple[int, int]) -> Tensor:
+        """PE3D of the cells of the grid on which points are read: [F, dim, h, w] for frames of one fit; zero where
+        nothing is known."""
         s = self._subsamples
         fine = (grid[0] * s, grid[1] * s)
-        geometry = torch.cat((frame.points / frame.scale, frame.rays, frame.confidence[None]))[None]
+        geometry = torch.stack([torch.cat((f.points / f.scale, f.rays, f.confidence[None])) for f in frames])
         known = geometry.isfinite().all(1, keepdim=True)
         geometry = torch.where(known, geometry, 0.0)
         # Nearest only: between an object and the wall behind it there is nothing.
-        sample = to_appearance if on_appearance else _to_own_grid
-        points, rays, confidence = sample(geometry, frame, fine, mode="nearest").split((3, 3, 1), 1)
+        sample = to_appearance if self.reads_on_appearance else _within_own_grid
+        points, rays, confidence = sample(geometry, frames[0], fine, mode="nearest").split((3, 3, 1), 1)
         code = self.code(points.clamp(-POINT_LIMIT, POINT_LIMIT).movedim(1, -1), rays.movedim(1, -1)).movedim(-1, 1)
         return avg_pool2d(code * confidence, s)
 
 
+def _runs_of_one_fit(frames: Sequence[GeometryFrame]) -> list[list[GeometryFrame]]:
+    """Neighbours that lie alike on their originals, as all frames of a video do, go through everything together."""
+    return [list(run) for _, run in groupby(frames, key=lambda frame: (frame.fit, frame.confidence.shape))]
+
+
 def to_appearance(
-    values: Tensor,  # [1, C, h, w] on a grid that covers the fitted image
+    values: Tensor,  # [F, C, h, w] on a grid that covers the fitted image
     frame: GeometryFrame,
     grid: tuple[int, int],
     mode: str = "bilinear",
-) -> Tensor:  # [1, C, *grid] on a grid that covers the whole original frame
+) -> Tensor:  # [F, C, *grid] on a grid that covers the whole original frame
     """Follow `frame.fit` from cells of the original to what the geometry saw of them; zero where it cut them away."""
     return _read(values, *(frame.fit.seen_at(axis, grid[1 - axis]) for axis in (0, 1)), mode)
 
 
-def _to_own_grid(values: Tensor, frame: GeometryFrame, grid: tuple[int, int], mode: str) -> Tensor:
+def to_own_grid(
+    values: Tensor,  # [F, C, H, W] on a grid that covers the whole original frame
+    frame: GeometryFrame,
+    grid: tuple[int, int],
+) -> Tensor:  # [F, C, *grid] on a grid that covers the fitted image
+    """The way back of `to_appearance`, bilinear."""
+    return _read(values, *(frame.fit.lies_at(axis, grid[1 - axis]) for axis in (0, 1)), "bilinear")
+
+
+def _within_own_grid(values: Tensor, frame: GeometryFrame, grid: tuple[int, int], mode: str) -> Tensor:
     return _read(values, *((torch.arange(n) + 0.5) / n for n in grid[::-1]), mode)
 
 
@@ -230,7 +256,10 @@ def _read(values: Tensor, columns, rows, mode: str) -> Tensor:
     """Values at relative positions 0..1 of their grid; zero outside."""
     where, inside = _sampling(tuple(map(float, columns)), tuple(map(float, rows)), tuple(values.shape[-2:]))
     where, inside = where.to(values), inside.to(values.device)
-    return grid_sample(values, where, mode=mode, padding_mode="zeros", align_corners=False) * inside
+    return (
+        grid_sample(values, where.expand(len(values), -1, -1, -1), mode=mode, padding_mode="zeros", align_corners=False)
+        * inside
+    )
 
 
 @lru_cache(maxsize=64)

@@ -66,7 +66,7 @@ class ObjectBatches:
         """A batch's output -> per object the views on it that SAM2 would keep."""
         if len(members) == 1:
             return {members[0]: whole}
-        parts = [{key: _part(value, i) for key, value in whole.items()} for i in range(len(members))]
+        parts = [{key: item_of(value, i) for key, value in whole.items()} for i in range(len(members))]
         self._remember(members, frame_idx, parts, whole)
         return dict(zip(members, parts))
 
@@ -104,7 +104,8 @@ class ObjectBatches:
         self._joined[tuple(members), frame] = ([part["obj_ptr"] for part in parts], kept)
 
 
-def _part(value, index: int):
+def item_of(value, index: int):
+    """One item of a batch, as a batch of one: of a tensor or a list of tensors; anything else stays as it is."""
     if isinstance(value, Tensor):
         return value[index : index + 1]
     return [v[index : index + 1] for v in value] if isinstance(value, list) else value

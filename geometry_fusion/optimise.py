@@ -10,13 +10,19 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from geometry_fusion.devices import keep_freed_memory
+
 
 def optimise(predictor: nn.Module, compile: bool = False) -> nn.Module:
     """Fold batch norms into the convolutions before them and store convolutions channels-last; returns `predictor`.
 
+    On a CPU, also let the process keep the memory it frees (`devices.keep_freed_memory`).
+
     For inference only, after all weights are loaded into the image encoder. compile: torch.compile the image encoder
     and the memory encoder, whose shapes are fixed while the number of objects is; it needs a C++ compiler.
     """
+    if predictor.device.type == "cpu":
+        keep_freed_memory()
     fold_batch_norms(predictor.image_encoder)
     predictor.image_encoder.to(memory_format=torch.channels_last)
     if compile:

@@ -4,13 +4,15 @@
 `propagate_in_video`, `reset_state`, `remove_object`). Without geometry, or with an untrained merger, its masks of one
 object are SAM2's bit for bit: both arms of a comparison run this one class.
 
-What SAM2 lacks for long videos and many objects: objects whose memories hold the same frames are tracked as one batch
-(geometry_fusion/object_batches.py), and a state made with another `keep` than "all" holds what tracking can still read
-and nothing else, however long the video is (geometry_fusion/reach.py).
+What SAM2 lacks for long videos and many objects: a few frames are encoded at once, ahead of tracking; objects whose
+memories hold the same frames are tracked as one batch (geometry_fusion/object_batches.py); and a state made with
+another `keep` than "all" holds what tracking can still read and nothing else, however long the video is
+(geometry_fusion/reach.py).
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +26,14 @@ from geometry_fusion.devices import free_memory
 from geometry_fusion.errors import InputError
 from geometry_fusion.frame_folder import FrameFolder
 from geometry_fusion.geometry import GeometrySource, NoGeometry
-from geometry_fusion.object_batches import BATCH_LIMIT, ObjectBatches
+from geometry_fusion.object_batches import BATCH_LIMIT, ObjectBatches, item_of
 from geometry_fusion.reach import Reach
 from geometry_fusion.types import GeometryFrame
 
 # SAM2's normalisation of RGB in 0..1 (sam2.utils.misc.load_video_frames).
 IMAGE_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGE_STD = np.array([0.229, 0.224, 0.225], np.float32)
+FRAMES_AT_ONCE = 4  # weights are read once for all of them; more wait longer and gain little
 KEEPS = ("all", "reachable", "ahead")  # what an inference state holds of the frames that were tracked
 
 
@@ -70,7 +73,7 @@ def _memory_in_the_features_precision(module, args, kwargs):
 class KeepAppearance(torch.nn.Module):
     """The merger of the baseline arm."""
 
-    def forward(self, appearance: Tensor, frame: GeometryFrame) -> Tensor:
+    def forward(self, appearance: Tensor, frames: Sequence[GeometryFrame]) -> Tensor:
         return appearance
 
 
@@ -85,9 +88,10 @@ class GeometryVideoPredictor(SAM2VideoPredictor):
     prompted later than another has none on earlier frames, and fp32 attention then refused its memory.
     """
 
-    def __init__(self, *args, objects_at_once: int = BATCH_LIMIT, **kwargs):
+    def __init__(self, *args, objects_at_once: int = BATCH_LIMIT, frames_at_once: int = FRAMES_AT_ONCE, **kwargs):
         super().__init__(*args, **kwargs)
-        self.objects_at_once = objects_at_once  # 1 is SAM2's way: with more, sums are rounded in another order
+        # 1 is SAM2's way: with more, sums are rounded in another order.
+        self.objects_at_once, self.frames_at_once = objects_at_once, frames_at_once
         self.memory_attention.register_forward_pre_hook(_memory_in_the_features_precision, with_kwargs=True)
         self._make_source: Callable[[], GeometrySource] = NoGeometry
         self.merger: torch.nn.Module = KeepAppearance()
@@ -136,6 +140,7 @@ class GeometryVideoPredictor(SAM2VideoPredictor):
             "point_inputs_per_obj": {},
             "mask_inputs_per_obj": {},
             "cached_features": {},
+            "encoded_ahead": [],  # those of them that came in one batch
             "constants": {},
             "obj_id_to_idx": OrderedDict(),
             "obj_idx_to_id": OrderedDict(),
@@ -152,12 +157,10 @@ class GeometryVideoPredictor(SAM2VideoPredictor):
         """As SAM2VideoPredictor.propagate_in_video, plus: objects in batches, and of a state that does not keep all,
         the rest is dropped on the way. progress: show a bar."""
         self.propagate_in_video_preflight(inference_state)
-        for frame_idx in tqdm(
-            self._tracking_order(inference_state, start_frame_idx, max_frame_num_to_track, reverse),
-            desc="propagate in video",
-            disable=not progress,
-        ):
-            yield frame_idx, inference_state["obj_ids"], self.track_frame(inference_state, frame_idx, reverse)
+        order = self._tracking_order(inference_state, start_frame_idx, max_frame_num_to_track, reverse)
+        for number, frame_idx in enumerate(tqdm(order, desc="propagate in video", disable=not progress), 1):
+            logits = self.track_frame(inference_state, frame_idx, reverse, order[number:])
+            yield frame_idx, inference_state["obj_ids"], logits
 
     def _tracking_order(self, inference_state, start: int | None, at_most: int | None, reverse: bool) -> range:
         """Frames as SAM2VideoPredictor.propagate_in_video visits them: from the first prompted one, unless told."""
@@ -170,10 +173,13 @@ class GeometryVideoPredictor(SAM2VideoPredictor):
         return range(start, max(start - at_most, 0) - 1, -1) if start > 0 else range(0)
 
     @torch.inference_mode()
-    def track_frame(self, inference_state, frame_idx: int, reverse: bool = False) -> Tensor:
+    def track_frame(
+        self, inference_state, frame_idx: int, reverse: bool = False, upcoming: Sequence[int] = ()
+    ) -> Tensor:
         """Track all objects into one frame: mask logits [objects, 1, H, W] at the video's size.
 
-        Prompts must have been consolidated (`propagate_in_video_preflight`), as `propagate_in_video` does.
+        upcoming: what will be tracked next, in order, as far as the frames are at hand. Prompts must have been
+        consolidated (`propagate_in_video_preflight`), as `propagate_in_video` does.
         """
         masks: dict[int, Tensor] = {}
         batches = inference_state["batches"]
@@ -182,6 +188,8 @@ class GeometryVideoPredictor(SAM2VideoPredictor):
                 found = outputs["cond_frame_outputs"][frame_idx]["pred_masks"]
                 masks[obj_idx] = found.to(inference_state["device"], non_blocking=True)
         rest = {i: o for i, o in inference_state["output_dict_per_obj"].items() if i not in masks}
+        if rest:
+            self._look_ahead(inference_state, frame_idx, upcoming)
         # SAM2 may be told to let the masks of a batch exclude each other in memory; one by one nothing is excluded.
         alone = self.non_overlap_masks_for_mem_enc
         for members in batches.groups(rest, self.reach.readable(frame_idx, reverse), alone):
@@ -224,12 +232,38 @@ class GeometryVideoPredictor(SAM2VideoPredictor):
     def _get_image_feature(self, inference_state, frame_idx, batch_size):
         """As SAM2VideoPredictor._get_image_feature, plus: fuse this frame's geometry once, before caching."""
         if "geometry" in inference_state and frame_idx not in inference_state["cached_features"]:
-            image = inference_state["images"][frame_idx].to(self.device).float().unsqueeze(0)
-            backbone_out = self.forward_image(image)
-            frame = inference_state["geometry"].push(frame_idx, inference_state["frames"][frame_idx])
-            put_merged(backbone_out, self.merger(backbone_out["backbone_fpn"][-1], frame.to(self.device)))
-            inference_state["cached_features"] = {frame_idx: (image, backbone_out)}
+            cached, ahead = inference_state["cached_features"], inference_state["encoded_ahead"]
+            kept = {index: cached[index] for index in ahead}  # tracking will come to them
+            inference_state["cached_features"] = kept | self._features(inference_state, [frame_idx])
         return super()._get_image_feature(inference_state, frame_idx, batch_size)
+
+    def _look_ahead(self, inference_state, frame_idx: int, upcoming: Sequence[int]) -> None:
+        """Encode a frame and those that follow in one batch, up to the next multiple of `frames_at_once`.
+
+        Where a batch ends depends on frame numbers alone: however a video is cut into runs, its features are the same.
+        """
+        at_once = self.frames_at_once
+        if at_once == 1 or "geometry" not in inference_state or frame_idx in inference_state["cached_features"]:
+            return
+        together = [frame_idx, *takewhile(lambda index: index // at_once == frame_idx // at_once, upcoming)]
+        try:
+            inference_state["cached_features"] = self._features(inference_state, together)
+            inference_state["encoded_ahead"] = together
+        except torch.OutOfMemoryError:
+            if len(together) == 1:
+                raise
+            print(f"out of memory with {len(together)} frames at once: going on with one")
+            self.frames_at_once = 1
+            free_memory(self.device)
+
+    def _features(self, inference_state, frames: list[int]) -> dict[int, tuple[Tensor, dict]]:
+        """Of each frame what SAM2 caches: its pixels and the image encoder's output, geometry fused into it."""
+        images = torch.stack([inference_state["images"][index] for index in frames]).to(self.device).float()
+        whole = self.forward_image(images)
+        known = inference_state["geometry"].push_all({index: inference_state["frames"][index] for index in frames})
+        put_merged(whole, self.merger(whole["backbone_fpn"][-1], [frame.to(self.device) for frame in known]))
+        outputs = [{name: item_of(value, i) for name, value in whole.items()} for i in range(len(frames))]
+        return {index: (images[i : i + 1], outputs[i]) for i, index in enumerate(frames)}
 
     @torch.inference_mode()
     def reset_state(self, inference_state) -> None:
@@ -239,6 +273,7 @@ class GeometryVideoPredictor(SAM2VideoPredictor):
         if "geometry" in inference_state:
             inference_state["geometry"].reset()
             inference_state["cached_features"].clear()
+            inference_state["encoded_ahead"].clear()
 
 
 def put_merged(backbone_out: dict, merged: Tensor) -> None:

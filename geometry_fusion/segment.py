@@ -178,14 +178,14 @@ def segment_stream(
                 count += 1
                 if watch and watch(session, ids):
                     break
-                if repeatable and run.is_due:
+                if repeatable and run.is_due and session.settled:
                     run.save(session.snapshot(), run.lost + source.lost)
         except KeyboardInterrupt:
             if repeatable or not count:
                 raise
         seconds = (time.perf_counter() - began) / max(count, 1)
         lost, dropped = run.lost + source.lost, source.dropped
-        if repeatable and count:
+        if repeatable and session.settled:
             run.save(session.snapshot(), lost)  # so that the video below may be interrupted as well
     if repeatable and carry_masks:
         _carry(spec, run.masks)

@@ -39,24 +39,28 @@ STATE_KEYS = (
 )
 
 
-class CurrentFrame:
-    """The one frame that a streamed session holds, in the form in which the predictor reads frames."""
+class HeldFrames:
+    """The few frames that a streamed session holds, in the form in which the predictor reads frames. Times are frame
+    numbers without gaps."""
 
     def __init__(self, size: tuple[int, int], count: int):
         self.size, self._count = size, count
-        self._index, self._image = None, None
-        self.prepared: dict[int, Tensor] = {}  # the frame as SAM2's image encoder takes it
+        self._images: dict[int, np.ndarray] = {}
+        self.prepared: dict[int, Tensor] = {}  # the frames as SAM2's image encoder takes them
 
     def __len__(self) -> int:
         return self._count
 
-    def show(self, index: int, image: np.ndarray, pixels: Tensor) -> None:
-        self._index, self._image, self.prepared = index, image, {index: pixels}
+    def hold(self, frames: dict[int, tuple[SourceFrame, Tensor]]) -> None:
+        """Hold these frames, by time, and no others."""
+        self._images = {time: frame.image for time, (frame, _) in frames.items()}
+        self.prepared = {time: pixels for time, (_, pixels) in frames.items()}
 
-    def __getitem__(self, index: int) -> np.ndarray:
-        if index != self._index:
-            raise InputError(f"frame {index}: was dropped; a streamed session holds frame {self._index} only")
-        return self._image
+    def __getitem__(self, time: int) -> np.ndarray:
+        if time not in self._images:
+            held = ", ".join(map(str, self._images))
+            raise InputError(f"frame {time}: was dropped; a streamed session holds only {held}")
+        return self._images[time]
 
 
 class Session:
@@ -87,7 +91,7 @@ class Session:
         """Forget the video and all objects."""
         self._state: dict | None = None
         self._waiting: list[Prompt] = []  # for frames that have not come
-        self._frames = None  # CurrentFrame, or all frames in the mode "full"
+        self._frames = None  # HeldFrames, or all frames in the mode "full"
         self._time: int | None = None  # the latest frame's number for SAM2's memory: without gaps
         self.frame_index: int | None = None
         self.stem: str | None = None
@@ -135,15 +139,17 @@ class Session:
     def _track_stream(self, source) -> Iterator[tuple[int, np.ndarray]]:
         source = source if isinstance(source, Source) else open_source(source)
         with source, closing(self._prepared(source)) as frames:
-            for frame, pixels in frames:
-                yield frame.index, self._take(frame, pixels, source.live)
+            for group in self._groups(frames, source.live):
+                self._frames.hold(group)
+                for time, (frame, _) in group.items():
+                    yield frame.index, self._take(frame, time, source.live, [t for t in group if t > time])
         if self._waiting and not source.live:
             missed = self._waiting[0]
             raise InputError(f"{missed.source}: frame {missed.frame} did not come; the video ended before it")
 
     def _prepared(self, source: Source) -> Iterator[tuple[SourceFrame, Tensor]]:
         """Frames of a source with their pixels for SAM2, once it is known whether it is shorter than SAM2's memory of
-        object pointers. Frames that can wait are made ready on a thread of their own."""
+        object pointers. For a GPU, frames that can wait are made ready on a thread of their own."""
         ready = ((frame, square(frame.image, self._predictor.image_size)) for frame in source)
         if self._state is None:
             left = None if source.live else source.ahead(self._predictor.max_obj_ptrs_in_encoder)
@@ -151,34 +157,52 @@ class Session:
         elif source.size != self._frames.size:
             was, now = ("x".join(map(str, size)) for size in (self._frames.size, source.size))
             raise InputError(f"{source.name}: frames are {now}, this session began with {was}; start another session")
-        if source.live:
+        if source.live or self._predictor.device.type == "cpu":
+            # On a CPU torch's threads hold every core: one thread more makes all of them wait.
             yield from ready
             return
         with Prefetch(ready, READY) as ahead:
             yield from ahead
 
+    def _groups(self, frames: Iterator[tuple[SourceFrame, Tensor]], live: bool) -> Iterator[dict]:
+        """Frames by their time for SAM2's memory, as many together as the predictor encodes at once; live ones do not
+        wait for each other."""
+        at_once = 1 if live else self._predictor.frames_at_once
+        time, group = self._time, {}
+        try:
+            for frame in frames:
+                time = frame[0].index if time is None else time + 1
+                group[time] = frame
+                if (time + 1) % at_once == 0:
+                    yield group
+                    group = {}
+        except Exception:
+            if group:
+                yield group  # what came before the error counts
+            raise
+        if group:
+            yield group
+
     @torch.inference_mode()
     def _begin(self, size: tuple[int, int], count: int) -> None:
-        self._frames = CurrentFrame(size, count)
+        self._frames = HeldFrames(size, count)
         self._state = self._predictor.init_state(self._frames, keep=self._keep)
 
     @torch.inference_mode()
-    def _take(self, frame: SourceFrame, pixels: Tensor, live: bool) -> np.ndarray:
-        """The next frame: its ids [H, W]."""
-        began = self._time is not None
-        self._time = self._time + 1 if began else frame.index
+    def _take(self, frame: SourceFrame, time: int, live: bool, upcoming: list[int]) -> np.ndarray:
+        """The next frame: its ids [H, W]. upcoming: times of frames that are held and follow."""
+        self._time = time
         self.frame_index, self.stem, self.image, self.logits = frame.index, frame.stem, frame.image, None
-        self._frames.show(self._time, frame.image, pixels)
         for prompt in [p for p in self._waiting if p.frame <= frame.index]:
             if prompt.frame < frame.index and not live:
                 raise InputError(f"{prompt.source}: frame {prompt.frame} cannot be read; prompt on another frame")
             self._waiting.remove(prompt)
-            self._apply(prompt, self._time)
+            self._apply(prompt, time)
         if not self._state["obj_ids"]:
             return np.zeros(frame.image.shape[:2], np.uint8)
         with autocast(self._predictor.device, self._precision):
             self._predictor.propagate_in_video_preflight(self._state)
-            self.logits = self._predictor.track_frame(self._state, self._time)
+            self.logits = self._predictor.track_frame(self._state, time, upcoming=upcoming)
         return id_image(self.object_ids, self.logits)
 
     @torch.inference_mode()
@@ -224,10 +248,18 @@ class Session:
                 if not (reverse and index == first):
                     yield index, id_image(ids, self.logits)
 
-    def snapshot(self) -> dict:
-        """All that tracking on needs, after a frame was tracked: plain values and tensors, for `torch.save`."""
+    @property
+    def settled(self) -> bool:
+        """Whether a `snapshot` can be taken: a frame of a stream was tracked, and none after it is encoded already."""
         if self._mode != "stream" or self._state is None or self.frame_index is None:
-            raise ValueError("a snapshot is of a streamed session that has tracked a frame")
+            return False
+        return all(time <= self._time for time in self._state["encoded_ahead"])
+
+    def snapshot(self) -> dict:
+        """All that tracking on needs, after a frame was tracked: plain values and tensors, for `torch.save`. Raises
+        ValueError where the session is not `settled`; after a few more frames it is."""
+        if not self.settled:
+            raise ValueError("no snapshot now: frames are encoded ahead, or nothing was tracked; see settled")
         known = {key: self._state[key] for key in STATE_KEYS}
         session = {"size": self._frames.size, "time": self._time, "frame_index": self.frame_index}
         return {**session, "count": len(self._frames), "state": known, "geometry": self._state["geometry"].snapshot()}

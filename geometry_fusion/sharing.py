@@ -11,22 +11,24 @@ import torch
 
 
 class SharedFrames:
-    """Frames (`len`, `[i]`, `.size`) of which the latest is kept decoded."""
+    """Frames (`len`, `[i]`, `.size`) of which the latest `at_most` are kept decoded."""
 
-    def __init__(self, frames):
-        self._frames, self.size = frames, frames.size
-        self._latest: tuple[int, np.ndarray] | None = None
+    def __init__(self, frames, at_most: int = 8):
+        self._frames, self.size, self._at_most = frames, frames.size, at_most
+        self._latest: dict[int, np.ndarray] = {}
         self.seconds = 0.0  # spent decoding
 
     def __len__(self) -> int:
         return len(self._frames)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        if self._latest is None or self._latest[0] != index:
+        if index not in self._latest:
             began = time.perf_counter()
-            self._latest = (index, self._frames[index])
+            self._latest[index] = self._frames[index]
             self.seconds += time.perf_counter() - began
-        return self._latest[1]
+            if len(self._latest) > self._at_most:
+                del self._latest[next(iter(self._latest))]
+        return self._latest[index]
 
 
 class SharedEncoder(torch.nn.Module):

@@ -85,6 +85,16 @@ def test_crop_is_that_of_must3r(size, side, square, out, crop):
     assert (fit.size, fit.crop) == (out, crop)
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_cells_are_found_in_the_original_and_back(size):
+    for fit in fits(size):
+        for axis in (0, 1):
+            point = np.zeros((6, 2))
+            point[:, axis] = (np.arange(6) + 0.5) / 6 * fit.size[axis] - 0.5
+            expected = (fit.points_back(point)[:, axis] + 0.5) / size[axis]
+            np.testing.assert_allclose(fit.lies_at(axis, 6), expected)
+
+
 def test_too_thin_frames_are_refused():
     with pytest.raises(InputError, match="2000x20"):
         fit_crop((2000, 20), 512)

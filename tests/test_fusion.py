@@ -77,8 +77,8 @@ def test_geometry_is_computed_once_per_frame_in_tracking_order(frames, make_stre
 
     def recording():
         source = make_stream()
-        push = source.push
-        source.push = lambda index, image: (seen.append(index), push(index, image))[1]
+        push = source.push_all
+        source.push_all = lambda frames: (seen.extend(frames), push(frames))[1]
         return source
 
     predictor.fuse(trained(fusion.spec_of("tiny").build_merger()), recording)

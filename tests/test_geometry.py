@@ -35,14 +35,23 @@ def close(found, name, tolerance=1e-5):
     torch.testing.assert_close(torch.as_tensor(found), GOLDEN[name], rtol=tolerance, atol=tolerance)
 
 
-def test_stream_repeats_the_official_online_run():
+@pytest.mark.parametrize("at_once", [1, 3, 100])
+def test_stream_repeats_the_official_online_run(at_once, monkeypatch):
     source = stream()
     tokens, focals, poses = [], [], []
-    for index, frame in enumerate(FRAMES):
-        answer = source.push(index, frame)
+    answer_of = source._answer
+    monkeypatch.setattr(source, "_answer", lambda view: recorded(answer_of(view)))
+
+    def recorded(answer):
         tokens.append(source.memory.num_tokens)
         focals.append(source.focal)
         poses.append(answer.camera.camera_to_world)
+        return answer
+
+    for start in range(0, len(FRAMES), at_once):
+        source.push_all(dict(enumerate(FRAMES[start : start + at_once], start)))
+    monkeypatch.undo()
+    assert len(poses) == len(FRAMES)
     assert source.keyframes == CASE["keyframe_ids_recorded"]
     assert tokens == CASE["memory_tokens_after_call"]
     np.testing.assert_allclose(focals, CASE["returned_focal_per_call"], rtol=1e-5)
@@ -53,6 +62,39 @@ def test_stream_repeats_the_official_online_run():
     rerendered = torch.stack([source.render(frame).camera.camera_to_world for frame in FRAMES])
     close(rerendered, "s.rerender_poses_c2w")
     assert torch.equal(source.memory.labels, GOLDEN["s.labels"])
+
+
+@pytest.mark.parametrize("at_once", [2, 4, 7])
+def test_frames_pushed_together_are_those_pushed_one_after_another(at_once):
+    """Keyframes among them, frames that come again, and eviction at the cap."""
+    order = [0, 1, 2, 3, 1, 4, 5, 0, 6]
+    single, several = (stream(max_keyframes=3) for _ in range(2))
+    wanted = [single.push(index, FRAMES[index]) for index in order]
+    found = []
+    for start in range(0, len(order), at_once):
+        run = order[start : start + at_once]
+        runs = [run] if len(set(run)) == len(run) else [[index] for index in run]
+        found += [frame for run in runs for frame in several.push_all({index: FRAMES[index] for index in run})]
+    assert several.keyframes == single.keyframes and 3 == len(single.keyframes) < len(order)
+    np.testing.assert_allclose(several.scores, single.scores, rtol=1e-4, atol=1e-6)
+    for a, b in zip(found, wanted):
+        for tensor, other in zip(
+            (a.points, a.rays, a.confidence, *a.levels), (b.points, b.rays, b.confidence, *b.levels)
+        ):
+            torch.testing.assert_close(tensor, other, rtol=1e-4, atol=1e-5)
+        assert a.camera.focal == pytest.approx(b.camera.focal, rel=1e-5)
+
+
+def test_a_decoder_that_reads_one_image_at_a_time_serves_as_well():
+    """The official package's decoder has no `read_apart`."""
+    single, several = stream(), stream()
+    decoder = several._decoder
+    several._decoder = lambda *args, **options: decoder(*args, **options)
+    wanted = [single.push(index, frame) for index, frame in enumerate(FRAMES)]
+    found = several.push_all(dict(enumerate(FRAMES)))
+    assert several.keyframes == single.keyframes
+    for a, b in zip(found, wanted):
+        torch.testing.assert_close(a.points, b.points, rtol=1e-4, atol=1e-5)
 
 
 def test_overlap_scores_of_two_views():

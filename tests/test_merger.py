@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from geometry_fusion.fit import fit_crop, fit_to_square
 from geometry_fusion.geometry import NoGeometry
-from geometry_fusion.merger import PE3D, VARIANTS, FeatureMerger, to_appearance
+from geometry_fusion.merger import GRIDS, PE3D, VARIANTS, FeatureMerger, to_appearance, to_own_grid
 from geometry_fusion.types import GeometryFrame
 
 from .conftest import ROOT
@@ -47,7 +47,7 @@ APPEARANCE = torch.randn(1, 8, 6, 10, generator=torch.Generator().manual_seed(2)
 
 
 @pytest.mark.parametrize("variant", [v for v in VARIANTS if v != "must3r_only"])
-@pytest.mark.parametrize("grid", ["appearance", "geometry"])
+@pytest.mark.parametrize("grid", GRIDS)
 @torch.no_grad()
 def test_untrained_merger_is_identity_bit_for_bit(variant, grid):
     merger = make_merger(trained=False, variant=variant, grid=grid)
@@ -55,7 +55,7 @@ def test_untrained_merger_is_identity_bit_for_bit(variant, grid):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("grid", ["appearance", "geometry"])
+@pytest.mark.parametrize("grid", GRIDS)
 @torch.no_grad()
 def test_every_variant_uses_levels_points_and_rays(variant, grid):
     merger, frame = make_merger(variant=variant, grid=grid), make_frame()
@@ -80,9 +80,10 @@ def test_metres_and_millimetres_merge_alike():
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("grid", GRIDS)
 @torch.no_grad()
-def test_what_is_not_finite_contributes_nothing(value):
-    merger, frame = make_merger(subsamples=2), make_frame()
+def test_what_is_not_finite_contributes_nothing(value, grid):
+    merger, frame = make_merger(subsamples=2, grid=grid), make_frame()
     hole = (slice(None), slice(0, 9), slice(3, 20))
     unsure = frame.confidence.clone()
     unsure[hole[1:]] = 0
@@ -121,6 +122,36 @@ def test_geometry_lands_on_the_pixels_it_came_from():
     seen = [fit.points_to([[0, y]])[0][1] for y in range(60)]
     assert everywhere[:, 50].bool().tolist() == [-0.5 <= y <= fit.size[1] - 0.5 for y in seen]
     assert not everywhere[0].any() and everywhere[30].all()
+
+
+def test_cells_of_sam2_come_back_to_the_grid_of_must3r():
+    """A map that grows along x and y is the same map on the other grid, up to the edges that have no neighbours."""
+    frame = make_frame()
+    rows, columns = torch.meshgrid((torch.arange(60) + 0.5) / 60, (torch.arange(100) + 0.5) / 100, indexing="ij")
+    own = to_own_grid(torch.stack((columns, rows))[None], frame, (4, 12))[0]
+    fit = frame.fit
+    for row, column in ((0, 0), (1, 5), (3, 11)):
+        # Cells of 4x4 fitted pixels; their centres lie between pixels.
+        centre = fit.points_back((column * 4 + 1.5, row * 4 + 1.5))
+        np.testing.assert_allclose(own[:, row, column], (centre + 0.5) / fit.original, atol=1e-5)
+
+
+@torch.no_grad()
+def test_mixed_grid_keeps_places_finer_than_the_tokens():
+    """Within one token of MUSt3R, a place that moves changes its own cell of SAM2 most."""
+    merger, frame = make_merger(grid="mixed"), make_frame()
+    merger.smooth.weight.zero_(), merger.smooth.bias.zero_()
+    merger.smooth.weight[:, :, 1, 1] = torch.eye(16)  # no blur but that of the grids
+    seen = []
+    merger.smooth.register_forward_hook(lambda module, args, output: seen.append(output))
+    merger(APPEARANCE, frame)
+    moved = frame.points.clone()
+    x, y = frame.fit.points_to([45, 25]).round().astype(int)  # cell (2, 4) of 6x10 cells of 10x10 pixels
+    moved[:, y - 2 : y + 3, x - 2 : x + 3] += 2
+    merger(APPEARANCE, replace(frame, points=moved))
+    change = (seen[1] - seen[0])[0].norm(dim=0)
+    assert divmod(int(change.argmax()), 10) == (2, 4)
+    assert change[2, 4] > 2 * change.flatten().sort().values[-2]
 
 
 @torch.no_grad()
@@ -174,7 +205,7 @@ def test_misfits_are_named():
         make_merger()(APPEARANCE, [make_frame()] * 3)
 
 
-@pytest.mark.parametrize("name, parameters", [("tiny", 1_598_592), ("paper", 42_816_256)])
+@pytest.mark.parametrize("name, parameters", [("tiny", 1_598_592), ("tiny_fine", 1_598_592), ("paper", 42_816_256)])
 def test_configurations_have_the_stated_size(name, parameters):
     config = OmegaConf.load(ROOT / f"configs/merger/{name}.yaml")
     with torch.device("meta"):

@@ -157,6 +157,29 @@ def test_init_add_render_in_every_memory_mode(mode):
         check_memory(memory, "b.init")
 
 
+@pytest.mark.parametrize("mode", ["norm_y", "kv", "raw"])
+@torch.no_grad()
+def test_images_read_apart_are_those_that_come_next_alone(mode):
+    encoder, decoder = networks()
+    decoder.memory_mode = mode
+    tokens, positions, shape = encoded(encoder, GOLDEN["in.landscape"], LANDSCAPE)
+    first = [part[:, :1] for part in (tokens, positions, shape)]
+    rest = [part[:, 1:] for part in (tokens, positions, shape)]
+    memory, _ = decoder(*first)
+    maps, features, with_image = decoder.read_apart(*rest, memory)
+    for number in range(maps.shape[1]):
+        one = [part[:, number : number + 1] for part in rest]
+        after, raw, alone = decoder(*one, memory, return_feats=True)
+        torch.testing.assert_close(maps[:, number], raw[:, 0], rtol=1e-5, atol=1e-5)
+        for found, wanted in zip(features, alone):
+            torch.testing.assert_close(found[:, number], wanted[:, 0], rtol=1e-5, atol=1e-5)
+        added = with_image(number)
+        assert torch.equal(added.labels, after.labels) and added.num_images == after.num_images == 2
+        for found, wanted in zip(added.layers, after.layers):
+            torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    assert memory.num_images == 1
+
+
 def test_portrait_and_its_storage_in_landscape(tiny):
     encoder, decoder = tiny
     memory, raw = decoder(*encoded(encoder, GOLDEN["in.portrait"], PORTRAIT))

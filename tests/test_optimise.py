@@ -1,10 +1,15 @@
 """The faster arrangement of SAM2's image encoder: the same answers within rounding."""
 
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
 
 import sam2_model
+from geometry_fusion.devices import keep_freed_memory
 from geometry_fusion.optimise import fold_batch_norms
 
 
@@ -33,6 +38,31 @@ def test_features_of_the_shipped_weights_differ_by_rounding_only():
     for a, b in zip(exact.forward_image(image)["backbone_fpn"], fast.forward_image(image)["backbone_fpn"]):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
     assert fast.objects_at_once > 1 == exact.objects_at_once
+
+
+FAULTS = """
+import resource, torch
+from geometry_fusion.devices import keep_freed_memory
+assert keep_freed_memory()
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for turn in range(60):
+    if turn == 50:
+        before = faults()
+    torch.ones(5_000_000)  # 20 MB, 4883 pages
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has the switch, others say False")
+def test_freed_memory_is_used_again_and_not_taken_from_the_system_anew():
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, cwd=sam2_model.ROOT)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 1000  # taken anew: 48,830
+
+
+def test_other_c_libraries_have_no_switch(monkeypatch):
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    assert keep_freed_memory() is False
 
 
 @pytest.mark.slow

@@ -82,8 +82,15 @@ def test_clips_shorter_than_sam2s_pointer_memory_are_streamed_alike(plain, frame
 
 def test_an_interrupted_session_goes_on_bit_for_bit(predictor, frames):
     whole = dict(session_of(predictor).track(frames.path))
-    session = session_of(predictor)
-    found = dict(islice(session.track(frames.path), 12))
+    session, settled, found = session_of(predictor), [], {}
+    for index, found[index] in session.track(frames.path):
+        settled += [index] * session.settled
+        if index == 10:
+            with pytest.raises(ValueError, match="see settled"):
+                session.snapshot()
+        if index == 11:
+            break
+    assert settled == [0, 1, 2, 3, 7, 11]  # nothing is encoded before the prompted frame 3, then four at once
     file = io.BytesIO()
     torch.save(session.snapshot(), file)
     file.seek(0)
@@ -93,6 +100,62 @@ def test_an_interrupted_session_goes_on_bit_for_bit(predictor, frames):
         later.add(Prompt(10, 1, points=((1.0, 1.0),)))
     found |= dict(later.track(open_source(frames.path, start=12)))
     assert_same(found, whole)
+
+
+@pytest.mark.parametrize("at", [4, 6])
+def test_a_prompt_amid_frames_encoded_at_once_costs_no_masks(predictor, frames, at):
+    """Full video knows the prompt from the start: its frame is encoded alone there, ahead with others in a stream."""
+    prompts = [Prompt(at, 1, points=((158.0, 97.0),))]
+    full = dict(session_of(predictor, "full", prompts=prompts).track(frames))
+    streamed = dict(session_of(predictor, prompts=prompts).track(frames.path))
+    assert_same({i: streamed[i] for i in range(at, len(frames))}, {i: full[i] for i in range(at, len(frames))})
+
+
+def test_frames_encoded_at_once_give_the_masks_of_one_by_one(frames):
+    """Within rounding, as objects do."""
+    answers, batches = [], []
+    for at_once in (1, 4):
+        session = session_of(predictor := predictor_of("3am", frames_at_once=at_once), prompts=PROMPTS[:1])
+        sizes = []
+        predictor.image_encoder.register_forward_hook(lambda module, inputs, output: sizes.append(len(inputs[0])))  # noqa: B023
+        answers.append({index: session.logits for index, _ in islice(session.track(frames.path), 14)})
+        batches.append(sizes)
+    assert batches == [
+        [1] * 11,
+        [1, 4, 4, 4],
+    ]  # the prompted frame 3, 4 to 7, ... and 12 to 15, of which 13 is the last
+    for index in range(3, 14):
+        a, b = answers[0][index], answers[1][index]
+        assert ((a > 0) != (b > 0)).float().mean() < 1e-3
+        torch.testing.assert_close(a, b, rtol=1e-2, atol=5e-2)
+
+
+def test_frames_before_an_error_are_tracked(plain, frames):
+    def failing():
+        yield from (frames[i] for i in range(18))
+        raise OSError("the disk is gone")
+
+    found = []
+    with pytest.raises(OSError, match="the disk is gone"):
+        for index, _ in session_of(plain).track(failing()):
+            found.append(index)
+    assert found == list(range(18))
+
+
+def test_too_little_memory_for_several_frames_at_once_is_said_and_one_is_taken(frames, monkeypatch, capsys):
+    predictor = predictor_of("3am")
+    wanted = dict(islice(session_of(predictor).track(frames.path), 10))
+    encode = predictor.forward_image
+
+    def too_much(images):
+        if len(images) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return encode(images)
+
+    monkeypatch.setattr(predictor, "forward_image", too_much)
+    found = dict(islice(session_of(predictor).track(frames.path), 10))
+    assert "out of memory with 4 frames at once: going on with one" in capsys.readouterr().out
+    assert all((found[i] != wanted[i]).mean() < 1e-3 for i in range(10))
 
 
 def held_bytes(session: Session) -> int:
@@ -183,7 +246,7 @@ def test_what_a_streamed_session_cannot_do_is_told(plain, frames):
     list(islice(session.track(frames.path), 8))
     with pytest.raises(InputError, match=r"frame 2 was dropped; .* current frame, 7, and later ones; the mode 'full'"):
         session.add(Prompt(2, 1, points=((1.0, 1.0),)))
-    with pytest.raises(InputError, match=r"frame 3: was dropped; a streamed session holds frame 7 only"):
+    with pytest.raises(InputError, match=r"frame 3: was dropped; a streamed session holds only 4, 5, 6, 7"):
         plain.add_new_points_or_box(session._state, 3, 1, points=[[5.0, 5.0]], labels=[1])
     with pytest.raises(InputError, match=r"return/video\.mp4: is a file, not a folder of frames"):
         session_of(plain, "full").track(ROOT / "videos/samples/return/video.mp4")

@@ -4,7 +4,7 @@ In: encoder tokens [B, n, N, De] of n images of one size, or lists of those, one
 these images added, raw maps [B, n, H, W, 7] (see `postprocess`), and on request the features of every layer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -145,17 +145,39 @@ class MUSt3R(nn.Module):
         groups = [self._group(*entry, has_reference=memory is None and i == 0) for i, entry in enumerate(inputs)]
         exposed = self._decode(groups, memory, render)
         if not render:
-            memory = self._remember(groups, exposed, memory)
-        maps = []
-        for group in groups:
-            normed = self.norm_dec(group.x)
-            group.features[-1] = normed
-            maps.append(self._maps(group, normed))
+            lengths = [group.x.shape[1] for group in groups for _ in range(group.num_images)]
+            memory = self._remember(exposed, lengths, memory)
+        maps = [self._finish(group) for group in groups]
         results = [memory, maps if listed else maps[0]]
         if return_feats:
             features = [[f.unflatten(0, (g.batch, -1)) for f in g.features] for g in groups]
             results.append(features if listed else features[0])
         return tuple(results)
+
+    def read_apart(
+        self,
+        tokens: Tensor,  # [B, n, N, De] from the encoder
+        positions: Tensor,  # int64 [B, n, N, 2]
+        true_shape: Tensor,  # int64 [B, n, 2]
+        memory: Memory,
+    ) -> tuple[Tensor, list[Tensor], Callable[[int], Memory]]:
+        """n images at once, each as if it came next alone: raw maps, features as in `forward`, and a function that
+        gives the memory with one of them added. For frames of which most will not be kept."""
+        group = self._group(tokens, positions, true_shape, has_reference=False)
+        exposed, length = self._decode([group], memory, render=True), group.x.shape[1]
+        maps = self._finish(group)
+        features = [f.unflatten(0, (group.batch, -1)) for f in group.features]
+
+        def with_image(number: int) -> Memory:
+            own = slice(number * length, (number + 1) * length)
+            return self._remember([[received[:, own]] for (received,) in exposed], [length], memory)
+
+        return maps, features, with_image
+
+    def _finish(self, group: _Group) -> Tensor:
+        """After the last block: the final norm, into the features as well, and the raw maps."""
+        group.features[-1] = self.norm_dec(group.x)
+        return self._maps(group, group.features[-1])
 
     def _group(self, tokens: Tensor, positions: Tensor, true_shape: Tensor, has_reference: bool) -> _Group:
         batch, num_images = tokens.shape[:2]
@@ -210,7 +232,9 @@ class MUSt3R(nn.Module):
         x = x + (read[0] if len(read) == 1 else torch.stack(read, 1)).reshape(x.shape)
         group.x = x + block.mlp(block.norm3(x))
 
-    def _remember(self, groups: list[_Group], exposed: list[list[Tensor]], memory: Memory | None) -> Memory:
+    def _remember(self, exposed: list[list[Tensor]], lengths: list[int], memory: Memory | None) -> Memory:
+        """exposed: per layer, tokens [B, n * N, D] of one or more groups; lengths: tokens of every image in them."""
+
         def layers() -> list[Tensor]:
             received = [torch.cat(tokens, 1) for tokens in exposed]
             if self.feedback_layer is not None:
@@ -218,9 +242,8 @@ class MUSt3R(nn.Module):
                 received = [*(tokens + offset for tokens in received[:-1]), received[-1]]
             return [block.prepare(tokens, self.memory_mode) for block, tokens in zip(self.blocks_dec, received)]
 
-        lengths = torch.tensor([g.x.shape[1] for g in groups for _ in range(g.num_images)])
         first = memory.num_images if memory is not None else 0
-        labels = torch.repeat_interleave(torch.arange(first, first + len(lengths)), lengths)
+        labels = torch.repeat_interleave(torch.arange(first, first + len(lengths)), torch.tensor(lengths))
         labels = labels.to(exposed[0][0].device).expand(len(exposed[0][0]), -1).contiguous()
         if memory is None:
             return Memory(layers(), labels, len(lengths))

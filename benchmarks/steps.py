@@ -1,0 +1,122 @@
+"""What the parts of a frame cost:  python benchmarks/steps.py [--threads 1]
+
+Streams the bundled `return` clip, forwards and backwards again and again, one object, tiny models, and prints the
+milliseconds a frame that each part takes after memory has filled (means: some parts run once for several frames).
+Parts are indented under what they belong to; calling them through a clock adds some microseconds each. Writes benchmarks/out/steps.json. `make bench` compares whole passes.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections import defaultdict
+from contextlib import ExitStack, contextmanager
+from itertools import cycle, islice
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import fusion  # noqa: E402
+import sam2_model  # noqa: E402
+from geometry_fusion.geometry import Must3rStream  # noqa: E402
+from geometry_fusion.session import Session  # noqa: E402
+from geometry_fusion.types import Prompt  # noqa: E402
+from geometry_fusion.video import VideoFile  # noqa: E402
+
+CLICK = (158.0, 97.0)
+FILLED = 120  # frames after which memory and keyframes have filled
+
+
+def parts_of(predictor) -> list[tuple[str, object, str]]:
+    """(label, owner, method) in the order of a frame."""
+    return [
+        ("tracking one frame", predictor, "track_frame"),
+        ("  SAM2 image encoder", predictor, "forward_image"),
+        ("  MUSt3R stream", Must3rStream, "push_all"),
+        ("    encoder", Must3rStream, "_encode"),
+        ("    decoder", Must3rStream, "_read_apart"),
+        ("    points, focal length", Must3rStream, "_measured"),
+        ("    pose", Must3rStream, "_view"),
+        ("    overlap rule", Must3rStream, "_judge"),
+        ("    answer", Must3rStream, "_answer"),
+        ("  merger", predictor.merger, "forward"),
+        ("  SAM2 memory attention", predictor, "_prepare_memory_conditioned_features"),
+        ("  SAM2 mask decoder", predictor, "_forward_sam_heads"),
+        ("  SAM2 memory encoder", predictor, "_encode_memory_in_output"),
+        ("  masks at the video's size", predictor, "_get_orig_video_res_output"),
+    ]
+
+
+@contextmanager
+def clocked(owner, method: str, seconds: list[float]):
+    """Append what every call of `owner.method` took to `seconds`."""
+    original = getattr(owner, method)
+    inherited = method not in vars(owner)
+
+    def timed(*args, **kwargs):
+        began = time.perf_counter()
+        answer = original(*args, **kwargs)
+        seconds.append(time.perf_counter() - began)
+        return answer
+
+    setattr(owner, method, timed)
+    try:
+        yield
+    finally:
+        if inherited:
+            delattr(owner, method)
+        else:
+            setattr(owner, method, original)
+
+
+def measure(arm: str, frames: int, compile: bool) -> dict[str, float]:
+    """Milliseconds a frame per part, and of a whole frame."""
+    predictor = sam2_model.build_predictor("tiny", device="cpu", compile=compile)
+    if arm == "3am":
+        fusion.fuse_checkpoint(
+            predictor, fusion.DEFAULT_CHECKPOINTS["tiny", "tiny"], sam2="tiny", sam2_file=None, must3r="tiny"
+        )
+    images = list(VideoFile(ROOT / "videos/samples/return/video.mp4"))
+    session = Session(predictor)
+    session.add(Prompt(points=(CLICK,)))
+    seconds = defaultdict(list)
+    with ExitStack() as stack:
+        for label, owner, method in parts_of(predictor):
+            stack.enter_context(clocked(owner, method, seconds[label]))
+        for number, _ in enumerate(session.track(islice(cycle([*images, *images[-2:0:-1]]), frames)), 1):
+            if number == FILLED:
+                began = time.perf_counter()
+                for spent in seconds.values():
+                    spent.clear()
+    a_frame = lambda spent: round(1000 * spent / (frames - FILLED), 2)  # noqa: E731
+    whole = a_frame(time.perf_counter() - began)
+    return {"whole frame": whole} | {label: a_frame(sum(spent)) for label, spent in seconds.items() if spent}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=400)
+    parser.add_argument("--arms", nargs="+", default=["sam2", "3am"], choices=("sam2", "3am"))
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--compile", action="store_true", help="with torch.compile")
+    args = parser.parse_args()
+    if args.frames < 2 * FILLED:
+        raise SystemExit(f"--frames {args.frames}: give at least {2 * FILLED}")
+    torch.set_num_threads(args.threads)
+    found = {arm: measure(arm, args.frames, args.compile) for arm in args.arms}
+    labels = list(dict.fromkeys(label for parts in found.values() for label in parts))
+    print(f"{f'milliseconds, {args.threads} threads':<34}" + "".join(f"{arm:>8}" for arm in found))
+    for label in labels:
+        print(f"{label:<34}" + "".join(f"{parts.get(label, ''):>8}" for parts in found.values()))
+    facts = {"threads": args.threads, "compile": args.compile, "torch": torch.__version__}
+    facts["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
+    out = ROOT / "benchmarks/out/steps.json"
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(json.dumps({"milliseconds": found, "measured_on": facts}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
