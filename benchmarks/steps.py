@@ -2,7 +2,8 @@
 
 Streams the bundled `return` clip, forwards and backwards again and again, one object, tiny models, and prints the
 milliseconds a frame that each part takes after memory has filled (means: some parts run once for several frames).
-Parts are indented under what they belong to; calling them through a clock adds some microseconds each. Writes benchmarks/out/steps.json. `make bench` compares whole passes.
+Parts are indented under what they belong to; calling them through a clock adds some microseconds each. Writes
+benchmarks/out/steps.json. `make bench` compares whole passes.
 """
 
 import argparse

@@ -12,7 +12,7 @@ is answered from the memory as it is now.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import Protocol
 
 import numpy as np
@@ -28,6 +28,8 @@ from geometry_fusion.must3r.postprocess import Pointmaps, camera_to_world, focal
 from geometry_fusion.types import Camera, GeometryFrame
 
 FAR = np.finfo(np.float64).max  # the distance to the nearest of no points
+APART = 1e6  # between bins of directions in the tree, in units of points: farther than any point of a scene
+READ_AT_ONCE = 8  # new frames decoded together at most; fewer where many become keyframes
 
 
 class GeometrySource(Protocol):
@@ -134,8 +136,9 @@ def posed_depth_of(scene, frames: Sequence[int] | None = None, side: int = 64) -
 
 
 class OverlapRule:
-    """Decides whether a frame sees something new (SPEC section 10.3): kept points of earlier keyframes in
-    nearest-neighbour structures, one per bin of viewing direction.
+    """Decides whether a frame sees something new (SPEC section 10.3): kept points of earlier keyframes in a
+    nearest-neighbour structure for each bin of viewing direction. Here they are one tree, its bins far apart along a
+    fourth axis.
 
     Score: p-th percentile over the frame's sure points of the distance to the nearest kept point of the same bin,
     relative to the point's own depth. A frame is new if its score exceeds `threshold` and its median confidence
@@ -157,7 +160,7 @@ class OverlapRule:
 
     def reset(self) -> None:
         self._kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # keyframe -> points [N, 3], bins [N]
-        self._trees: dict[int, KDTree] | None = {}
+        self._tree: KDTree | None = None
 
     def score(self, points: Tensor, confidence: Tensor, depth: Tensor, pose: Tensor) -> float:
         """points [H, W, 3], confidence [H, W], depth (local z) [H, W], pose [4, 4]; 0 if no point is sure."""
@@ -165,10 +168,8 @@ class OverlapRule:
         if not len(found):
             return 0.0
         distance = np.full(len(found), np.inf)
-        for number, tree in self._built().items():
-            here = bins == number
-            if here.any():
-                distance[here] = tree.query(found[here])[0]
+        if self._kept:
+            distance = self._built().query(_with_bins(found, bins), distance_upper_bound=APART / 2)[0]
         if self._relative:
             distance /= z + 1e-9
         distance[np.isinf(distance)] = FAR
@@ -181,24 +182,24 @@ class OverlapRule:
 
     def keep(self, keyframe: int, points: Tensor, confidence: Tensor, depth: Tensor, pose: Tensor) -> None:
         self._kept[keyframe] = self._sure(points, confidence, depth, pose)[:2]
-        self._trees = None
+        self._tree = None
 
     def drop(self, keyframe: int) -> None:
         self._kept.pop(keyframe, None)
-        self._trees = None
+        self._tree = None
 
     def snapshot(self) -> dict:
         return {keyframe: tuple(map(torch.from_numpy, kept)) for keyframe, kept in self._kept.items()}
 
     def restore(self, snapshot: dict) -> None:
         self._kept = {keyframe: tuple(t.numpy() for t in kept) for keyframe, kept in snapshot.items()}
-        self._trees = None
+        self._tree = None
 
-    def _built(self) -> dict[int, KDTree]:
-        if self._trees is None:
+    def _built(self) -> KDTree:
+        if self._tree is None:
             points, bins = (np.concatenate(parts) for parts in zip(*self._kept.values()))
-            self._trees = {int(b): KDTree(points[bins == b]) for b in np.unique(bins)}
-        return self._trees
+            self._tree = KDTree(_with_bins(points, bins))
+        return self._tree
 
     def _sure(self, points, confidence, depth, pose) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         every = (slice(None, None, self._every),) * 2
@@ -213,6 +214,11 @@ class OverlapRule:
         theta = np.clip(np.arccos(np.clip(rays[:, 2], -1, 1)) / np.pi, 1e-5, 1 - 1e-5)
         phi = np.clip(np.arctan2(rays[:, 1], rays[:, 0]) / np.pi, -1 + 1e-5, 1 - 1e-5)
         return (np.floor(theta * self._n) + (np.floor(phi * self._n) + self._n) * self._n).astype(int)
+
+
+def _with_bins(points: np.ndarray, bins: np.ndarray) -> np.ndarray:
+    """[N, 3], [N] -> [N, 4]: distances within a bin stay what they are, other bins are out of reach."""
+    return np.concatenate((points, bins[:, None] * APART), 1, dtype=np.float64)
 
 
 @dataclass
@@ -281,6 +287,7 @@ class Must3rStream(GeometrySource):
             0.0,
         ]  # sum of focal length times weight, and of weights, over the frames where both are known
         self._scale: Tensor | None = None
+        self._read_at_once = READ_AT_ONCE
         self._rule.reset()
 
     @property
@@ -323,8 +330,8 @@ class Must3rStream(GeometrySource):
                 answers.append(self._answer(self._initialise(index, tokens)))
                 del waiting[0]
             else:
-                new = list(takewhile(lambda frame: frame[0] not in self._poses, waiting))
-                read = self._read_up_to_a_keyframe(new)
+                new = takewhile(lambda frame: frame[0] not in self._poses, waiting)
+                read = self._read_up_to_a_keyframe(list(islice(new, self._read_at_once)))
                 answers += read
                 del waiting[: len(read)]
         return answers
@@ -345,7 +352,9 @@ class Must3rStream(GeometrySource):
                 self._evict()
             answers.append(self._answer(view))
             if is_keyframe:
-                break
+                self._read_at_once = 2  # while new places come, more are decoded in vain
+                return answers
+        self._read_at_once = min(2 * self._read_at_once, READ_AT_ONCE)
         return answers
 
     def _read_apart(self, frames: list[tuple[int, tuple]]) -> tuple[Tensor, list[Tensor], Callable[[int], Memory]]:
@@ -376,6 +385,7 @@ class Must3rStream(GeometrySource):
             "focals": self._focals,
             "scale": self._scale,
             "scores": self.scores,
+            "read_at_once": self._read_at_once,
             "rule": self._rule.snapshot(),
         }
         if self._memory is not None:
@@ -392,6 +402,7 @@ class Must3rStream(GeometrySource):
         self._first_inputs = list(snapshot["first_inputs"])
         self._labels, self._poses = dict(snapshot["labels"]), dict(snapshot["poses"])
         self._focals, self._scale, self.scores = snapshot["focals"], snapshot["scale"], list(snapshot["scores"])
+        self._read_at_once = snapshot["read_at_once"]
         self._rule.restore(snapshot["rule"])
         if "memory" in snapshot:
             self._memory = Memory(*snapshot["memory"])
@@ -500,9 +511,10 @@ class Must3rStream(GeometrySource):
         grid = (height // patch, width // patch)
         levels = tuple(view.features[level].T.unflatten(1, grid).float() for level in self.levels)
         focal = self._mean_focal()
-        v, u = torch.meshgrid(*(torch.arange(n, device=self._device) for n in (height, width)), indexing="ij")
-        rays = torch.stack(((u - width / 2) / focal, (v - height / 2) / focal, torch.ones_like(u)), -1)
-        rays = ((rays / lengths(rays)) @ view.pose[:3, :3].T).permute(2, 0, 1)
+        x = (torch.arange(width, device=self._device) - width / 2) / focal
+        y = ((torch.arange(height, device=self._device) - height / 2) / focal)[:, None]
+        right, down, forward = view.pose[:3, :3].T[..., None, None]  # the camera's axes, [3, 1, 1]
+        rays = (right * x + down * y + forward) / (x.square() + y.square() + 1).sqrt()
         return GeometryFrame(
             levels,
             view.maps.points.permute(2, 0, 1),

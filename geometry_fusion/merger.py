@@ -214,12 +214,12 @@ class FeatureMerger(nn.Module):
         nothing is known."""
         s = self._subsamples
         fine = (grid[0] * s, grid[1] * s)
-        geometry = torch.stack([torch.cat((f.points / f.scale, f.rays, f.confidence[None])) for f in frames])
-        known = geometry.isfinite().all(1, keepdim=True)
-        geometry = torch.where(known, geometry, 0.0)
         # Nearest only: between an object and the wall behind it there is nothing.
         sample = to_appearance if self.reads_on_appearance else _within_own_grid
-        points, rays, confidence = sample(geometry, frames[0], fine, mode="nearest").split((3, 3, 1), 1)
+        maps = ((f.points / f.scale for f in frames), (f.rays for f in frames), (f.confidence[None] for f in frames))
+        geometry = torch.cat([sample(torch.stack(list(m)), frames[0], fine, mode="nearest") for m in maps], 1)
+        geometry = torch.where(geometry.isfinite().all(1, keepdim=True), geometry, 0.0)
+        points, rays, confidence = geometry.split((3, 3, 1), 1)
         code = self.code(points.clamp(-POINT_LIMIT, POINT_LIMIT).movedim(1, -1), rays.movedim(1, -1)).movedim(-1, 1)
         return avg_pool2d(code * confidence, s)
 
@@ -253,7 +253,7 @@ def _within_own_grid(values: Tensor, frame: GeometryFrame, grid: tuple[int, int]
 
 
 def _read(values: Tensor, columns, rows, mode: str) -> Tensor:
-    """Values at relative positions 0..1 of their grid; zero outside."""
+    """Values at relative positions 0..1 of their grid; zero outside, or not finite where the nearest value is not."""
     where, inside = _sampling(tuple(map(float, columns)), tuple(map(float, rows)), tuple(values.shape[-2:]))
     where, inside = where.to(values), inside.to(values.device)
     return (

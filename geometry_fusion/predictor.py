@@ -33,7 +33,7 @@ from geometry_fusion.types import GeometryFrame
 # SAM2's normalisation of RGB in 0..1 (sam2.utils.misc.load_video_frames).
 IMAGE_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGE_STD = np.array([0.229, 0.224, 0.225], np.float32)
-FRAMES_AT_ONCE = 4  # weights are read once for all of them; more wait longer and gain little
+FRAMES_AT_ONCE = 8  # weights are read once for all of them; more wait longer and gain little
 KEEPS = ("all", "reachable", "ahead")  # what an inference state holds of the frames that were tracked
 
 
@@ -262,7 +262,12 @@ class GeometryVideoPredictor(SAM2VideoPredictor):
         whole = self.forward_image(images)
         known = inference_state["geometry"].push_all({index: inference_state["frames"][index] for index in frames})
         put_merged(whole, self.merger(whole["backbone_fpn"][-1], [frame.to(self.device) for frame in known]))
-        outputs = [{name: item_of(value, i) for name, value in whole.items()} for i in range(len(frames))]
+        # Positions are those of the grid, for every frame the same, and as large as all features together.
+        whole["vision_pos_enc"] = [position[:1].clone() for position in whole["vision_pos_enc"]]
+        outputs = [
+            {name: value if name == "vision_pos_enc" else item_of(value, i) for name, value in whole.items()}
+            for i in range(len(frames))
+        ]
         return {index: (images[i : i + 1], outputs[i]) for i, index in enumerate(frames)}
 
     @torch.inference_mode()
