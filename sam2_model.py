@@ -30,6 +30,8 @@ MODELS = {
 }
 PREDICTOR = "geometry_fusion.predictor.GeometryVideoPredictor"
 MEMORY_ATTENTION = "geometry_fusion.object_batches.MemoryAttentionOfObjects"
+SMALL_IMAGE = 512  # pixels; larger ones are encoded on a GPU at most so many at once (not measured on any):
+LARGE_FRAMES_AT_ONCE = 4
 # What sam2.build_sam.build_sam2_video_predictor adds (sam2 1.1.0, apply_postprocessing=True).
 # Filling holes needs sam2's CUDA extension; without it SAM2 warns on every frame and skips the step.
 _POSTPROCESSING = {"binarize_mask_from_pts_for_mem_enc": True, "fill_hole_area": 8 if find_spec("sam2._C") else 0}
@@ -98,4 +100,7 @@ def build_predictor(
     if not exact:
         options["memory_attention"] = {"_target_": MEMORY_ATTENTION}
     predictor = build_sam2(name, checkpoint=checkpoint, device=device, **options)
+    if "frames_at_once" not in options and predictor.image_size > SMALL_IMAGE:
+        # One such image fills the cores of a CPU, several only its memory.
+        predictor.frames_at_once = LARGE_FRAMES_AT_ONCE if predictor.device.type == "cuda" else 1
     return predictor if exact else optimise(predictor, compile)

@@ -19,13 +19,15 @@ def optimise(predictor: nn.Module, compile: bool = False) -> nn.Module:
     On a CPU, also let the process keep the memory it frees (`devices.keep_freed_memory`).
 
     For inference only, after all weights are loaded into the image encoder. compile: torch.compile the image encoder
-    and the memory encoder, whose shapes are fixed while the number of objects is; it needs a C++ compiler.
+    and the memory encoder, whose shapes are fixed: one frame or a full batch of them, and a number of objects. It needs
+    a C++ compiler.
     """
     if predictor.device.type == "cpu":
         keep_freed_memory()
     fold_batch_norms(predictor.image_encoder)
     predictor.image_encoder.to(memory_format=torch.channels_last)
     if compile:
+        predictor.fill_batches = True
         for module in (predictor.image_encoder, predictor.memory_encoder):
             module.compile(dynamic=False)
     return predictor

@@ -92,6 +92,7 @@ class GeometryVideoPredictor(SAM2VideoPredictor):
         super().__init__(*args, **kwargs)
         # 1 is SAM2's way: with more, sums are rounded in another order.
         self.objects_at_once, self.frames_at_once = objects_at_once, frames_at_once
+        self.fill_batches = False  # with copies, so that the image encoder sees batches of two sizes only
         self.memory_attention.register_forward_pre_hook(_memory_in_the_features_precision, with_kwargs=True)
         self._make_source: Callable[[], GeometrySource] = NoGeometry
         self.merger: torch.nn.Module = KeepAppearance()
@@ -258,10 +259,13 @@ class GeometryVideoPredictor(SAM2VideoPredictor):
 
     def _features(self, inference_state, frames: list[int]) -> dict[int, tuple[Tensor, dict]]:
         """Of each frame what SAM2 caches: its pixels and the image encoder's output, geometry fused into it."""
-        images = torch.stack([inference_state["images"][index] for index in frames]).to(self.device).float()
+        pixels = [inference_state["images"][index].to(self.device, non_blocking=True) for index in frames]
+        filling = self.frames_at_once - len(frames) if self.fill_batches and len(frames) > 1 else 0
+        images = torch.stack(pixels + filling * pixels[-1:]).float()
         whole = self.forward_image(images)
         known = inference_state["geometry"].push_all({index: inference_state["frames"][index] for index in frames})
-        put_merged(whole, self.merger(whole["backbone_fpn"][-1], [frame.to(self.device) for frame in known]))
+        appearance = whole["backbone_fpn"][-1][: len(frames)]
+        put_merged(whole, self.merger(appearance, [frame.to(self.device) for frame in known]))
         # Positions are those of the grid, for every frame the same, and as large as all features together.
         whole["vision_pos_enc"] = [position[:1].clone() for position in whole["vision_pos_enc"]]
         outputs = [

@@ -55,7 +55,7 @@ def track_together(
     A frame is decoded and encoded once. What that took is counted for every predictor: each is told what it would have
     taken alone.
     """
-    shared = SharedFrames(frames)
+    shared = SharedFrames(frames, at_most=1 + max(predictor.frames_at_once for predictor in predictors))
     encoder = SharedEncoder(predictors[0].image_encoder, at_most=0)
     own = [predictor.image_encoder for predictor in predictors]
     runs = [track(predictor, shared, prompts, precision, progress=False) for predictor in predictors]

@@ -150,7 +150,7 @@ class Session:
     def _prepared(self, source: Source) -> Iterator[tuple[SourceFrame, Tensor]]:
         """Frames of a source with their pixels for SAM2, once it is known whether it is shorter than SAM2's memory of
         object pointers. For a GPU, frames that can wait are made ready on a thread of their own."""
-        ready = ((frame, square(frame.image, self._predictor.image_size)) for frame in source)
+        ready = ((frame, self._pixels(frame.image)) for frame in source)
         if self._state is None:
             left = None if source.live else source.ahead(self._predictor.max_obj_ptrs_in_encoder)
             self._begin(source.size, UNKNOWN if left is None else left)
@@ -163,6 +163,11 @@ class Session:
             return
         with Prefetch(ready, READY) as ahead:
             yield from ahead
+
+    def _pixels(self, image: np.ndarray) -> Tensor:
+        """An image as the predictor takes it; for CUDA in memory from which it is copied while others are computed."""
+        pixels = square(image, self._predictor.image_size)
+        return pixels.pin_memory() if self._predictor.device.type == "cuda" else pixels
 
     def _groups(self, frames: Iterator[tuple[SourceFrame, Tensor]], live: bool) -> Iterator[dict]:
         """Frames by their time for SAM2's memory, as many together as the predictor encodes at once; live ones do not

@@ -13,7 +13,7 @@ import torch
 class SharedFrames:
     """Frames (`len`, `[i]`, `.size`) of which the latest `at_most` are kept decoded."""
 
-    def __init__(self, frames, at_most: int = 8):
+    def __init__(self, frames, at_most: int = 1):
         self._frames, self.size, self._at_most = frames, frames.size, at_most
         self._latest: dict[int, np.ndarray] = {}
         self.seconds = 0.0  # spent decoding

@@ -76,6 +76,12 @@ def test_official_models_build_as_sam2_builds_them(tmp_path, frames):
         state = predictor.init_state(video)
         answers.append(predictor.add_new_points_or_box(state, 0, 1, points=[[130.0, 117.0]], labels=[1])[2])
     assert torch.equal(*answers)
+    at_once = [
+        sam2_model.build_predictor("t", tmp_path / "t.pt", device="cpu", **options).frames_at_once
+        for options in ({}, {"frames_at_once": 3}, {"exact": True})
+    ]
+    assert at_once == [1, 3, 1]  # of 1024 pixels, on a CPU
+    assert sam2_model.build_predictor("tiny", device="cpu").frames_at_once == 8
 
 
 @pytest.mark.parametrize("name", ["s", "b+", "l"])
