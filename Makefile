@@ -7,7 +7,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 .PHONY: demo test test-slow check bench soak clean
 
 demo: $(VENV)/run.stamp
-	$(BIN)/python ab_iou.py --sample twins
+	$(BIN)/python ab_iou.py --sample twins --checkpoint checkpoints/fusion_tiny_fine.safetensors
 
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest

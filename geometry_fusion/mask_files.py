@@ -142,7 +142,8 @@ def _save(image: Image.Image, path: Path, **options) -> None:
     path = Path(path)
     buffer = io.BytesIO()
     image.save(buffer, Image.registered_extensions()[path.suffix.lower()], **options)
-    aside = path.with_name(f".{path.name}.new")  # a kill must not leave half a picture under its name
+    # A kill must not leave half a picture under its name; with the suffix of results, what it leaves may be replaced.
+    aside = path.with_name(f".{path.stem}.new{path.suffix}")
     try:
         aside.write_bytes(buffer.getvalue())
         os.replace(aside, path)

@@ -83,8 +83,10 @@ def test_shipped_weights_follow_the_object_of_the_sample(sample_run):
 
 
 def test_the_demo_finds_again_what_sam2_loses(tmp_path):
-    done = run_script("ab_iou.py", "--sample", "twins", "--device", "cpu", "--out", tmp_path)
+    fine = "checkpoints/fusion_tiny_fine.safetensors"
+    done = run_script("ab_iou.py", "--sample", "twins", "--checkpoint", fine, "--device", "cpu", "--out", tmp_path)
     assert done.returncode == 0, done.stderr
+    assert f"--sample twins --checkpoint {fine}" in (ROOT / "Makefile").read_text()  # the demo is this
     arms = json.loads((tmp_path / "ab_report/metrics.json").read_text())["arms"]
     assert arms["geom"]["scores"]["positive_iou"] > arms["baseline"]["scores"]["positive_iou"] + 0.3
     rows = list(csv.DictReader((tmp_path / "ab_report/per_frame.csv").read_text().splitlines()))
