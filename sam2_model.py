@@ -30,8 +30,8 @@ MODELS = {
 }
 PREDICTOR = "geometry_fusion.predictor.GeometryVideoPredictor"
 MEMORY_ATTENTION = "geometry_fusion.object_batches.MemoryAttentionOfObjects"
-SMALL_IMAGE = 512  # pixels; larger ones are encoded on a GPU at most so many at once (not measured on any):
-LARGE_FRAMES_AT_ONCE = 4
+SMALL_IMAGE = 512  # pixels
+LARGE_FRAMES_AT_ONCE = 4  # of larger images, on CUDA; chosen without a measurement
 # What sam2.build_sam.build_sam2_video_predictor adds (sam2 1.1.0, apply_postprocessing=True).
 # Filling holes needs sam2's CUDA extension; without it SAM2 warns on every frame and skips the step.
 _POSTPROCESSING = {"binarize_mask_from_pts_for_mem_enc": True, "fill_hole_area": 8 if find_spec("sam2._C") else 0}

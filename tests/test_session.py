@@ -104,7 +104,7 @@ def test_an_interrupted_session_goes_on_bit_for_bit(predictor, frames):
 
 @pytest.mark.parametrize("at", [4, 7, 8])
 def test_a_prompt_amid_frames_encoded_at_once_costs_no_masks(predictor, frames, at):
-    """Full video knows the prompt from the start: its frame is encoded alone there, ahead with others in a stream."""
+    """The prompted frame is encoded alone, those after it together up to the end of a batch, in both modes."""
     prompts = [Prompt(at, 1, points=((158.0, 97.0),))]
     full = dict(session_of(predictor, "full", prompts=prompts).track(frames))
     streamed = dict(session_of(predictor, prompts=prompts).track(frames.path))
