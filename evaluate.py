@@ -16,7 +16,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -92,9 +92,14 @@ class Replay(GeometrySource):
         self._source, self._device, self._answers = source, device, {}
 
     def push(self, frame_index: int, image: np.ndarray) -> GeometryFrame:
-        if frame_index not in self._answers:
-            self._answers[frame_index] = self._source.push(frame_index, image).to(self._device)
-        return self._answers[frame_index]
+        return self.push_all({frame_index: image})[0]
+
+    def push_all(self, frames: Mapping[int, np.ndarray]) -> list[GeometryFrame]:
+        new = {index: image for index, image in frames.items() if index not in self._answers}
+        if new:
+            found = [answer.to(self._device) for answer in self._source.push_all(new)]
+            self._answers.update(zip(new, found))
+        return [self._answers[index] for index in frames]
 
     def reset(self) -> None:
         pass

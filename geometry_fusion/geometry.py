@@ -12,12 +12,11 @@ is answered from the memory as it is now.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, takewhile
+from itertools import takewhile
 from typing import Protocol
 
 import numpy as np
 import torch
-from scipy.spatial import KDTree
 from torch import Tensor
 
 from geometry_fusion.devices import autocast
@@ -25,11 +24,8 @@ from geometry_fusion.errors import InputError
 from geometry_fusion.fit import Fit, fit_crop, fit_to_square
 from geometry_fusion.must3r.memory import Memory
 from geometry_fusion.must3r.postprocess import Pointmaps, camera_to_world, focal_length, lengths, pointmaps
+from geometry_fusion.overlap import OverlapRule, Sight
 from geometry_fusion.types import Camera, GeometryFrame
-
-FAR = np.finfo(np.float64).max  # the distance to the nearest of no points
-APART = 1e6  # between bins of directions in the tree, in units of points: farther than any point of a scene
-READ_AT_ONCE = 8  # new frames decoded together at most; fewer where many become keyframes
 
 
 class GeometrySource(Protocol):
@@ -135,104 +131,14 @@ def posed_depth_of(scene, frames: Sequence[int] | None = None, side: int = 64) -
     return PosedDepth(look, side)
 
 
-class OverlapRule:
-    """Decides whether a frame sees something new (SPEC section 10.3): kept points of earlier keyframes in a
-    nearest-neighbour structure for each bin of viewing direction. Here they are one tree, its bins far apart along a
-    fourth axis.
-
-    Score: p-th percentile over the frame's sure points of the distance to the nearest kept point of the same bin,
-    relative to the point's own depth. A frame is new if its score exceeds `threshold` and its median confidence
-    `min_confidence`.
-    """
-
-    def __init__(
-        self,
-        threshold: float = 0.15,
-        min_confidence: float = 1.5,
-        percentile: float = 70,
-        subsample: int = 4,
-        relative: bool = True,  # mode nn-norm; False is mode nn
-        angular_bins: int = 2,  # along the polar angle; 2 n^2 bins in all
-    ):
-        self.threshold, self.min_confidence, self.percentile = threshold, min_confidence, percentile
-        self._every, self._relative, self._n = subsample, relative, angular_bins
-        self.reset()
-
-    def reset(self) -> None:
-        self._kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # keyframe -> points [N, 3], bins [N]
-        self._tree: KDTree | None = None
-
-    def score(self, points: Tensor, confidence: Tensor, depth: Tensor, pose: Tensor) -> float:
-        """points [H, W, 3], confidence [H, W], depth (local z) [H, W], pose [4, 4]; 0 if no point is sure."""
-        found, bins, z = self._sure(points, confidence, depth, pose)
-        if not len(found):
-            return 0.0
-        distance = np.full(len(found), np.inf)
-        if self._kept:
-            distance = self._built().query(_with_bins(found, bins), distance_upper_bound=APART / 2)[0]
-        if self._relative:
-            distance /= z + 1e-9
-        distance[np.isinf(distance)] = FAR
-        with np.errstate(over="ignore", invalid="ignore"):
-            score = np.percentile(distance, self.percentile)
-        return float(score) if np.isfinite(score) else FAR
-
-    def is_new(self, score: float, confidence: Tensor) -> bool:
-        return score > self.threshold and float(confidence.median()) > self.min_confidence
-
-    def keep(self, keyframe: int, points: Tensor, confidence: Tensor, depth: Tensor, pose: Tensor) -> None:
-        self._kept[keyframe] = self._sure(points, confidence, depth, pose)[:2]
-        self._tree = None
-
-    def drop(self, keyframe: int) -> None:
-        self._kept.pop(keyframe, None)
-        self._tree = None
-
-    def snapshot(self) -> dict:
-        return {keyframe: tuple(map(torch.from_numpy, kept)) for keyframe, kept in self._kept.items()}
-
-    def restore(self, snapshot: dict) -> None:
-        self._kept = {keyframe: tuple(t.numpy() for t in kept) for keyframe, kept in snapshot.items()}
-        self._tree = None
-
-    def _built(self) -> KDTree:
-        if self._tree is None:
-            points, bins = (np.concatenate(parts) for parts in zip(*self._kept.values()))
-            self._tree = KDTree(_with_bins(points, bins))
-        return self._tree
-
-    def _sure(self, points, confidence, depth, pose) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        every = (slice(None, None, self._every),) * 2
-        points, confidence, depth = (t[every].cpu().numpy() for t in (points, confidence, depth))
-        sure = (confidence > self.min_confidence) & np.isfinite(points).all(-1)
-        points = points[sure]
-        return points, self._direction_bins(points, pose[:3, 3].cpu().numpy()), depth[sure].astype(np.float64)
-
-    def _direction_bins(self, points: np.ndarray, centre: np.ndarray) -> np.ndarray:
-        rays = points - centre
-        rays = rays / np.maximum(np.linalg.norm(rays, axis=-1, keepdims=True), 1e-5)
-        theta = np.clip(np.arccos(np.clip(rays[:, 2], -1, 1)) / np.pi, 1e-5, 1 - 1e-5)
-        phi = np.clip(np.arctan2(rays[:, 1], rays[:, 0]) / np.pi, -1 + 1e-5, 1 - 1e-5)
-        return (np.floor(theta * self._n) + (np.floor(phi * self._n) + self._n) * self._n).astype(int)
-
-
-def _with_bins(points: np.ndarray, bins: np.ndarray) -> np.ndarray:
-    """[N, 3], [N] -> [N, 4]: distances within a bin stay what they are, other bins are out of reach."""
-    return np.concatenate((points, bins[:, None] * APART), 1, dtype=np.float64)
-
-
 @dataclass
-class _View:
-    """One decoded frame. Its depth is rescaled to the focal length of the sequence, except in the first frame."""
+class _Views:
+    """Decoded frames. Depth is rescaled to the focal length of the sequence, except in the reference frame."""
 
-    maps: Pointmaps  # [H, W, ...]
-    pose: Tensor  # [4, 4]
-    own_focal: float  # pixels of the fitted image
-    features: list[Tensor]  # per decoder level [N, D]
-
-    @property
-    def weight(self) -> float:
-        return float(self.maps.confidence.mean()) - 1
+    maps: Pointmaps  # [F, H, W, ...]
+    poses: Tensor  # [F, 4, 4] camera-to-world
+    focals: list[float]  # the sequence's mean after each frame, pixels of the fitted image
+    features: list[Tensor]  # per decoder level [F, N, D]
 
 
 class Must3rStream(GeometrySource):
@@ -244,7 +150,10 @@ class Must3rStream(GeometrySource):
     views that were seen once from one place are what a returning camera needs. A frame that would go itself is not
     taken in.
 
-    levels: which features a GeometryFrame carries: 0 is the encoder's, i the output of decoder block i.
+    levels: which features a GeometryFrame carries: 0 is the encoder's, i the output of decoder block i. join_every:
+    keyframes join the memory when the next group of so many frames begins, by their numbers (4: at frames 4, 8, ...),
+    so that a group is decoded at once and answers do not depend on how a video is cut into calls; 1 is the
+    specification's stream, where the very next frame reads a keyframe.
     """
 
     def __init__(
@@ -257,16 +166,19 @@ class Must3rStream(GeometrySource):
         square: bool | None = None,  # cut the centre square; default: for encoders made for 224, 336 and 448
         num_init_frames: int = 2,
         max_keyframes: int = 24,
+        join_every: int = 4,
         rule: OverlapRule | None = None,
         precision: str = "auto",
     ):
         if num_init_frames < 1 or max_keyframes < max(num_init_frames, 2):
             raise ValueError(f"max_keyframes={max_keyframes}: must be at least 2 and num_init_frames={num_init_frames}")
+        if join_every < 1:
+            raise ValueError(f"join_every={join_every}: must be at least 1")
         self._encoder, self._decoder = encoder, decoder
         self.levels, self._precision = tuple(levels), precision
         self._side = side or max(encoder.img_size)
         self._square = self._side in (224, 336, 448) if square is None else square
-        self._num_init, self._max_keyframes = num_init_frames, max_keyframes
+        self._num_init, self._max_keyframes, self._join_every = num_init_frames, max_keyframes, join_every
         self._rule = rule or OverlapRule()
         self._device = next(encoder.parameters()).device
         self.reset()
@@ -276,18 +188,19 @@ class Must3rStream(GeometrySource):
         self._first_inputs: list[tuple[int, tuple]] = []  # (frame_index, tokens) of the frames of the initialisation
         self._forget()
         self.maps: Pointmaps | None = None  # of the latest answer, [H, W, ...]
-        self.scores: list[float] = []  # of every frame that was judged, in order; the first ones more than once
+        # Of the frames that were judged, in order: the first ones more than once, at the cap not those whose viewpoint
+        # is too much like another's to be taken in.
+        self.scores: list[float] = []
 
     def _forget(self) -> None:
-        self._memory: Memory | None = None
-        self._labels: dict[int, int] = {}  # frame in memory -> its label there
+        self._memory: Memory | None = None  # what frames of the present group read
+        self._next_memory: Memory | None = None  # with the keyframes of this group
+        self._group: int | None = None
+        self._labels: dict[int, int] = {}  # frame in the next memory -> its label there
         self._poses: dict[int, Tensor] = {}
-        self._focals = [
-            0.0,
-            0.0,
-        ]  # sum of focal length times weight, and of weights, over the frames where both are known
+        # Sum of focal length times weight, and of weights, over the frames where both are known.
+        self._focals = [0.0, 0.0]
         self._scale: Tensor | None = None
-        self._read_at_once = READ_AT_ONCE
         self._rule.reset()
 
     @property
@@ -297,7 +210,8 @@ class Must3rStream(GeometrySource):
 
     @property
     def memory(self) -> Memory | None:
-        return self._memory
+        """With all keyframes so far."""
+        return self._next_memory
 
     @property
     def poses(self) -> dict[int, Tensor]:
@@ -317,56 +231,64 @@ class Must3rStream(GeometrySource):
 
     @torch.no_grad()
     def push_all(self, frames: Mapping[int, np.ndarray]) -> list[GeometryFrame]:
-        """As `push` one after another, up to rounding: frames are encoded together, and decoded together up to the
-        first one that becomes a keyframe; those after it are decoded again, with it in memory."""
+        """As `push` one after another, up to rounding: frames are encoded together, those of a group decoded
+        together."""
         waiting = list(zip(frames, self._encode(list(frames.values()))))
         answers = []
         while waiting:
             index, tokens = waiting[0]
             if index in self._poses:
-                answers.append(self._answer(self._rendered(tokens)))
-                del waiting[0]
+                together = waiting[:1]
+                answers += self._answers(self._rendered(tokens))
             elif len(self._poses) < self._num_init:
-                answers.append(self._answer(self._initialise(index, tokens)))
-                del waiting[0]
+                together = waiting[:1]
+                answers += self._answers(self._initialised(index, tokens))[-1:]
             else:
-                new = takewhile(lambda frame: frame[0] not in self._poses, waiting)
-                read = self._read_up_to_a_keyframe(list(islice(new, self._read_at_once)))
-                answers += read
-                del waiting[: len(read)]
+                together = self._new_of_one_group(waiting)
+                answers += self._answers(self._read(together))
+            del waiting[: len(together)]
         return answers
 
-    def _read_up_to_a_keyframe(self, frames: list[tuple[int, tuple]]) -> list[GeometryFrame]:
-        """New frames (index, tokens) decoded against the memory, in order, until one of them changes it."""
-        answers = []
-        raw, features, with_image = self._read_apart(frames)
-        for number, measured in enumerate(self._measured(raw)):
-            index = frames[number][0]
-            view = self._view(measured, [f[number] for f in features], self._mean_focal())
-            is_keyframe = self._judge(index, view)
-            if is_keyframe:
+    def _new_of_one_group(self, waiting: list[tuple[int, tuple]]) -> list[tuple[int, tuple]]:
+        """The first of the frames (index, tokens) and those after it that belong to its group and are new."""
+        group = waiting[0][0] // self._join_every
+        return list(takewhile(lambda f: f[0] // self._join_every == group and f[0] not in self._poses, waiting))
+
+    def _read(self, frames: list[tuple[int, tuple]]) -> _Views:
+        """New frames of one group decoded against the memory; keyframes among them go to the next."""
+        group = frames[0][0] // self._join_every
+        if group != self._group:
+            self._memory, self._group = self._next_memory, group
+        raw, features, remembered = self._read_apart(frames)
+        views = self._views(raw, features)
+        sights = self._sights(views)
+        for number, (index, _) in enumerate(frames):
+            if self._is_keyframe(index, views.poses[number], sights[number]):
                 with autocast(self._device, self._precision):
-                    self._memory = with_image(number)
-                    self._memory.settle()
-                self._labels[index] = self._memory.num_images - 1
+                    self._next_memory = remembered(number, self._next_memory)
+                    self._next_memory.settle()
+                self._labels[index] = self._next_memory.num_images - 1
                 self._evict()
-            answers.append(self._answer(view))
-            if is_keyframe:
-                self._read_at_once = 2  # while new places come, more are decoded in vain
-                return answers
-        self._read_at_once = min(2 * self._read_at_once, READ_AT_ONCE)
-        return answers
+        return views
 
-    def _read_apart(self, frames: list[tuple[int, tuple]]) -> tuple[Tensor, list[Tensor], Callable[[int], Memory]]:
-        """As MUSt3R.read_apart, without the batch dimension; the official decoder reads the first of them alone."""
+    def _read_apart(
+        self, frames: list[tuple[int, tuple]]
+    ) -> tuple[Tensor, list[Tensor], Callable[[int, Memory], Memory]]:
+        """As MUSt3R.read_apart, without the batch dimension; the official decoder reads one after another."""
         with autocast(self._device, self._precision):
             if hasattr(self._decoder, "read_apart"):
                 joined = [torch.cat(parts, 1) for parts in zip(*(tokens for _, tokens in frames))]
-                raw, features, with_image = self._decoder.read_apart(*joined, Memory.of(self._memory))
-            else:
-                memory, raw, features = self._decoder(*frames[0][1], self._memory, return_feats=True)
-                with_image = lambda _: Memory.of(memory)  # noqa: E731
-        return raw[0], [f[0] for f in features], with_image
+                raw, features, remembered = self._decoder.read_apart(*joined, self._memory)
+                return raw[0], [f[0] for f in features], remembered
+            found = [self._decoder(*tokens, self._memory, return_feats=True) for _, tokens in frames]
+        memories, raw, features = zip(*found)
+
+        def remembered(number: int, memory: Memory) -> Memory:
+            layers = [layer[:, self._memory.num_tokens :] for layer in memories[number][0]]
+            labels = torch.full_like(layers[0][..., 0], memory.num_images, dtype=torch.int64)
+            return memory.appended(lambda: layers, labels, 1)
+
+        return torch.cat(raw, 1)[0], [torch.cat(level, 1)[0] for level in zip(*features)], remembered
 
     def trim(self) -> None:
         if len(self._poses) > len(self._labels) + 1:
@@ -385,14 +307,16 @@ class Must3rStream(GeometrySource):
             "focals": self._focals,
             "scale": self._scale,
             "scores": self.scores,
-            "read_at_once": self._read_at_once,
+            "group": self._group,
             "rule": self._rule.snapshot(),
         }
-        if self._memory is not None:
-            memory = Memory.of(self._memory)
-            # Copies of what is used: the buffer behind has room to spare.
-            layers = [t.clone() for t in memory.layers]
-            known["memory"] = (layers, memory.labels.clone(), memory.num_images)
+        memories = {"memory": self._memory, "next_memory": self._next_memory}
+        if self._memory is self._next_memory:
+            del memories["memory"]
+        for name, memory in memories.items():
+            if memory is not None:
+                # Copies of what is used: the buffer behind has room to spare.
+                known[name] = ([t.clone() for t in memory.layers], memory.labels.clone(), memory.num_images)
         return known
 
     def restore(self, snapshot: dict) -> None:
@@ -402,15 +326,16 @@ class Must3rStream(GeometrySource):
         self._first_inputs = list(snapshot["first_inputs"])
         self._labels, self._poses = dict(snapshot["labels"]), dict(snapshot["poses"])
         self._focals, self._scale, self.scores = snapshot["focals"], snapshot["scale"], list(snapshot["scores"])
-        self._read_at_once = snapshot["read_at_once"]
+        self._group = snapshot["group"]
         self._rule.restore(snapshot["rule"])
-        if "memory" in snapshot:
-            self._memory = Memory(*snapshot["memory"])
+        if "next_memory" in snapshot:
+            self._next_memory = Memory(*snapshot["next_memory"])
+            self._memory = Memory(*snapshot["memory"]) if "memory" in snapshot else self._next_memory
 
     @torch.no_grad()
     def render(self, image: np.ndarray) -> GeometryFrame:
         """A frame of the same video as the memory sees it now; changes nothing."""
-        return self._answer(self._rendered(*self._encode([image])))
+        return self._answers(self._rendered(*self._encode([image])))[0]
 
     def _encode(self, images: list[np.ndarray]) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Per image its tokens [1, 1, N, De], positions [1, 1, N, 2] and shape [1, 1, 2]."""
@@ -429,70 +354,76 @@ class Must3rStream(GeometrySource):
         return [tuple(part[i : i + 1, None].transpose(0, 1) for part in encoded) for i in range(len(images))]
 
     def _decode(self, inputs: list[tuple], memory: Memory | None, render: bool = False) -> tuple:
-        """(memory, per image what `_view` takes of it)."""
+        """(memory, raw maps [n, H, W, 7], features) of n images at once, which see each other unless they render."""
         joined = [torch.cat(parts, 1) for parts in zip(*inputs)]
         with autocast(self._device, self._precision):
             memory, raw, features = self._decoder(*joined, memory, render=render, return_feats=True)
-        measured = self._measured(raw[0])
-        return memory, [(found, [f[0, i] for f in features]) for i, found in enumerate(measured)]
+        return memory, raw[0], [f[0] for f in features]
 
-    def _initialise(self, frame_index: int, tokens: tuple) -> _View:
-        # Everything is done anew with all frames so far: only the joint call lets the first frames see each other.
+    def _initialised(self, frame_index: int, tokens: tuple) -> _Views:
+        """All frames so far. Everything is done anew with them: only the joint call lets the first frames see each
+        other."""
         self._first_inputs.append((frame_index, tokens))
         self._forget()
-        self._memory, results = self._decode([tokens for _, tokens in self._first_inputs], None)
-        for label, ((index, _), result) in enumerate(zip(self._first_inputs, results)):
-            view = self._view(*result, self._mean_focal() if label else None)
-            self._judge(index, view)
+        memory, raw, features = self._decode([tokens for _, tokens in self._first_inputs], None)
+        self._memory = self._next_memory = Memory.of(memory)
+        views = self._views(raw, features, with_reference=True)
+        self._scale = lengths(views.maps.points[0]).median()
+        sights = self._sights(views)
+        for label, (index, _) in enumerate(self._first_inputs):
+            self._is_keyframe(index, views.poses[label], sights[label])
             self._labels[index] = label
-        return view
+        return views
 
-    def _rendered(self, tokens: tuple) -> _View:
-        _, (result,) = self._decode([tokens], self._memory, render=True)
-        return self._view(*result, self._mean_focal())
+    def _rendered(self, tokens: tuple) -> _Views:
+        _, raw, features = self._decode([tokens], self._next_memory, render=True)
+        return self._views(raw, features, record=False)
 
-    def _measured(self, raw: Tensor) -> list[tuple[Pointmaps, float]]:
-        """Raw maps [n, H, W, 7] -> per image its pointmaps and the focal length they have in pixels of the fit."""
+    def _views(self, raw: Tensor, features: list[Tensor], record: bool = True, with_reference: bool = False) -> _Views:
+        """Raw maps [F, H, W, 7] and features of frames in their order. record: their focal lengths count from now on;
+        with_reference: the first of them is the reference frame."""
         maps = pointmaps(raw, getattr(self._decoder, "pointmaps_activation", "norm_exp"))
-        focals = focal_length(maps.local).tolist()
-        return [(Pointmaps(*(m[i] for m in maps)), focal) for i, focal in enumerate(focals)]
-
-    def _view(self, measured: tuple[Pointmaps, float], features: list[Tensor], focal: float | None) -> _View:
-        """focal: what the sequence is known to have, in pixels of the fitted image; None for the reference frame."""
-        maps, own_focal = measured
-        if focal is None:
-            return _View(maps, torch.eye(4, device=maps.points.device), own_focal, features)
-        if own_focal > 0:
-            maps = maps._replace(local=maps.local * maps.local.new_tensor([1, 1, focal / own_focal]))
-        return _View(maps, camera_to_world(maps.local, maps.points, maps.confidence), own_focal, features)
+        own = focal_length(maps.local)
+        weights = maps.confidence.mean((1, 2)) - 1
+        before, after = [], []
+        for focal, weight in torch.stack((own, weights), 1).tolist():
+            before.append(self._mean_focal())
+            if record and focal > 0 and weight > 0:
+                self._focals = [self._focals[0] + focal * weight, self._focals[1] + weight]
+            after.append(self._mean_focal())
+        stretch = torch.where(own > 0, own.new_tensor(before) / own, 1.0)
+        if with_reference:
+            stretch[0] = 1
+        maps.local[..., 2] *= stretch[:, None, None]
+        poses = camera_to_world(maps.local, maps.points, maps.confidence)
+        if with_reference:
+            poses[0] = torch.eye(4)
+        return _Views(maps, poses, after, features)
 
     def _mean_focal(self) -> float:
         weighted, weights = self._focals
         return weighted / weights if weights else float(max(self._fit.size))  # unknown: about 53 degrees
 
-    def _judge(self, frame_index: int, view: _View) -> bool:
-        """Record a new frame; whether it is a keyframe."""
+    def _sights(self, views: _Views) -> list[Sight]:
+        return self._rule.sights(views.maps.points, views.maps.confidence, views.maps.local[..., 2], views.poses)
+
+    def _is_keyframe(self, frame_index: int, pose: Tensor, sight: Sight) -> bool:
+        """Whether a new frame becomes one; records it."""
         first = not self._poses
-        if first:
-            self._scale = lengths(view.maps.points).median()
-        if view.own_focal > 0 and view.weight > 0:
-            self._focals = [self._focals[0] + view.own_focal * view.weight, self._focals[1] + view.weight]
-        self._poses[frame_index] = view.pose
-        seen = (view.maps.points, view.maps.confidence, view.maps.local[..., 2], view.pose)
-        score = self._rule.score(*seen)
-        self.scores.append(score)
-        is_keyframe = first or self._rule.is_new(score, view.maps.confidence)
-        if is_keyframe and len(self._labels) >= self._max_keyframes:
-            # What would be evicted at once is not taken in: the memory stays as it is.
-            is_keyframe = self._dispensable([*self._labels, frame_index]) != frame_index
+        self._poses[frame_index] = pose
+        full = len(self._labels) >= self._max_keyframes
+        if full and self._dispensable([*self._labels, frame_index]) == frame_index:
+            return False  # what would be evicted at once is not taken in: the memory stays as it is
+        self.scores.append(self._rule.score(sight))
+        is_keyframe = first or self._rule.is_new(self.scores[-1], sight)
         if is_keyframe:
-            self._rule.keep(frame_index, *seen)
+            self._rule.keep(frame_index, sight)
         return is_keyframe
 
     def _evict(self) -> None:
         if len(self._labels) > self._max_keyframes:
             evicted = self._dispensable(list(self._labels))
-            self._memory = Memory.of(self._memory).without([self._labels.pop(evicted)])
+            self._next_memory = self._next_memory.without([self._labels.pop(evicted)])
             self._rule.drop(evicted)
 
     def _dispensable(self, frames: list[int]) -> int:
@@ -504,23 +435,28 @@ class Must3rStream(GeometrySource):
         unlike = unlike + torch.full_like(unlike, torch.inf).tril()
         return frames[int(unlike.argmin()) % len(frames)]  # the column
 
-    def _answer(self, view: _View) -> GeometryFrame:
-        self.maps = view.maps
-        height, width = view.maps.confidence.shape
+    def _answers(self, views: _Views) -> list[GeometryFrame]:
+        count, height, width = views.maps.confidence.shape
+        self.maps = Pointmaps(*(m[-1] for m in views.maps))
         patch = self._encoder.patch_size
         grid = (height // patch, width // patch)
-        levels = tuple(view.features[level].T.unflatten(1, grid).float() for level in self.levels)
-        focal = self._mean_focal()
-        x = (torch.arange(width, device=self._device) - width / 2) / focal
-        y = ((torch.arange(height, device=self._device) - height / 2) / focal)[:, None]
-        right, down, forward = view.pose[:3, :3].T[..., None, None]  # the camera's axes, [3, 1, 1]
+        levels = [views.features[level].transpose(1, 2).unflatten(2, grid).float() for level in self.levels]
+        focals = views.poses.new_tensor(views.focals)[:, None]
+        x = (torch.arange(width, device=self._device) - width / 2) / focals
+        y = (torch.arange(height, device=self._device) - height / 2) / focals
+        x, y = x[:, None, None], y[:, None, :, None]  # [F, 1, H or 1, W or 1]
+        right, down, forward = views.poses[:, :3, :3, None, None].unbind(2)  # the cameras' axes, [F, 3, 1, 1]
         rays = (right * x + down * y + forward) / (x.square() + y.square() + 1).sqrt()
-        return GeometryFrame(
-            levels,
-            view.maps.points.permute(2, 0, 1),
-            rays,
-            1 - 1 / view.maps.confidence,
-            self._scale,
-            Camera(focal / self._fit.scale[0], view.pose),
-            self._fit,
-        )
+        points, confidence = views.maps.points.permute(0, 3, 1, 2), 1 - 1 / views.maps.confidence
+        return [
+            GeometryFrame(
+                tuple(level[i] for level in levels),
+                points[i],
+                rays[i],
+                confidence[i],
+                self._scale,
+                Camera(views.focals[i] / self._fit.scale[0], views.poses[i]),
+                self._fit,
+            )
+            for i in range(count)
+        ]

@@ -27,7 +27,7 @@ def stream(**options):
     encoder, decoder = Dust3rEncoder(**FACTS["encoder_args"]), MUSt3R(**FACTS["decoder_args"])
     for part, module in (("encoder.", encoder), ("decoder.", decoder)):
         module.load_state_dict({k.removeprefix(part): v for k, v in GOLDEN.items() if k.startswith(part)})
-    options = {"levels": (0, 1, 2), "side": CASE["res"], "rule": golden_rule(), **options}
+    options = {"levels": (0, 1, 2), "side": CASE["res"], "rule": golden_rule(), "join_every": 1, **options}
     return Must3rStream(encoder.eval(), decoder.eval(), **options)
 
 
@@ -39,14 +39,14 @@ def close(found, name, tolerance=1e-5):
 def test_stream_repeats_the_official_online_run(at_once, monkeypatch):
     source = stream()
     tokens, focals, poses = [], [], []
-    answer_of = source._answer
-    monkeypatch.setattr(source, "_answer", lambda view: recorded(answer_of(view)))
+    answers_of = source._answers
+    monkeypatch.setattr(source, "_answers", lambda views: recorded(answers_of(views)))
 
-    def recorded(answer):
+    def recorded(answers):
         tokens.append(source.memory.num_tokens)
         focals.append(source.focal)
-        poses.append(answer.camera.camera_to_world)
-        return answer
+        poses.append(answers[-1].camera.camera_to_world)
+        return answers
 
     for start in range(0, len(FRAMES), at_once):
         source.push_all(dict(enumerate(FRAMES[start : start + at_once], start)))
@@ -64,11 +64,12 @@ def test_stream_repeats_the_official_online_run(at_once, monkeypatch):
     assert torch.equal(source.memory.labels, GOLDEN["s.labels"])
 
 
+@pytest.mark.parametrize("join_every", [1, 4])
 @pytest.mark.parametrize("at_once", [2, 4, 7])
-def test_frames_pushed_together_are_those_pushed_one_after_another(at_once):
+def test_frames_pushed_together_are_those_pushed_one_after_another(at_once, join_every):
     """Keyframes among them, frames that come again, and eviction at the cap."""
     order = [0, 1, 2, 3, 1, 4, 5, 0, 6]
-    single, several = (stream(max_keyframes=3) for _ in range(2))
+    single, several = (stream(max_keyframes=3, join_every=join_every) for _ in range(2))
     wanted = [single.push(index, FRAMES[index]) for index in order]
     found = []
     for start in range(0, len(order), at_once):
@@ -77,6 +78,11 @@ def test_frames_pushed_together_are_those_pushed_one_after_another(at_once):
         found += [frame for run in runs for frame in several.push_all({index: FRAMES[index] for index in run})]
     assert several.keyframes == single.keyframes and 3 == len(single.keyframes) < len(order)
     np.testing.assert_allclose(several.scores, single.scores, rtol=1e-4, atol=1e-6)
+    assert_alike(found, wanted)
+
+
+def assert_alike(found, wanted):
+    assert len(found) == len(wanted)
     for a, b in zip(found, wanted):
         for tensor, other in zip(
             (a.points, a.rays, a.confidence, *a.levels), (b.points, b.rays, b.confidence, *b.levels)
@@ -85,16 +91,46 @@ def test_frames_pushed_together_are_those_pushed_one_after_another(at_once):
         assert a.camera.focal == pytest.approx(b.camera.focal, rel=1e-5)
 
 
+def test_keyframes_are_read_from_the_next_group_on(monkeypatch):
+    source = stream(rule=OverlapRule(threshold=-1, min_confidence=0), join_every=3)
+    read, read_apart = [], source._decoder.read_apart
+
+    def recorded(*inputs):
+        read.append((inputs[0].shape[1], inputs[-1].num_images))
+        return read_apart(*inputs)
+
+    monkeypatch.setattr(source._decoder, "read_apart", recorded)
+    source.push_all({index: FRAMES[index % 7] for index in range(8)})
+    # Frames 0 and 1 are the initialisation; then 2 alone, 3 to 5, 6 and 7.
+    assert read == [(1, 2), (3, 3), (2, 6)]
+    assert source.keyframes == list(range(8)) and source.memory.num_images == 8
+    # Whoever comes first in the group 6..8 again reads what the others of it do.
+    source.push(8, FRAMES[1])
+    assert read[-1] == (1, 6)
+
+
+@pytest.mark.parametrize("stopped_after", [1, 2, 4, 6])
+def test_a_restored_stream_goes_on_inside_a_group(stopped_after):
+    options = {"rule": OverlapRule(threshold=-1, min_confidence=0), "join_every": 3, "max_keyframes": 4}
+    whole, before, after = (stream(**options) for _ in range(3))
+    wanted = [whole.push(index, FRAMES[index % 7]) for index in range(8)]
+    for index in range(stopped_after):
+        before.push(index, FRAMES[index % 7])
+    after.restore(before.snapshot())
+    found = [after.push(index, FRAMES[index % 7]) for index in range(stopped_after, 8)]
+    assert all(torch.equal(a.points, b.points) for a, b in zip(found, wanted[stopped_after:]))
+    assert after.keyframes == whole.keyframes and torch.equal(after.memory.labels, whole.memory.labels)
+
+
 def test_a_decoder_that_reads_one_image_at_a_time_serves_as_well():
     """The official package's decoder has no `read_apart`."""
-    single, several = stream(), stream()
+    single, several = (stream(join_every=3) for _ in range(2))
     decoder = several._decoder
     several._decoder = lambda *args, **options: decoder(*args, **options)
     wanted = [single.push(index, frame) for index, frame in enumerate(FRAMES)]
-    found = several.push_all(dict(enumerate(FRAMES)))
-    assert several.keyframes == single.keyframes
-    for a, b in zip(found, wanted):
-        torch.testing.assert_close(a.points, b.points, rtol=1e-4, atol=1e-5)
+    assert_alike(several.push_all(dict(enumerate(FRAMES))), wanted)
+    assert several.keyframes == single.keyframes and len(single.keyframes) > 3
+    assert torch.equal(several.memory.labels, single.memory.labels)
 
 
 def test_overlap_scores_of_two_views():
@@ -104,12 +140,13 @@ def test_overlap_scores_of_two_views():
     poses = [GOLDEN["b.init.post.c2w"][0, 0], GOLDEN["b.add.post.c2w"][0, 0]]
     views = []
     for maps, pose in zip(map(pointmaps, raw), poses):
-        views.append((maps.points, maps.confidence, maps.local[..., 2], pose))
+        views.append([part[None] for part in (maps.points, maps.confidence, maps.local[..., 2], pose)])
     for name, wanted in FACTS["values"]["k.scores"].items():
         mode, percentile = name.split("@")
         rule = OverlapRule(0.1, 1.5, float(percentile), 2, relative=mode == "nn-norm")
-        rule.keep(0, *views[0])
-        assert rule.score(*views[1]) == pytest.approx(wanted, rel=1e-5)
+        (first,), (second,) = (rule.sights(*view) for view in views)
+        rule.keep(0, first)
+        assert rule.score(second) == pytest.approx(wanted, rel=1e-5)
 
 
 def test_a_frame_seen_again_is_rendered_and_changes_nothing():

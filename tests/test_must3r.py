@@ -166,14 +166,14 @@ def test_images_read_apart_are_those_that_come_next_alone(mode):
     first = [part[:, :1] for part in (tokens, positions, shape)]
     rest = [part[:, 1:] for part in (tokens, positions, shape)]
     memory, _ = decoder(*first)
-    maps, features, with_image = decoder.read_apart(*rest, memory)
+    maps, features, remembered = decoder.read_apart(*rest, memory)
     for number in range(maps.shape[1]):
         one = [part[:, number : number + 1] for part in rest]
         after, raw, alone = decoder(*one, memory, return_feats=True)
         torch.testing.assert_close(maps[:, number], raw[:, 0], rtol=1e-5, atol=1e-5)
         for found, wanted in zip(features, alone):
             torch.testing.assert_close(found[:, number], wanted[:, 0], rtol=1e-5, atol=1e-5)
-        added = with_image(number)
+        added = remembered(number, memory)
         assert torch.equal(added.labels, after.labels) and added.num_images == after.num_images == 2
         for found, wanted in zip(added.layers, after.layers):
             torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)

@@ -160,19 +160,20 @@ class MUSt3R(nn.Module):
         positions: Tensor,  # int64 [B, n, N, 2]
         true_shape: Tensor,  # int64 [B, n, 2]
         memory: Memory,
-    ) -> tuple[Tensor, list[Tensor], Callable[[int], Memory]]:
+    ) -> tuple[Tensor, list[Tensor], Callable[[int, Memory], Memory]]:
         """n images at once, each as if it came next alone: raw maps, features as in `forward`, and a function that
-        gives the memory with one of them added. For frames of which most will not be kept."""
+        adds one of them, by its number, to a memory: to this one or one that came of it. For frames of which most will
+        not be kept."""
         group = self._group(tokens, positions, true_shape, has_reference=False)
         exposed, length = self._decode([group], memory, render=True), group.x.shape[1]
         maps = self._finish(group)
         features = [f.unflatten(0, (group.batch, -1)) for f in group.features]
 
-        def with_image(number: int) -> Memory:
+        def remembered(number: int, onto: Memory) -> Memory:
             own = slice(number * length, (number + 1) * length)
-            return self._remember([[received[:, own]] for (received,) in exposed], [length], memory)
+            return self._remember([[received[:, own]] for (received,) in exposed], [length], onto)
 
-        return maps, features, with_image
+        return maps, features, remembered
 
     def _finish(self, group: _Group) -> Tensor:
         """After the last block: the final norm, into the features as well, and the raw maps."""

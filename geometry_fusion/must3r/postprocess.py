@@ -42,16 +42,17 @@ def focal_length(
 ) -> Tensor:  # [...] pixels
     """The focal length that fits a pointmap best, principal point in the centre, square pixels (Weiszfeld)."""
     height, width = local.shape[-3:-1]
-    v, u = torch.meshgrid(
-        torch.arange(height, device=local.device), torch.arange(width, device=local.device), indexing="ij"
-    )
-    offsets = torch.stack((u - width / 2, v - height / 2), -1).reshape(-1, 2).to(local.dtype)
-    rays = (local[..., :2] / local[..., 2:]).nan_to_num(0, 0, 0).flatten(-3, -2)
-    along, square = (rays * offsets).sum(-1), rays.square().sum(-1)
-    focal = along.mean(-1) / square.mean(-1)
+    u = torch.arange(width, device=local.device) - width / 2
+    v = (torch.arange(height, device=local.device) - height / 2)[:, None]
+    # By rows and columns and in two planes: two components in a last dimension take twice the time.
+    x, y, z = local.unbind(-1)
+    x, y = (x / z).nan_to_num(0, 0, 0), (y / z).nan_to_num(0, 0, 0)
+    along, square = x * u + y * v, x.square() + y.square()
+    focal = along.mean((-2, -1)) / square.mean((-2, -1))
     for _ in range(iterations):
-        weights = 1 / lengths(offsets - focal[..., None, None] * rays)[..., 0].clamp(min=1e-8)
-        focal = (weights * along).mean(-1) / (weights * square).mean(-1)
+        f = focal[..., None, None]
+        weights = ((u - f * x).square() + (v - f * y).square()).sqrt().clamp(min=1e-8).reciprocal()
+        focal = (weights * along).mean((-2, -1)) / (weights * square).mean((-2, -1))
     return focal.nan_to_num(0, 0, 0).clamp(min=0)
 
 
