@@ -19,6 +19,7 @@ from geometry_fusion.downloads import file_digest
 from geometry_fusion.errors import InputError, one_line
 from geometry_fusion.geometry import GeometrySource, Must3rStream, NoGeometry, OverlapRule, posed_depth_of
 from geometry_fusion.merger import FeatureMerger
+from geometry_fusion.optimise import pack_linears
 from geometry_fusion.predictor import GeometryVideoPredictor
 from geometry_fusion.weights import read_metadata, read_weights
 
@@ -92,7 +93,8 @@ def source_maker(
         return lambda scene=None: NoGeometry()
     if spec.source == "depth":
         return lambda scene: posed_depth_of(scene)
-    encoder, decoder = must3r_loader.load_must3r(must3r_file, device=device, memory_mode="kv")
+    loaded = must3r_loader.load_must3r(must3r_file, device=device, memory_mode="kv")
+    encoder, decoder = map(pack_linears, loaded)
     widths = [encoder.embed_dim, *[decoder.embed_dim] * len(decoder.blocks_dec)]
     levels = spec.geometry["levels"]
     found = [widths[level] if 0 <= level < len(widths) else None for level in levels]
@@ -143,7 +145,7 @@ def fuse_checkpoint(
         files["must3r"] = (must3r, must3r_loader.model_file(must3r))
     _check_backbones(checkpoint, backbones, files)
     try:
-        merger = spec.build_merger()
+        merger = pack_linears(spec.build_merger())
     except InputError as error:
         raise InputError(f"{checkpoint}: {error}") from None
     weights = _trained_weights(checkpoint, merger, predictor)

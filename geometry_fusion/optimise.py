@@ -7,16 +7,21 @@ What each step is worth: docs/performance.md.
 from itertools import pairwise
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import linear
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from geometry_fusion.devices import keep_freed_memory
+
+PACKED_ROWS = 256  # tokens that the packed layout is chosen for; others work as well
+PACKED_WEIGHTS = 2**20  # numbers in a weight: larger ones meet many tokens, and a second copy of them costs memory
 
 
 def optimise(predictor: nn.Module, compile: bool = False) -> nn.Module:
     """Fold batch norms into the convolutions before them and store convolutions channels-last; returns `predictor`.
 
-    On a CPU, also let the process keep the memory it frees (`devices.keep_freed_memory`).
+    On a CPU, also pack linear layers (`pack_linears`) and let the process keep the memory it frees
+    (`devices.keep_freed_memory`).
 
     For inference only, after all weights are loaded into the image encoder. compile: torch.compile the image encoder
     and the memory encoder, whose shapes are fixed: one frame or a full batch of them, and a number of objects. It needs
@@ -24,6 +29,7 @@ def optimise(predictor: nn.Module, compile: bool = False) -> nn.Module:
     """
     if predictor.device.type == "cpu":
         keep_freed_memory()
+        pack_linears(predictor)
     fold_batch_norms(predictor.image_encoder)
     predictor.image_encoder.to(memory_format=torch.channels_last)
     if compile:
@@ -42,3 +48,57 @@ def fold_batch_norms(module: nn.Module) -> None:
         if type(convolution) is nn.Conv2d and type(norm) is nn.BatchNorm2d:
             module._modules[name] = fuse_conv_bn_eval(convolution, norm)
             module._modules[following] = nn.Identity()
+
+
+def pack_linears(module: nn.Module) -> nn.Module:
+    """In place: let oneDNN compute the linear layers of a network that is only applied; returns `module`.
+
+    torch gives fp32 matrix products to MKL, which keeps to AVX2 on processors that are not Intel's; oneDNN, which torch
+    brings as well and convolves with, uses what is there. Nothing happens on CPUs without AVX-512.
+    """
+    if onednn_is_faster():
+        for parent in list(module.modules()):
+            for name, child in parent.named_children():
+                if type(child) is nn.Linear:
+                    setattr(parent, name, PackedLinear(child))
+    return module
+
+
+def onednn_is_faster() -> bool:
+    """Whether the operator behind `PackedLinear` is there, and a CPU on which it was measured to help."""
+    known = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return known and "AVX512" in torch.backends.cpu.get_cpu_capability()
+
+
+class PackedLinear(nn.Linear):
+    """As the nn.Linear it is made of, whose parameters it shares; without gradients, fp32 on a CPU goes to oneDNN.
+
+    The weight is kept a second time in oneDNN's own layout, made anew when the parameter was changed or replaced.
+    """
+
+    def __init__(self, original: nn.Linear):
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = original.in_features, original.out_features
+        self.weight, self.bias = original.weight, original.bias
+        self.train(original.training)
+        self._packed: tuple[tuple, Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self._goes_to_onednn(x):
+            return linear(x, self.weight, self.bias)
+        return torch.ops.mkldnn._linear_pointwise(x.contiguous(), self._layout(), self.bias, "none", [], "")
+
+    def _goes_to_onednn(self, x: Tensor) -> bool:
+        plain = x.dtype == self.weight.dtype == torch.float32 and x.device.type == self.weight.device.type == "cpu"
+        if not plain or not x.numel() or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+            return False
+        return not (torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad))
+
+    def _layout(self) -> Tensor:
+        weight = self.weight.detach()
+        if weight.numel() > PACKED_WEIGHTS:
+            return weight
+        state = (weight.data_ptr(), self.weight._version)
+        if self._packed is None or self._packed[0] != state:
+            self._packed = (state, torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_ROWS))
+        return self._packed[1]

@@ -10,7 +10,7 @@ from torch import nn
 
 import sam2_model
 from geometry_fusion.devices import keep_freed_memory
-from geometry_fusion.optimise import fold_batch_norms
+from geometry_fusion.optimise import PACKED_WEIGHTS, PackedLinear, fold_batch_norms, onednn_is_faster, pack_linears
 
 
 @torch.no_grad()
@@ -38,6 +38,65 @@ def test_features_of_the_shipped_weights_differ_by_rounding_only():
     for a, b in zip(exact.forward_image(image)["backbone_fpn"], fast.forward_image(image)["backbone_fpn"]):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
     assert fast.objects_at_once > 1 == exact.objects_at_once
+
+
+@pytest.mark.parametrize("shape", [(1, 24), (300, 24), (2, 7, 24), (2, 3, 5, 24), (0, 24)])
+@pytest.mark.parametrize("bias", [True, False])
+@torch.no_grad()
+def test_a_packed_layer_differs_by_rounding_only(shape, bias):
+    original = nn.Linear(24, 40, bias=bias)
+    x = torch.randn(shape)
+    wanted = original.double()(x.double()).float()
+    torch.testing.assert_close(PackedLinear(original.float())(x), wanted, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_packed_layer_reads_what_lies_apart_in_memory():
+    layer = nn.Linear(16, 16)
+    x = torch.randn(8, 3, 40)[:, 1, 4:20]
+    torch.testing.assert_close(PackedLinear(layer)(x), layer(x), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_packed_layer_notices_other_weights():
+    layer, other, x = nn.Linear(8, 8), nn.Linear(8, 8), torch.randn(5, 8)
+    packed = PackedLinear(layer)
+    packed(x)
+    packed.load_state_dict(other.state_dict())  # copied into the parameter
+    torch.testing.assert_close(packed(x), other(x), rtol=1e-5, atol=1e-5)
+    packed.weight = nn.Parameter(-other.weight)  # another parameter
+    torch.testing.assert_close(packed(x), x @ -other.weight.T + other.bias, rtol=1e-5, atol=1e-5)
+
+
+def test_a_packed_layer_still_learns():
+    layer, x = nn.Linear(8, 8), torch.randn(5, 8)
+    layer(x).square().sum().backward()
+    wanted = layer.weight.grad.clone()
+    layer.weight.grad = None
+    PackedLinear(layer)(x).square().sum().backward()
+    assert torch.equal(layer.weight.grad, wanted)
+
+
+@torch.no_grad()
+def test_a_packed_layer_computes_in_bf16_where_that_is_asked_for():
+    with torch.autocast("cpu", torch.bfloat16):
+        assert PackedLinear(nn.Linear(8, 8))(torch.randn(5, 8)).dtype == torch.bfloat16
+
+
+@torch.no_grad()
+def test_large_weights_are_not_copied():
+    layer = PackedLinear(nn.Linear(2048, PACKED_WEIGHTS // 2048 + 1))
+    x = torch.randn(3, 2048)
+    torch.testing.assert_close(layer(x), x @ layer.weight.T + layer.bias, rtol=1e-4, atol=1e-4)
+    assert layer._packed is None
+
+
+def test_packing_keeps_the_names_of_all_weights():
+    net = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.ReLU(), nn.Linear(4, 2)))
+    before = {name: id(p) for name, p in net.named_parameters()}
+    pack_linears(net)
+    assert {name: id(p) for name, p in net.named_parameters()} == before
+    assert isinstance(net[1][1], PackedLinear) == onednn_is_faster()
 
 
 FAULTS = """
