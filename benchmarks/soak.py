@@ -1,46 +1,36 @@
-"""Memory over 20,000 frames of streamed tracking:  make soak
+"""Memory and pace over 20,000 frames of streamed tracking:  make soak
 
-Tracks one object of the bundled `return` clip, forwards and backwards again and again.
-Prints resident memory after 500 frames and at the end, and what a frame cost early and late; writes
-benchmarks/out/soak.json.
+    python benchmarks/soak.py --arm 3am
+
+Tracks one object of the bundled `return` clip, forwards and backwards again and again. Prints resident memory after 500
+frames and at the end, and what a frame cost around frame 200, around frame 2000 and at the end; writes
+benchmarks/out/soak_ARM.json.
 """
 
 import argparse
 import gc
 import json
-import sys
 import time
-from itertools import cycle, islice
-from pathlib import Path
+from itertools import islice
 
 import numpy as np
 import psutil
+from common import CLICK, OUT, endless_clip, tiny_predictor
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-import fusion  # noqa: E402
-import sam2_model  # noqa: E402
-from geometry_fusion.predictor import FRAMES_AT_ONCE  # noqa: E402
-from geometry_fusion.session import Session  # noqa: E402
-from geometry_fusion.types import Prompt  # noqa: E402
-from geometry_fusion.video import VideoFile  # noqa: E402
+from geometry_fusion.predictor import FRAMES_AT_ONCE
+from geometry_fusion.session import Session
+from geometry_fusion.types import Prompt
 
 SETTLED = 500  # frames after which memory has its size
-WINDOW = 200  # frames over which cost is taken; full batches of frames
-
-
-def frames_for_ever():
-    """The clip there and back, decoded once: what grows is then the tracker's."""
-    images = list(VideoFile(ROOT / "videos/samples/return/video.mp4"))
-    yield from cycle([*images, *images[-2:0:-1]])
+WINDOW = 120  # frames over which cost is taken: the clip there and back, and full batches of frames
+PACE_AT = (200, 2000)  # frames around which cost is taken, besides at the end
 
 
 def typical_ms(stamps: list[float]) -> float:
     """Median over runs of frames that are encoded at once, the mean of each, milliseconds."""
-    steps = np.diff(stamps[-WINDOW - 1 :])
-    return round(1000 * float(np.median(steps.reshape(-1, FRAMES_AT_ONCE).mean(1))), 1)
+    steps = np.diff(stamps)
+    return round(1000 * float(np.median(steps.reshape(-1, FRAMES_AT_ONCE).mean(1))), 2)
 
 
 def main() -> None:
@@ -50,34 +40,30 @@ def main() -> None:
     args = parser.parse_args()
     if args.frames < 2 * SETTLED:
         raise SystemExit(f"--frames {args.frames}: give at least {2 * SETTLED}")
-    predictor = sam2_model.build_predictor("tiny", device="cpu")
-    if args.arm == "3am":
-        fusion.fuse_checkpoint(
-            predictor, fusion.DEFAULT_CHECKPOINTS["tiny", "tiny"], sam2="tiny", sam2_file=None, must3r="tiny"
-        )
-    session = Session(predictor)
-    session.add(Prompt(points=((158.0, 97.0),)))
-    memory, stamps = {}, [time.perf_counter()]
-    for index, _ in tqdm(session.track(islice(frames_for_ever(), args.frames)), total=args.frames, mininterval=5):
+    session = Session(tiny_predictor(args.arm))
+    session.add(Prompt(points=(CLICK,)))
+    memory, pace, stamps = {}, {}, [time.perf_counter()]
+    windows = {at + WINDOW // 2: f"frame {at}" for at in PACE_AT} | {args.frames: "the end"}
+    tracked = session.track(islice(endless_clip(), args.frames))
+    for done, _ in enumerate(tqdm(tracked, total=args.frames, mininterval=5), 1):
         stamps.append(time.perf_counter())
         del stamps[: -WINDOW - 1]
-        if index + 1 == SETTLED:
-            early = typical_ms(stamps)
-        if index + 1 in (SETTLED, args.frames):
+        if done in windows:
+            pace[windows[done]] = typical_ms(stamps)
+        if done in (SETTLED, args.frames):
             gc.collect()
-            memory[index + 1] = psutil.Process().memory_info().rss / 2**20
+            memory[done] = psutil.Process().memory_info().rss / 2**20
     result = {
-        "frames": args.frames,
         "arm": args.arm,
+        "frames": args.frames,
         "mb_after_500": round(memory[SETTLED], 1),
         "mb_at_the_end": round(memory[args.frames], 1),
         "end_over_500": round(memory[args.frames] / memory[SETTLED], 4),
-        "ms_early": early,
-        "ms_late": typical_ms(stamps),
+        "ms_a_frame_around": pace,
+        "cost_over_frame_200": {at: round(ms / pace["frame 200"], 3) for at, ms in pace.items()},
     }
-    out = ROOT / "benchmarks/out/soak.json"
-    out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps(result, indent=1) + "\n")
+    OUT.mkdir(parents=True, exist_ok=True)
+    (OUT / f"soak_{args.arm}.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 
 

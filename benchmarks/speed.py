@@ -26,11 +26,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
-
-ROOT = Path(__file__).resolve().parents[1]
-OUT = ROOT / "benchmarks/out"
-sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(ROOT / "benchmarks"))
+from common import CLIP, OUT
 
 ARMS = ("upstream", "baseline", "3am")
 WARM_UP = 12  # frames, before anything is measured
@@ -49,7 +45,7 @@ def write_clip(folder: Path, length: int) -> None:
     """`length` frames of the sample, there and back again, as JPEG files."""
     from geometry_fusion.video import extract_frames
 
-    files = extract_frames(ROOT / "videos/samples/return/video.mp4", folder / "once", every=1, progress=False)
+    files = extract_frames(CLIP, folder / "once", every=1, progress=False)
     there_and_back = cycle([*files, *files[-2:0:-1]])
     (folder / "clip").mkdir()
     for index, file in enumerate(islice(there_and_back, length)):

@@ -8,26 +8,18 @@ benchmarks/out/steps.json. `make bench` compares whole passes.
 
 import argparse
 import json
-import sys
 import time
 from collections import defaultdict
 from contextlib import ExitStack, contextmanager
-from itertools import cycle, islice
-from pathlib import Path
+from itertools import islice
 
 import torch
+from common import CLICK, OUT, endless_clip, tiny_predictor
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from geometry_fusion.geometry import Must3rStream
+from geometry_fusion.session import Session
+from geometry_fusion.types import Prompt
 
-import fusion  # noqa: E402
-import sam2_model  # noqa: E402
-from geometry_fusion.geometry import Must3rStream  # noqa: E402
-from geometry_fusion.session import Session  # noqa: E402
-from geometry_fusion.types import Prompt  # noqa: E402
-from geometry_fusion.video import VideoFile  # noqa: E402
-
-CLICK = (158.0, 97.0)
 FILLED = 120  # frames after which memory and keyframes have filled
 
 
@@ -39,10 +31,10 @@ def parts_of(predictor) -> list[tuple[str, object, str]]:
         ("  MUSt3R stream", Must3rStream, "push_all"),
         ("    encoder", Must3rStream, "_encode"),
         ("    decoder", Must3rStream, "_read_apart"),
-        ("    points, focal length", Must3rStream, "_measured"),
-        ("    pose", Must3rStream, "_view"),
-        ("    overlap rule", Must3rStream, "_judge"),
-        ("    answer", Must3rStream, "_answer"),
+        ("    points, focal length, pose", Must3rStream, "_views"),
+        ("    overlap rule: reading", Must3rStream, "_sights"),
+        ("    overlap rule: judging", Must3rStream, "_is_keyframe"),
+        ("    answer", Must3rStream, "_answers"),
         ("  merger", predictor.merger, "forward"),
         ("  SAM2 memory attention", predictor, "_prepare_memory_conditioned_features"),
         ("  SAM2 mask decoder", predictor, "_forward_sam_heads"),
@@ -75,19 +67,14 @@ def clocked(owner, method: str, seconds: list[float]):
 
 def measure(arm: str, frames: int, compile: bool) -> dict[str, float]:
     """Milliseconds a frame per part, and of a whole frame."""
-    predictor = sam2_model.build_predictor("tiny", device="cpu", compile=compile)
-    if arm == "3am":
-        fusion.fuse_checkpoint(
-            predictor, fusion.DEFAULT_CHECKPOINTS["tiny", "tiny"], sam2="tiny", sam2_file=None, must3r="tiny"
-        )
-    images = list(VideoFile(ROOT / "videos/samples/return/video.mp4"))
+    predictor = tiny_predictor(arm, compile=compile)
     session = Session(predictor)
     session.add(Prompt(points=(CLICK,)))
     seconds = defaultdict(list)
     with ExitStack() as stack:
         for label, owner, method in parts_of(predictor):
             stack.enter_context(clocked(owner, method, seconds[label]))
-        for number, _ in enumerate(session.track(islice(cycle([*images, *images[-2:0:-1]]), frames)), 1):
+        for number, _ in enumerate(session.track(islice(endless_clip(), frames)), 1):
             if number == FILLED:
                 began = time.perf_counter()
                 for spent in seconds.values():
@@ -114,9 +101,8 @@ def main() -> None:
         print(f"{label:<34}" + "".join(f"{parts.get(label, ''):>8}" for parts in found.values()))
     facts = {"threads": args.threads, "compile": args.compile, "torch": torch.__version__}
     facts["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
-    out = ROOT / "benchmarks/out/steps.json"
-    out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps({"milliseconds": found, "measured_on": facts}, indent=1) + "\n")
+    OUT.mkdir(exist_ok=True)
+    (OUT / "steps.json").write_text(json.dumps({"milliseconds": found, "measured_on": facts}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
