@@ -16,7 +16,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -92,14 +92,9 @@ class Replay(GeometrySource):
         self._source, self._device, self._answers = source, device, {}
 
     def push(self, frame_index: int, image: np.ndarray) -> GeometryFrame:
-        return self.push_all({frame_index: image})[0]
-
-    def push_all(self, frames: Mapping[int, np.ndarray]) -> list[GeometryFrame]:
-        new = {index: image for index, image in frames.items() if index not in self._answers}
-        if new:
-            found = [answer.to(self._device) for answer in self._source.push_all(new)]
-            self._answers.update(zip(new, found))
-        return [self._answers[index] for index in frames]
+        if frame_index not in self._answers:
+            self._answers[frame_index] = self._source.push(frame_index, image).to(self._device)
+        return self._answers[frame_index]
 
     def reset(self) -> None:
         pass
@@ -147,7 +142,7 @@ class ArmPredictors:
                     raise InputError(f"{key}={checkpoint}: was trained as arm '{spec.arm}'; choose another file")
                 must3r_file = must3r_loader.model_file(str(config.must3r)) if spec.source == "must3r" else None
                 self._mergers[arm] = predictor.merger
-                options = (device, config.precision, config.max_keyframes)
+                options = (device, config.precision, config.max_keyframes, config.join_every)
                 self._makers[arm] = fusion.source_maker(spec, must3r_file, *options)
             self._predictors[arm] = predictor
         # All arms keep SAM2's image encoder as it is: fusion checkpoints hold no part of it.
@@ -286,7 +281,8 @@ def identity_of(config: DictConfig, arm: str) -> str:
         files.append(Path(config.checkpoints[CHECKPOINTS[arm]]))
     place = Path(config.data.scenes or config.data.root).resolve()
     computed = [str(pick_device(config.device).type), uses_bf16(pick_device(config.device), config.precision)]
-    computed += [] if config.max_keyframes is None else [config.max_keyframes]
+    # Only where they are given: older records were made without.
+    computed += [[key, config[key]] for key in ("max_keyframes", "join_every") if config[key] is not None]
     return json.dumps([[file_digest(file)[:12] for file in files], str(place), computed])
 
 
@@ -452,7 +448,7 @@ def check(config: DictConfig) -> None:
             raise InputError(f"{key}={shown}: write a list such as {key}=[{known[0]}] of {', '.join(known)}")
     if not (isinstance(config.workers, int) and 1 <= config.workers <= 256):
         raise InputError(f"workers={config.workers}: must be a whole number in 1..256")
-    for key, least in (("max_objects", 1), ("threads", 1), ("max_keyframes", 2)):
+    for key, least in (("max_objects", 1), ("threads", 1), ("max_keyframes", 2), ("join_every", 1)):
         if config[key] is not None and not (isinstance(config[key], int) and config[key] >= least):
             raise InputError(f"{key}={config[key]}: must be a whole number of at least {least}, or null")
     for key in ("spans", "frames"):

@@ -37,7 +37,7 @@ class FusionSpec:
 
     arm: str
     merger: dict  # keyword arguments of FeatureMerger, with its _target_
-    geometry: dict  # levels, max_keyframes, rule
+    geometry: dict  # levels, max_keyframes, join_every, rule
 
     @property
     def source(self) -> str:
@@ -84,10 +84,11 @@ def source_maker(
     device: str | torch.device,
     precision: str = "auto",
     max_keyframes: int | None = None,
+    join_every: int | None = None,
 ) -> Callable[..., GeometrySource]:
     """A function that makes a fresh geometry source; given the scene it is for, which only `depth` needs.
 
-    max_keyframes: another cap on MUSt3R's memory than the spec's.
+    max_keyframes, join_every: other options of MUSt3R's memory than the spec's.
     """
     if spec.source == "none":
         return lambda scene=None: NoGeometry()
@@ -103,7 +104,8 @@ def source_maker(
             f"{must3r_file}: its levels {levels} have {found} channels, the merger is made for "
             f"{list(spec.merger['level_dims'])}; choose a merger and a MUSt3R that belong together"
         )
-    options = dict(spec.geometry) | ({} if max_keyframes is None else {"max_keyframes": max_keyframes})
+    others = {"max_keyframes": max_keyframes, "join_every": join_every}
+    options = dict(spec.geometry) | {name: value for name, value in others.items() if value is not None}
     rule = options.pop("rule", {})
     return lambda scene=None: Must3rStream(encoder, decoder, rule=OverlapRule(**rule), precision=precision, **options)
 

@@ -23,7 +23,7 @@ def endless_clip() -> Iterator[np.ndarray]:
     yield from cycle([*images, *images[-2:0:-1]])
 
 
-def tiny_predictor(arm: str, **options):
+def tiny_predictor(arm: str, precision: str = "auto", **options):
     """The predictor of "sam2" or "3am" on the CPU, with the weights that ship."""
     import fusion
     import sam2_model
@@ -31,5 +31,5 @@ def tiny_predictor(arm: str, **options):
     predictor = sam2_model.build_predictor("tiny", device="cpu", **options)
     if arm == "3am":
         checkpoint = fusion.DEFAULT_CHECKPOINTS["tiny", "tiny"]
-        fusion.fuse_checkpoint(predictor, checkpoint, sam2="tiny", sam2_file=None, must3r="tiny")
+        fusion.fuse_checkpoint(predictor, checkpoint, sam2="tiny", sam2_file=None, must3r="tiny", precision=precision)
     return predictor

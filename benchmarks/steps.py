@@ -1,4 +1,4 @@
-"""What the parts of a frame cost:  python benchmarks/steps.py [--threads 1]
+"""What the parts of a frame cost:  python benchmarks/steps.py [--threads 1] [--precision bf16]
 
 Streams the bundled `return` clip, forwards and backwards again and again, one object, tiny models, and prints the
 milliseconds a frame that each part takes after memory has filled (means: some parts run once for several frames).
@@ -65,10 +65,10 @@ def clocked(owner, method: str, seconds: list[float]):
             setattr(owner, method, original)
 
 
-def measure(arm: str, frames: int, compile: bool) -> dict[str, float]:
+def measure(arm: str, frames: int, compile: bool, precision: str) -> dict[str, float]:
     """Milliseconds a frame per part, and of a whole frame."""
-    predictor = tiny_predictor(arm, compile=compile)
-    session = Session(predictor)
+    predictor = tiny_predictor(arm, precision, compile=compile)
+    session = Session(predictor, precision=precision)
     session.add(Prompt(points=(CLICK,)))
     seconds = defaultdict(list)
     with ExitStack() as stack:
@@ -90,16 +90,17 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=["sam2", "3am"], choices=("sam2", "3am"))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--compile", action="store_true", help="with torch.compile")
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     args = parser.parse_args()
     if args.frames < 2 * FILLED:
         raise SystemExit(f"--frames {args.frames}: give at least {2 * FILLED}")
     torch.set_num_threads(args.threads)
-    found = {arm: measure(arm, args.frames, args.compile) for arm in args.arms}
+    found = {arm: measure(arm, args.frames, args.compile, args.precision) for arm in args.arms}
     labels = list(dict.fromkeys(label for parts in found.values() for label in parts))
     print(f"{f'milliseconds, {args.threads} threads':<34}" + "".join(f"{arm:>8}" for arm in found))
     for label in labels:
         print(f"{label:<34}" + "".join(f"{parts.get(label, ''):>8}" for parts in found.values()))
-    facts = {"threads": args.threads, "compile": args.compile, "torch": torch.__version__}
+    facts = {"threads": args.threads, "compile": args.compile, "precision": args.precision, "torch": torch.__version__}
     facts["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
     OUT.mkdir(exist_ok=True)
     (OUT / "steps.json").write_text(json.dumps({"milliseconds": found, "measured_on": facts}, indent=1) + "\n")

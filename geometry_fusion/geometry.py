@@ -27,6 +27,8 @@ from geometry_fusion.must3r.postprocess import Pointmaps, camera_to_world, focal
 from geometry_fusion.overlap import OverlapRule, Sight
 from geometry_fusion.types import Camera, GeometryFrame
 
+ENCODED_BYTES = 256 * 2**20  # of encoder tokens at most, for frames that come or are rendered again
+
 
 class GeometrySource(Protocol):
     def push(self, frame_index: int, image: np.ndarray) -> GeometryFrame:
@@ -185,6 +187,7 @@ class Must3rStream(GeometrySource):
 
     def reset(self) -> None:
         self._fit: Fit | None = None
+        self._encoded: dict[int, tuple] = {}  # frames as `_encode` gives them, the latest ones
         self._first_inputs: list[tuple[int, tuple]] = []  # (frame_index, tokens) of the frames of the initialisation
         self._forget()
         self.maps: Pointmaps | None = None  # of the latest answer, [H, W, ...]
@@ -233,7 +236,7 @@ class Must3rStream(GeometrySource):
     def push_all(self, frames: Mapping[int, np.ndarray]) -> list[GeometryFrame]:
         """As `push` one after another, up to rounding: frames are encoded together, those of a group decoded
         together."""
-        waiting = list(zip(frames, self._encode(list(frames.values()))))
+        waiting = list(zip(frames, self._encode(frames)))
         answers = []
         while waiting:
             index, tokens = waiting[0]
@@ -295,6 +298,7 @@ class Must3rStream(GeometrySource):
             latest = next(reversed(self._poses))
             self._poses = {f: pose for f, pose in self._poses.items() if f in self._labels or f == latest}
         del self.scores[:-1]
+        self._encoded.clear()
         if len(self._poses) >= self._num_init:
             self._first_inputs.clear()
 
@@ -333,25 +337,33 @@ class Must3rStream(GeometrySource):
             self._memory = Memory(*snapshot["memory"]) if "memory" in snapshot else self._next_memory
 
     @torch.no_grad()
-    def render(self, image: np.ndarray) -> GeometryFrame:
-        """A frame of the same video as the memory sees it now; changes nothing."""
-        return self._answers(self._rendered(*self._encode([image])))[0]
+    def render(self, frame_index: int, image: np.ndarray) -> GeometryFrame:
+        """A frame of the same video, pushed before or not, as the memory sees it now; changes nothing."""
+        return self._answers(self._rendered(*self._encode({frame_index: image})))[0]
 
-    def _encode(self, images: list[np.ndarray]) -> list[tuple[Tensor, Tensor, Tensor]]:
+    def _encode(self, frames: Mapping[int, np.ndarray]) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Per image its tokens [1, 1, N, De], positions [1, 1, N, 2] and shape [1, 1, 2]."""
-        size = images[0].shape[1::-1]
         if self._fit is None:
-            self._fit = fit_crop(size, self._side, square=self._square)
-        for size in (image.shape[1::-1] for image in images):
+            first = next(iter(frames.values()))
+            self._fit = fit_crop(first.shape[1::-1], self._side, square=self._square)
+        for size in (image.shape[1::-1] for image in frames.values()):
             if self._fit.original != size:
                 was, now = ("x".join(map(str, s)) for s in (self._fit.original, size))
                 raise InputError(f"frame of {now}: the video started with {was}; frames must not change size")
-        # Values in -1..1 (SPEC section 8).
-        pixels = torch.from_numpy(np.stack([self._fit.apply(image) for image in images])).to(self._device)
-        pixels = (pixels.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
-        shape = torch.tensor([pixels.shape[-2:]] * len(images))
-        encoded = (*self._encoder(pixels, shape), shape)
-        return [tuple(part[i : i + 1, None].transpose(0, 1) for part in encoded) for i in range(len(images))]
+        new = [index for index in frames if index not in self._encoded]
+        if new:
+            # Values in -1..1 (SPEC section 8).
+            pixels = torch.from_numpy(np.stack([self._fit.apply(frames[index]) for index in new])).to(self._device)
+            pixels = (pixels.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
+            shape = torch.tensor([pixels.shape[-2:]] * len(new))
+            encoded = (*self._encoder(pixels, shape), shape)
+            for i, index in enumerate(new):
+                self._encoded[index] = tuple(part[i : i + 1, None].transpose(0, 1) for part in encoded)
+        answer = [self._encoded[index] for index in frames]
+        tokens = answer[0][0]
+        while len(self._encoded) > max(1, ENCODED_BYTES // (tokens.numel() * tokens.element_size())):
+            del self._encoded[next(iter(self._encoded))]
+        return answer
 
     def _decode(self, inputs: list[tuple], memory: Memory | None, render: bool = False) -> tuple:
         """(memory, raw maps [n, H, W, 7], features) of n images at once, which see each other unless they render."""

@@ -39,7 +39,7 @@ def reconstruct(stream: Must3rStream, frames, every_pixel: int = 2, min_confiden
     points, colours, confidence, poses = [], [], [], []
     for index in tqdm(range(len(frames)), desc="render", unit="frame"):
         image = frames[index]
-        answer = stream.render(image)
+        answer = stream.render(index, image)
         poses.append(answer.camera.camera_to_world.cpu().numpy())
         every = (..., slice(None, None, every_pixel), slice(None, None, every_pixel))
         sure = answer.confidence[every].cpu().numpy()

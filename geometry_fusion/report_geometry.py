@@ -54,13 +54,13 @@ def write_side_by_side(file: Path, frames, arms: list, read_ids) -> None:
 
 
 @torch.inference_mode()
-def feature_maps(predictor, source: Must3rStream, image: np.ndarray, level_names: list[str]) -> dict[str, Tensor]:
+def feature_maps(predictor, source: Must3rStream, frames, index: int, level_names: list[str]) -> dict[str, Tensor]:
     """Features of one frame by name, each [C, h, w] on a grid that covers the whole frame."""
     from geometry_fusion.predictor import LazyFrames
 
-    pixels = LazyFrames([image], predictor.image_size)[0].to(predictor.device)[None]
+    pixels = LazyFrames(frames, predictor.image_size)[index].to(predictor.device)[None]
     appearance = predictor.forward_image(pixels)["backbone_fpn"][-1]
-    answer = source.render(image).to(predictor.device)
+    answer = source.render(index, frames[index]).to(predictor.device)
     maps = {"SAM2": appearance[0]}
     for name, level in zip(level_names, answer.levels):
         maps[name] = to_appearance(level[None], answer, appearance.shape[-2:])[0]
@@ -94,7 +94,7 @@ def geometry_figures(
     """None where the object is found in no second frame."""
     answers, points, colours, places = [], [], [], []
     for index in range(len(frames)):
-        answer = source.render(frames[index])
+        answer = source.render(index, frames[index])
         answers.append(answer.camera.camera_to_world.cpu().numpy())
         every = (..., slice(None, None, 4), slice(None, None, 4))
         points.append(answer.points[every].permute(1, 2, 0).reshape(-1, 3).cpu().numpy())
@@ -116,8 +116,8 @@ def geometry_figures(
 
 
 def _correspondence(predictor, source, frames, prompt_frame, query_xy, far, level_names) -> str:
-    query = feature_maps(predictor, source, frames[prompt_frame], level_names)
-    other = feature_maps(predictor, source, frames[far], level_names)
+    query = feature_maps(predictor, source, frames, prompt_frame, level_names)
+    other = feature_maps(predictor, source, frames, far, level_names)
     columns = len(query) + 1
     figure, axes = plt.subplots(1, columns, figsize=(2.1 * columns, 2.5), layout="constrained")
     axes[0].imshow(frames[prompt_frame])

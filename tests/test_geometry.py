@@ -59,7 +59,7 @@ def test_stream_repeats_the_official_online_run(at_once, monkeypatch):
     close(torch.stack(list(source.poses.values())), "s.poses_c2w")
     assert torch.equal(source.memory.labels, GOLDEN["s.labels"])
     close(source.memory.layers[-1], "s.last_mem")
-    rerendered = torch.stack([source.render(frame).camera.camera_to_world for frame in FRAMES])
+    rerendered = torch.stack([source.render(index, frame).camera.camera_to_world for index, frame in enumerate(FRAMES)])
     close(rerendered, "s.rerender_poses_c2w")
     assert torch.equal(source.memory.labels, GOLDEN["s.labels"])
 
@@ -155,8 +155,26 @@ def test_a_frame_seen_again_is_rendered_and_changes_nothing():
         source.push(index, frame)
     labels, scores = source.memory.labels.clone(), list(source.scores)
     again = source.push(1, FRAMES[1])
-    assert torch.equal(again.points, source.render(FRAMES[1]).points)
+    assert torch.equal(again.points, source.render(1, FRAMES[1]).points)
     assert torch.equal(source.memory.labels, labels) and source.scores == scores
+
+
+def test_a_frame_that_comes_or_is_rendered_again_is_not_encoded_again(monkeypatch):
+    source = stream()
+    encoded, encoder = [], source._encoder
+    monkeypatch.setattr(encoder, "forward", lambda p, s, f=encoder.forward: encoded.append(len(p)) or f(p, s))
+    source.push_all(dict(enumerate(FRAMES[:4])))
+    source.push(1, FRAMES[1])
+    source.render(3, FRAMES[3])
+    assert encoded == [4]
+    source.trim()  # as streams do with every frame
+    source.render(3, FRAMES[3])
+    assert encoded == [4, 1]
+    a_frame = source._encoded[3][0].numel() * 4
+    monkeypatch.setattr("geometry_fusion.geometry.ENCODED_BYTES", 3 * a_frame)
+    for index in range(6):
+        source.render(index, FRAMES[index])
+    assert list(source._encoded) == [3, 4, 5]
 
 
 def test_reset_forgets_everything():
