@@ -99,7 +99,7 @@ class Replay(GeometrySource):
     def reset(self) -> None:
         pass
 
-    def trim(self) -> None:
+    def trim(self, renders: bool = False) -> None:
         pass
 
 
@@ -281,8 +281,8 @@ def identity_of(config: DictConfig, arm: str) -> str:
         files.append(Path(config.checkpoints[CHECKPOINTS[arm]]))
     place = Path(config.data.scenes or config.data.root).resolve()
     computed = [str(pick_device(config.device).type), uses_bf16(pick_device(config.device), config.precision)]
-    # Only where they are given: older records were made without.
-    computed += [[key, config[key]] for key in ("max_keyframes", "join_every") if config[key] is not None]
+    computed += [] if config.max_keyframes is None else [config.max_keyframes]
+    computed += [] if config.join_every is None else [f"join_every={config.join_every}"]
     return json.dumps([[file_digest(file)[:12] for file in files], str(place), computed])
 
 

@@ -164,9 +164,11 @@ def continue_from(model: torch.nn.Module, spec: FusionSpec, checkpoint: Path, fi
     files: role -> (name, file) of the backbones. Raises InputError for a checkpoint of another spec or other backbones.
     """
     found, backbones = read_spec(checkpoint)
-    if found != spec:
-        differs = next(k for k in ("arm", "merger", "geometry") if getattr(found, k) != getattr(spec, k))
-        raise InputError(f"{checkpoint}: was trained with another {differs}; choose the checkpoint of this arm")
+    # How MUSt3R's memory is kept may change between two runs; what it is read for may not.
+    shapes = {"arm": lambda s: s.arm, "merger": lambda s: s.merger, "levels": lambda s: s.geometry.get("levels")}
+    differs = [name for name, of in shapes.items() if of(found) != of(spec)]
+    if differs:
+        raise InputError(f"{checkpoint}: was trained with another {differs[0]}; choose the checkpoint of this arm")
     _check_backbones(checkpoint, backbones, files)
     model.load_state_dict(_trained_weights(checkpoint, model.merger, model), strict=False)
 

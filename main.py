@@ -31,7 +31,7 @@ from geometry_fusion.pick import pick_point
 from geometry_fusion.prompts import add_prompt_arguments, check_prompts, prompts_from_arguments
 from geometry_fusion.reconstruct import reconstruct, write_reconstruction
 from geometry_fusion.segment import MASK_SUFFIXES, segment_stream, write_masks_and_videos
-from geometry_fusion.session import MODES, Session
+from geometry_fusion.session import MODES, SNAPSHOT_FORMAT, Session
 from geometry_fusion.video import extract_frames, frame_size, open_frames, opened_frames
 
 ROOT = Path(__file__).resolve().parent
@@ -235,6 +235,7 @@ def run_identity(args: argparse.Namespace, prompts: list, spec: str | Path) -> d
         "objects at once": str(args.objects_at_once),
         "compile": str(args.compile),
         "keyframes": str(args.max_keyframes),
+        "snapshots": str(SNAPSHOT_FORMAT),
     }
     return facts | {role: file_digest(path)[:16] for role, path in weights.items()}
 

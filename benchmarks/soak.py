@@ -23,7 +23,7 @@ from geometry_fusion.session import Session
 from geometry_fusion.types import Prompt
 
 SETTLED = 500  # frames after which memory has its size
-WINDOW = 120  # frames over which cost is taken: the clip there and back, and full batches of frames
+WINDOW = 128  # frames over which cost is taken, ending with a batch: more than the clip there and back
 PACE_AT = (200, 2000)  # frames around which cost is taken, besides at the end
 
 

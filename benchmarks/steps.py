@@ -34,6 +34,7 @@ def parts_of(predictor) -> list[tuple[str, object, str]]:
         ("    points, focal length, pose", Must3rStream, "_views"),
         ("    overlap rule: reading", Must3rStream, "_sights"),
         ("    overlap rule: judging", Must3rStream, "_is_keyframe"),
+        ("    keyframes", Must3rStream, "_keep"),
         ("    answer", Must3rStream, "_answers"),
         ("  merger", predictor.merger, "forward"),
         ("  SAM2 memory attention", predictor, "_prepare_memory_conditioned_features"),

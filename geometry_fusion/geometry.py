@@ -41,8 +41,9 @@ class GeometrySource(Protocol):
     def reset(self) -> None:
         """Forget all frames: the next one is the reference."""
 
-    def trim(self) -> None:
-        """Forget what is only needed if an earlier frame comes again; its keyframes and the latest frame may."""
+    def trim(self, renders: bool = False) -> None:
+        """Forget what is only needed if an earlier frame comes again; its keyframes and the latest frame may. renders:
+        some will be rendered again."""
 
     def snapshot(self) -> dict:
         """All that is known, as plain values and tensors, so that an interrupted run can continue."""
@@ -62,7 +63,7 @@ class NoGeometry(GeometrySource):
     def reset(self) -> None:
         pass
 
-    def trim(self) -> None:
+    def trim(self, renders: bool = False) -> None:
         pass
 
     def snapshot(self) -> dict:
@@ -87,7 +88,7 @@ class PosedDepth(GeometrySource):
         self._world_to_reference: np.ndarray | None = None
         self._scale: float | None = None
 
-    def trim(self) -> None:
+    def trim(self, renders: bool = False) -> None:
         pass
 
     def snapshot(self) -> dict:
@@ -156,6 +157,8 @@ class Must3rStream(GeometrySource):
     keyframes join the memory when the next group of so many frames begins, by their numbers (4: at frames 4, 8, ...),
     so that a group is decoded at once and answers do not depend on how a video is cut into calls; 1 is the
     specification's stream, where the very next frame reads a keyframe.
+
+    Until `reset` a frame's index stands for one image.
     """
 
     def __init__(
@@ -168,7 +171,7 @@ class Must3rStream(GeometrySource):
         square: bool | None = None,  # cut the centre square; default: for encoders made for 224, 336 and 448
         num_init_frames: int = 2,
         max_keyframes: int = 24,
-        join_every: int = 4,
+        join_every: int = 1,
         rule: OverlapRule | None = None,
         precision: str = "auto",
     ):
@@ -187,7 +190,7 @@ class Must3rStream(GeometrySource):
 
     def reset(self) -> None:
         self._fit: Fit | None = None
-        self._encoded: dict[int, tuple] = {}  # frames as `_encode` gives them, the latest ones
+        self._encoded: dict[int, tuple] = {}  # frames as `_encode` gives them, the first ones
         self._first_inputs: list[tuple[int, tuple]] = []  # (frame_index, tokens) of the frames of the initialisation
         self._forget()
         self.maps: Pointmaps | None = None  # of the latest answer, [H, W, ...]
@@ -267,12 +270,16 @@ class Must3rStream(GeometrySource):
         sights = self._sights(views)
         for number, (index, _) in enumerate(frames):
             if self._is_keyframe(index, views.poses[number], sights[number]):
-                with autocast(self._device, self._precision):
-                    self._next_memory = remembered(number, self._next_memory)
-                    self._next_memory.settle()
-                self._labels[index] = self._next_memory.num_images - 1
-                self._evict()
+                self._keep(index, lambda number=number: remembered(number, self._next_memory))
         return views
+
+    def _keep(self, frame_index: int, extended: Callable[[], Memory]) -> None:
+        """A new keyframe joins the next memory; at the cap one leaves it."""
+        with autocast(self._device, self._precision):
+            self._next_memory = extended()
+            self._next_memory.settle()
+        self._labels[frame_index] = self._next_memory.num_images - 1
+        self._evict()
 
     def _read_apart(
         self, frames: list[tuple[int, tuple]]
@@ -283,22 +290,28 @@ class Must3rStream(GeometrySource):
                 joined = [torch.cat(parts, 1) for parts in zip(*(tokens for _, tokens in frames))]
                 raw, features, remembered = self._decoder.read_apart(*joined, self._memory)
                 return raw[0], [f[0] for f in features], remembered
-            found = [self._decoder(*tokens, self._memory, return_feats=True) for _, tokens in frames]
-        memories, raw, features = zip(*found)
+            found = [self._read_alone(*tokens) for _, tokens in frames]
+        layers, raw, features = zip(*found)
 
         def remembered(number: int, memory: Memory) -> Memory:
-            layers = [layer[:, self._memory.num_tokens :] for layer in memories[number][0]]
-            labels = torch.full_like(layers[0][..., 0], memory.num_images, dtype=torch.int64)
-            return memory.appended(lambda: layers, labels, 1)
+            labels = torch.full(layers[number][0].shape[:2], memory.num_images, device=self._device)
+            return memory.appended(lambda: layers[number], labels, 1)
 
         return torch.cat(raw, 1)[0], [torch.cat(level, 1)[0] for level in zip(*features)], remembered
 
-    def trim(self) -> None:
+    def _read_alone(self, *tokens: Tensor) -> tuple[list[Tensor], Tensor, list[Tensor]]:
+        """One image by the official decoder: what it would add to every layer of the memory, raw maps, features."""
+        memory, raw, features = self._decoder(*tokens, self._memory, return_feats=True)
+        # Copies: the official memory is a whole one for every image.
+        return [layer[:, self._memory.num_tokens :].clone() for layer in memory[0]], raw, features
+
+    def trim(self, renders: bool = False) -> None:
+        if not renders:
+            self._encoded.clear()
         if len(self._poses) > len(self._labels) + 1:
             latest = next(reversed(self._poses))
             self._poses = {f: pose for f, pose in self._poses.items() if f in self._labels or f == latest}
         del self.scores[:-1]
-        self._encoded.clear()
         if len(self._poses) >= self._num_init:
             self._first_inputs.clear()
 
@@ -327,7 +340,8 @@ class Must3rStream(GeometrySource):
         self.reset()
         if snapshot["size"]:
             self._fit = fit_crop(tuple(snapshot["size"]), self._side, square=self._square)
-        self._first_inputs = list(snapshot["first_inputs"])
+        # Shapes stay where they are read, on the CPU.
+        self._first_inputs = [(index, (*tokens[:2], tokens[2].cpu())) for index, tokens in snapshot["first_inputs"]]
         self._labels, self._poses = dict(snapshot["labels"]), dict(snapshot["poses"])
         self._focals, self._scale, self.scores = snapshot["focals"], snapshot["scale"], list(snapshot["scores"])
         self._group = snapshot["group"]
@@ -338,7 +352,7 @@ class Must3rStream(GeometrySource):
 
     @torch.no_grad()
     def render(self, frame_index: int, image: np.ndarray) -> GeometryFrame:
-        """A frame of the same video, pushed before or not, as the memory sees it now; changes nothing."""
+        """A frame of the same video, pushed before or not, as the memory sees it now; the memory stays as it is."""
         return self._answers(self._rendered(*self._encode({frame_index: image})))[0]
 
     def _encode(self, frames: Mapping[int, np.ndarray]) -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -350,7 +364,8 @@ class Must3rStream(GeometrySource):
             if self._fit.original != size:
                 was, now = ("x".join(map(str, s)) for s in (self._fit.original, size))
                 raise InputError(f"frame of {now}: the video started with {was}; frames must not change size")
-        new = [index for index in frames if index not in self._encoded]
+        found = {index: self._encoded[index] for index in frames if index in self._encoded}
+        new = [index for index in frames if index not in found]
         if new:
             # Values in -1..1 (SPEC section 8).
             pixels = torch.from_numpy(np.stack([self._fit.apply(frames[index]) for index in new])).to(self._device)
@@ -358,12 +373,11 @@ class Must3rStream(GeometrySource):
             shape = torch.tensor([pixels.shape[-2:]] * len(new))
             encoded = (*self._encoder(pixels, shape), shape)
             for i, index in enumerate(new):
-                self._encoded[index] = tuple(part[i : i + 1, None].transpose(0, 1) for part in encoded)
-        answer = [self._encoded[index] for index in frames]
-        tokens = answer[0][0]
-        while len(self._encoded) > max(1, ENCODED_BYTES // (tokens.numel() * tokens.element_size())):
-            del self._encoded[next(iter(self._encoded))]
-        return answer
+                found[index] = tuple(part[i : i + 1, None].transpose(0, 1) for part in encoded)
+                room = ENCODED_BYTES // (encoded[0][i].numel() * encoded[0].element_size())
+                if len(self._encoded) < room:  # the first ones stay: renders come in the order of frames
+                    self._encoded[index] = tuple(part.clone() for part in found[index])
+        return [found[index] for index in frames]
 
     def _decode(self, inputs: list[tuple], memory: Memory | None, render: bool = False) -> tuple:
         """(memory, raw maps [n, H, W, 7], features) of n images at once, which see each other unless they render."""
@@ -375,9 +389,10 @@ class Must3rStream(GeometrySource):
     def _initialised(self, frame_index: int, tokens: tuple) -> _Views:
         """All frames so far. Everything is done anew with them: only the joint call lets the first frames see each
         other."""
-        self._first_inputs.append((frame_index, tokens))
+        inputs = [*self._first_inputs, (frame_index, tokens)]
+        memory, raw, features = self._decode([tokens for _, tokens in inputs], None)
         self._forget()
-        memory, raw, features = self._decode([tokens for _, tokens in self._first_inputs], None)
+        self._first_inputs = inputs
         self._memory = self._next_memory = Memory.of(memory)
         views = self._views(raw, features, with_reference=True)
         self._scale = lengths(views.maps.points[0]).median()

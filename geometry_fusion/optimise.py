@@ -54,12 +54,13 @@ def pack_linears(module: nn.Module) -> nn.Module:
     """In place: let oneDNN compute the linear layers of a network that is only applied; returns `module`.
 
     torch gives fp32 matrix products to MKL, which keeps to AVX2 on processors that are not Intel's; oneDNN, which torch
-    brings as well and convolves with, uses what is there. Nothing happens on CPUs without AVX-512.
+    brings as well and convolves with, uses what is there. Nothing happens on CPUs without AVX-512, to layers that
+    somebody hooked into, and to `module` itself where it is a single layer.
     """
     if onednn_is_faster():
         for parent in list(module.modules()):
             for name, child in parent.named_children():
-                if type(child) is nn.Linear:
+                if type(child) is nn.Linear and not (child._forward_hooks or child._forward_pre_hooks):
                     setattr(parent, name, PackedLinear(child))
     return module
 
@@ -73,7 +74,8 @@ def onednn_is_faster() -> bool:
 class PackedLinear(nn.Linear):
     """As the nn.Linear it is made of, whose parameters it shares; without gradients, fp32 on a CPU goes to oneDNN.
 
-    The weight is kept a second time in oneDNN's own layout, made anew when the parameter was changed or replaced.
+    The weight is kept a second time in oneDNN's own layout, made anew when the parameter was changed or replaced (but
+    not when its numbers were changed behind torch's back, by `.data` or in inference mode).
     """
 
     def __init__(self, original: nn.Linear):
@@ -81,7 +83,7 @@ class PackedLinear(nn.Linear):
         self.in_features, self.out_features = original.in_features, original.out_features
         self.weight, self.bias = original.weight, original.bias
         self.train(original.training)
-        self._packed: tuple[tuple, Tensor] | None = None
+        self._packed: tuple[Tensor, int | None, Tensor] | None = None  # of which weight, its version, the layout
 
     def forward(self, x: Tensor) -> Tensor:
         if not self._goes_to_onednn(x):
@@ -98,7 +100,12 @@ class PackedLinear(nn.Linear):
         weight = self.weight.detach()
         if weight.numel() > PACKED_WEIGHTS:
             return weight
-        state = (weight.data_ptr(), self.weight._version)
-        if self._packed is None or self._packed[0] != state:
-            self._packed = (state, torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_ROWS))
-        return self._packed[1]
+        version = None if weight.is_inference() else weight._version
+        # The weight that was packed is held: nothing else can come to lie at its address.
+        known = self._packed and (self._packed[0].data_ptr(), self._packed[1])
+        if known != (weight.data_ptr(), version):
+            self._packed = (weight, version, torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_ROWS))
+        return self._packed[2]
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_packed": None}  # oneDNN's layouts cannot be copied or stored

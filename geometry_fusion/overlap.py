@@ -92,7 +92,7 @@ class OverlapRule:
         return {keyframe: tuple(map(torch.from_numpy, kept)) for keyframe, kept in self._kept.items()}
 
     def restore(self, snapshot: dict) -> None:
-        self._kept = {keyframe: tuple(t.numpy() for t in kept) for keyframe, kept in snapshot.items()}
+        self._kept = {keyframe: tuple(t.cpu().numpy() for t in kept) for keyframe, kept in snapshot.items()}
         self._tree = None
 
     def _built(self) -> KDTree:

@@ -200,8 +200,7 @@ class GeometryVideoPredictor(SAM2VideoPredictor):
         if inference_state["keep"] != "all":
             self.reach.drop(inference_state, frame_idx, reverse, way_back=inference_state["keep"] == "reachable")
             batches.drop(inference_state["output_dict_per_obj"])
-        if inference_state["keep"] == "ahead":
-            inference_state["geometry"].trim()
+            inference_state["geometry"].trim(renders=inference_state["keep"] == "reachable")  # reports show them
         ordered = [masks[i] for i in range(len(masks))]
         joined = torch.cat(ordered) if len(ordered) > 1 else ordered[0]
         return self._get_orig_video_res_output(inference_state, joined)[1]

@@ -31,6 +31,7 @@ from geometry_fusion.types import Prompt
 
 MODES = ("stream", "full")
 READY = 2  # frames that wait in the form in which SAM2 takes them
+SNAPSHOT_FORMAT = 2  # counts up when snapshots of before cannot be restored
 UNKNOWN = sys.maxsize  # frames of a video that may go on for ever
 # What of SAM2's inference state tracking reads, beside the frames.
 STATE_KEYS = (

@@ -170,11 +170,12 @@ def test_a_frame_that_comes_or_is_rendered_again_is_not_encoded_again(monkeypatc
     source.trim()  # as streams do with every frame
     source.render(3, FRAMES[3])
     assert encoded == [4, 1]
+    source.trim(renders=True)
     a_frame = source._encoded[3][0].numel() * 4
     monkeypatch.setattr("geometry_fusion.geometry.ENCODED_BYTES", 3 * a_frame)
     for index in range(6):
         source.render(index, FRAMES[index])
-    assert list(source._encoded) == [3, 4, 5]
+    assert list(source._encoded) == [3, 0, 1]
 
 
 def test_reset_forgets_everything():
@@ -274,3 +275,31 @@ def test_posed_depth_needs_depth_in_the_reference_frame():
     source = PosedDepth(lambda i: (np.zeros((8, 8), np.float32), np.eye(4), np.eye(3)), side=4)
     with pytest.raises(InputError, match="frame 7: the reference frame has no depth"):
         source.push(7, FRAMES[0])
+
+
+def test_a_frame_like_a_keyframe_is_not_judged_at_the_cap():
+    source = stream(rule=OverlapRule(threshold=-1, min_confidence=0), max_keyframes=3)
+    source.push_all(dict(enumerate(FRAMES[:3])))
+    judged, memory = len(source.scores), source.memory
+    source.push(9, FRAMES[0])  # the view of the first keyframe, which never goes
+    assert source.keyframes == [0, 1, 2] and len(source.scores) == judged and source.memory is memory
+
+
+def test_memory_of_a_full_stream_does_not_grow():
+    source = stream(rule=OverlapRule(threshold=-1, min_confidence=0), max_keyframes=3, join_every=2)
+    sizes = []
+    for index in range(24):
+        source.push(index, FRAMES[index % 7])
+        source.trim()
+        held = {id(m): m for m in (source._memory, source._next_memory)}.values()
+        sizes.append((sum(m._buffer.capacity for m in held), len(source._poses)))
+    assert max(sizes[16:]) <= max(sizes[:16]) and max(count for _, count in sizes) <= 4
+
+
+def test_tracking_backwards_reads_in_groups_as_well():
+    order = [4, 5, 6, 7, 3, 2, 1, 0]  # forwards from inside a group of three, then back
+    single, several = (stream(rule=OverlapRule(threshold=-1, min_confidence=0), join_every=3) for _ in range(2))
+    wanted = [single.push(index, FRAMES[index % 7]) for index in order]
+    found = several.push_all({index: FRAMES[index % 7] for index in order})
+    assert_alike(found, wanted)
+    assert several.keyframes == single.keyframes == order

@@ -1,5 +1,7 @@
 """The faster arrangement of SAM2's image encoder: the same answers within rounding."""
 
+import copy
+import pickle
 import platform
 import subprocess
 import sys
@@ -64,8 +66,28 @@ def test_a_packed_layer_notices_other_weights():
     packed(x)
     packed.load_state_dict(other.state_dict())  # copied into the parameter
     torch.testing.assert_close(packed(x), other(x), rtol=1e-5, atol=1e-5)
-    packed.weight = nn.Parameter(-other.weight)  # another parameter
-    torch.testing.assert_close(packed(x), x @ -other.weight.T + other.bias, rtol=1e-5, atol=1e-5)
+    for factor in (-1, 2, 3):  # another parameter, which may come to lie where one was before
+        packed.weight = nn.Parameter(torch.zeros_like(other.weight))
+        packed.weight = nn.Parameter(factor * other.weight)
+        torch.testing.assert_close(packed(x), factor * x @ other.weight.T + other.bias, rtol=1e-5, atol=1e-5)
+
+
+def test_a_packed_layer_can_be_made_in_inference_mode_and_be_copied_after_use():
+    with torch.inference_mode():
+        layer = nn.Linear(8, 8)
+        packed = PackedLinear(layer)
+        x = torch.randn(5, 8)
+        wanted = packed(x)
+        torch.testing.assert_close(wanted, layer(x), rtol=1e-5, atol=1e-5)
+        for copied in (copy.deepcopy(packed), pickle.loads(pickle.dumps(packed))):
+            assert torch.equal(copied(x), wanted)
+
+
+@torch.no_grad()
+def test_layers_with_hooks_are_left_alone():
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    net[0].register_forward_hook(lambda *_: torch.ones(4))
+    assert not isinstance(pack_linears(net)[0], PackedLinear)
 
 
 def test_a_packed_layer_still_learns():
