@@ -25,6 +25,7 @@ bench: $(VENV)/dev.stamp
 
 soak: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/soak.py
+	$(BIN)/python benchmarks/soak.py --arm 3am
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache

@@ -282,7 +282,7 @@ def identity_of(config: DictConfig, arm: str) -> str:
     place = Path(config.data.scenes or config.data.root).resolve()
     computed = [str(pick_device(config.device).type), uses_bf16(pick_device(config.device), config.precision)]
     computed += [] if config.max_keyframes is None else [config.max_keyframes]
-    computed += [] if config.join_every is None else [f"join_every={config.join_every}"]
+    computed += [f"join_every={config.join_every}"] if arm == "3am" else []
     return json.dumps([[file_digest(file)[:12] for file in files], str(place), computed])
 
 
@@ -446,9 +446,10 @@ def check(config: DictConfig) -> None:
         if not OmegaConf.is_list(values) or not values or any(v not in known for v in values):
             shown = list(values) if OmegaConf.is_list(values) else values
             raise InputError(f"{key}={shown}: write a list such as {key}=[{known[0]}] of {', '.join(known)}")
-    if not (isinstance(config.workers, int) and 1 <= config.workers <= 256):
-        raise InputError(f"workers={config.workers}: must be a whole number in 1..256")
-    for key, least in (("max_objects", 1), ("threads", 1), ("max_keyframes", 2), ("join_every", 1)):
+    for key, most in (("workers", 256), ("join_every", 1000)):
+        if not (isinstance(config[key], int) and 1 <= config[key] <= most):
+            raise InputError(f"{key}={config[key]}: must be a whole number in 1..{most}")
+    for key, least in (("max_objects", 1), ("threads", 1), ("max_keyframes", 2)):
         if config[key] is not None and not (isinstance(config[key], int) and config[key] >= least):
             raise InputError(f"{key}={config[key]}: must be a whole number of at least {least}, or null")
     for key in ("spans", "frames"):

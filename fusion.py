@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parent
 MERGER_CLASS = "geometry_fusion.merger.FeatureMerger"
 MERGERS = ROOT / "configs/merger"
 DEFAULT_CHECKPOINTS = {("tiny", "tiny"): ROOT / "checkpoints/fusion_tiny.safetensors"}  # by (sam2, must3r)
+JOIN_EVERY = 4  # frames between two times at which keyframes join MUSt3R's memory while tracking (docs/geometry.md)
 # arm of the tables -> (geometry source, where the merger's levels come from)
 ARMS = {"3am": ("must3r", "geometry"), "control": ("none", "appearance"), "oracle": ("depth", "appearance")}
 
@@ -37,7 +38,7 @@ class FusionSpec:
 
     arm: str
     merger: dict  # keyword arguments of FeatureMerger, with its _target_
-    geometry: dict  # levels, max_keyframes, join_every, rule
+    geometry: dict  # levels, max_keyframes, rule
 
     @property
     def source(self) -> str:
@@ -84,11 +85,11 @@ def source_maker(
     device: str | torch.device,
     precision: str = "auto",
     max_keyframes: int | None = None,
-    join_every: int | None = None,
+    join_every: int = 1,
 ) -> Callable[..., GeometrySource]:
     """A function that makes a fresh geometry source; given the scene it is for, which only `depth` needs.
 
-    max_keyframes, join_every: other options of MUSt3R's memory than the spec's.
+    max_keyframes: another cap on MUSt3R's memory than the spec's; join_every: as in Must3rStream.
     """
     if spec.source == "none":
         return lambda scene=None: NoGeometry()
@@ -104,10 +105,10 @@ def source_maker(
             f"{must3r_file}: its levels {levels} have {found} channels, the merger is made for "
             f"{list(spec.merger['level_dims'])}; choose a merger and a MUSt3R that belong together"
         )
-    others = {"max_keyframes": max_keyframes, "join_every": join_every}
-    options = dict(spec.geometry) | {name: value for name, value in others.items() if value is not None}
+    options = dict(spec.geometry) | ({} if max_keyframes is None else {"max_keyframes": max_keyframes})
+    options |= {"join_every": join_every, "precision": precision}
     rule = options.pop("rule", {})
-    return lambda scene=None: Must3rStream(encoder, decoder, rule=OverlapRule(**rule), precision=precision, **options)
+    return lambda scene=None: Must3rStream(encoder, decoder, rule=OverlapRule(**rule), **options)
 
 
 def read_spec(checkpoint: Path) -> tuple[FusionSpec, dict]:
@@ -136,9 +137,12 @@ def fuse_checkpoint(
     precision: str = "auto",
     scene=None,
     max_keyframes: int | None = None,
+    join_every: int = JOIN_EVERY,
 ) -> FusionSpec:
     """Give `predictor` the merger, the fine-tuned parts and the geometry source of a checkpoint.
 
+    It was trained on geometry whose keyframes join the memory at once; tracking lets them wait for groups of frames,
+    which is faster. max_keyframes: another cap on MUSt3R's memory than the checkpoint's.
     Raises InputError when the checkpoint was trained on other backbones, naming both.
     """
     spec, backbones = read_spec(checkpoint)
@@ -152,7 +156,7 @@ def fuse_checkpoint(
         raise InputError(f"{checkpoint}: {error}") from None
     weights = _trained_weights(checkpoint, merger, predictor)
     must3r_file = files["must3r"][1] if "must3r" in files else None
-    make = source_maker(spec, must3r_file, predictor.device, precision, max_keyframes)
+    make = source_maker(spec, must3r_file, predictor.device, precision, max_keyframes, join_every)
     predictor.fuse(merger, (lambda: make(scene)) if spec.source == "depth" else make)
     predictor.load_state_dict(weights, strict=False)  # names were checked: what is not there was not trained
     return spec

@@ -92,6 +92,9 @@ def parse(argv=None) -> argparse.Namespace:
     segment.add_argument("--compile", action="store_true", help="torch.compile; the first frames take a minute")
     segment.add_argument("--max-keyframes", type=int, metavar="N", help="cap on MUSt3R's memory; default: checkpoint's")
     segment.add_argument(
+        "--join-every", type=int, default=fusion.JOIN_EVERY, metavar="N", help="keyframes join it every N frames"
+    )
+    segment.add_argument(
         "--objects-at-once", type=int, default=BATCH_LIMIT, metavar="N", help="lower it to save memory"
     )
     segment.add_argument("--sam2", default="tiny", help=f"model: {', '.join(sam2_model.MODELS)}")
@@ -141,6 +144,8 @@ def run_segment(args: argparse.Namespace) -> None:
         raise InputError(
             f"--max-keyframes {args.max_keyframes}: must be at least 2, the frames that MUSt3R starts from"
         )
+    if args.join_every < 1:
+        raise InputError(f"--join-every {args.join_every}: must be at least 1; larger is faster")
     spec = args.frames if args.source is None else args.source
     clicks_later = args.show and not (args.point or args.box or args.mask or args.prompts)
     prompts = [] if clicks_later else prompts_from_arguments(args)
@@ -170,7 +175,7 @@ def segment_predictor(args: argparse.Namespace):
             "(README) and name them with --checkpoint"
         )
     backbones = {"sam2": args.sam2, "sam2_file": args.sam2_checkpoint, "must3r": args.must3r}
-    options = {"precision": args.precision, "max_keyframes": args.max_keyframes}
+    options = {"precision": args.precision, "max_keyframes": args.max_keyframes, "join_every": args.join_every}
     spec = fusion.fuse_checkpoint(predictor, checkpoint, **backbones, **options)
     if spec.source == "depth":
         raise InputError(f"--checkpoint {checkpoint}: the oracle needs depth and poses; use evaluate.py with scenes")
@@ -234,7 +239,7 @@ def run_identity(args: argparse.Namespace, prompts: list, spec: str | Path) -> d
         "precision": args.precision,
         "objects at once": str(args.objects_at_once),
         "compile": str(args.compile),
-        "keyframes": str(args.max_keyframes),
+        "keyframes": f"{args.max_keyframes}, every {args.join_every}",
         "snapshots": str(SNAPSHOT_FORMAT),
     }
     return facts | {role: file_digest(path)[:16] for role, path in weights.items()}

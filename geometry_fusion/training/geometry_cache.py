@@ -19,7 +19,7 @@ from geometry_fusion.fit import Fit
 from geometry_fusion.geometry import GeometrySource
 from geometry_fusion.types import GeometryFrame
 
-CACHE_VERSION = 3  # counts up when the same inputs would give other files
+CACHE_VERSION = 2  # counts up when the same inputs would give other files
 
 
 class GeometryCache:
