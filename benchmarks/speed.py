@@ -29,7 +29,7 @@ import torch
 from common import CLIP, OUT
 
 ARMS = ("upstream", "baseline", "3am")
-WARM_UP = 12  # frames, before anything is measured
+WARM_UP = 24  # frames, before anything is measured; full batches among them
 ROUNDS = {64: 3, 256: 2}  # by frames times objects, at most; longer passes are measured once
 WINDOW = 64  # frames over which the cost early and late in a video is taken; full batches of frames
 

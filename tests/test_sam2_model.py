@@ -5,11 +5,13 @@ import pytest
 import torch
 from sam2.build_sam import build_sam2_video_predictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
+from sam2.utils.misc import load_video_frames
 
 import main
 import sam2_model
 from geometry_fusion.errors import InputError
 from geometry_fusion.frame_folder import FrameFolder
+from geometry_fusion.predictor import square
 from geometry_fusion.segment import track
 from geometry_fusion.session import id_image
 from geometry_fusion.types import Prompt
@@ -40,6 +42,14 @@ def test_masks_are_bitwise_those_of_sam2s_own_predictor(frames):
     assert sorted(expected) == sorted(found) == list(range(10))
     assert all(torch.equal(expected[i], found[i]) for i in expected)
     assert any((expected[i] > 0).any() for i in expected)
+
+
+def test_frames_are_resized_and_normalised_bitwise_as_by_sam2(frames):
+    theirs, height, width = load_video_frames(str(frames), 256, True, compute_device="cpu")
+    ours = FrameFolder(frames)
+    assert ours.size == (width, height) and len(ours) == len(theirs)
+    for image, wanted in zip(ours, theirs):
+        assert torch.equal(square(image, 256), wanted)
 
 
 def test_sam2s_own_ways_of_opening_a_video_still_work(frames):
