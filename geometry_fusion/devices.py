@@ -72,6 +72,16 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(mmap_threshold, 32 * 2**20) and mallopt(trim_threshold, 256 * 2**20))
 
 
+def give_back_freed_memory(device: torch.device) -> None:
+    """On a CPU, return the pages that are free to the system (glibc).
+
+    Kept memory falls into pieces as a long run goes on, and the process grows though it holds no more. Given back now
+    and then, it does not: 16 MB in 20,000 frames otherwise.
+    """
+    if device.type == "cpu" and platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def free_memory(device: torch.device) -> None:
     """Give back what torch keeps for later, after memory ran out."""
     if device.type == "cuda":
