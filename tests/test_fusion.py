@@ -201,6 +201,16 @@ def test_training_continues_from_a_checkpoint_of_its_own_arm_only(run, rooms, re
     assert all(torch.equal(saved[name], value) for name, value in task.weights().items())
     line = refuse(train, *arguments, f"fusion_from={checkpoint(run, 'oracle')}")
     assert "was trained with another arm" in line
+    # How MUSt3R's memory is kept may differ; which levels are read may not.
+    spec, _ = fusion.read_spec(checkpoint(run))
+    files = {"sam2": ("tiny", sam2_model.model_files("tiny")[1])}
+    other = lambda **geometry: fusion.FusionSpec(spec.arm, spec.merger, {**spec.geometry, **geometry})  # noqa: E731
+    model = sam2_model.build_sam2("tiny", device="cpu")
+    model.merger = spec.build_merger()
+    fusion.continue_from(model, other(max_keyframes=5), checkpoint(run), files)
+    assert torch.equal(model.merger.smooth.weight, load_file(checkpoint(run))["merger.smooth.weight"].float())
+    with pytest.raises(InputError, match="another levels"):
+        fusion.continue_from(model, other(levels=[0, 1, 2, 3]), checkpoint(run), files)
     other = tmp_path / "other.safetensors"
     tensors = load_file(sam2_model.model_files("tiny")[1])
     save_file({**tensors, "no_mem_embed": tensors["no_mem_embed"] + 1}, other)
@@ -293,6 +303,15 @@ def records(out):
     return [json.loads(line) for line in (out / "objects.jsonl").read_text().splitlines()]
 
 
+def test_evaluation_streams_with_the_groups_it_is_told_and_mixes_no_records(evaluated):
+    _, arguments = evaluated
+    for given, wanted in ([], fusion.JOIN_EVERY), (["join_every=2"], 2):
+        config = compose_config(evaluate.CONFIGS, "evaluate", [*arguments, *given])
+        source = evaluate.ArmPredictors(config)._makers["3am"](None)
+        assert source._join_every == wanted
+        assert f"join_every={wanted}" in evaluate.identity_of(config, "3am")
+
+
 def test_a_killed_evaluation_continues_where_it_stopped(evaluated, monkeypatch):
     out, arguments = evaluated
     before = (out / "results.json").read_text()
@@ -319,7 +338,16 @@ def test_workers_measure_what_one_process_measures(evaluated, tmp_path):
 
 def test_evaluation_refuses_what_it_cannot_do(refuse, tmp_path):
     assert "arms=['sam3']: write a list such as arms=[sam2]" in refuse(evaluate, "arms=[sam3]", f"out={tmp_path}")
-    for wrong in ("arms=sam2", "arms=null", "max_objects=-1", "threads=abc", "workers=0", "out=null", "data.scenes=5"):
+    for wrong in (
+        "arms=sam2",
+        "arms=null",
+        "max_objects=-1",
+        "threads=abc",
+        "workers=0",
+        "join_every=0",
+        "out=null",
+        "data.scenes=5",
+    ):
         key, value = wrong.split("=")
         line = refuse(evaluate, "arms=[sam2]", f"out={tmp_path}", wrong)
         assert f"{key}=" in line and ("None" in line or value in line), line

@@ -134,6 +134,26 @@ print(faults() - before)
 """
 
 
+GIVEN_BACK = """
+import psutil, torch
+from geometry_fusion.devices import give_back_freed_memory, keep_freed_memory
+assert keep_freed_memory()
+megabytes = lambda: psutil.Process().memory_info().rss >> 20
+blocks = [torch.ones(250_000) for _ in range(200)]  # 200 MB
+del blocks
+before = megabytes()
+give_back_freed_memory(torch.device("cpu"))
+print(before - megabytes())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps and gives back as it is told")
+def test_kept_memory_is_given_back_when_told():
+    done = subprocess.run([sys.executable, "-c", GIVEN_BACK], capture_output=True, text=True, cwd=sam2_model.ROOT)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 150
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has the switch, others say False")
 def test_freed_memory_is_used_again_and_not_taken_from_the_system_anew():
     done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, cwd=sam2_model.ROOT)

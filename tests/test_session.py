@@ -12,6 +12,7 @@ import fusion
 import sam2_model
 from geometry_fusion.errors import InputError
 from geometry_fusion.frame_folder import FrameFolder
+from geometry_fusion.must3r import MUSt3R
 from geometry_fusion.session import Session
 from geometry_fusion.sources import open_source
 from geometry_fusion.types import Prompt
@@ -144,6 +145,30 @@ def test_batches_can_be_filled_to_one_size_for_compiled_encoders(frames):
     assert 1 < last < 8 and sizes[len(sizes) // 2 :] == [1, *[8] * (len(frames) // 8 + 1)]
     assert sizes[: len(sizes) // 2] == [1, 4, *[8] * (len(frames) // 8 - 1), last]
     assert all((answers[0][i] != answers[1][i]).mean() < 1e-3 for i in answers[0])
+
+
+@pytest.mark.parametrize("options, groups", [({}, [1, 4, 4, 3]), ({"join_every": 1}, [1] * 12)])
+def test_tracking_reads_groups_of_frames_unless_told(frames, monkeypatch, options, groups):
+    predictor = sam2_model.build_predictor("tiny", device="cpu")
+    files = {"sam2": "tiny", "sam2_file": None, "must3r": "tiny"}
+    fusion.fuse_checkpoint(predictor, fusion.DEFAULT_CHECKPOINTS["tiny", "tiny"], **files, **options)
+    read = []
+    read_apart = MUSt3R.read_apart
+    monkeypatch.setattr(MUSt3R, "read_apart", lambda self, t, *a: read.append(t.shape[1]) or read_apart(self, t, *a))
+    session = session_of(predictor, prompts=[Prompt(1, 1, points=((158.0, 97.0),))])
+    assert len(list(session.track(islice(frames, 15)))) == 15
+    assert read == groups  # frame 1 is prompted, 1 and 2 are the initialisation, then 3, 4 to 7, ...
+
+
+def test_streams_give_freed_memory_back_now_and_then(plain, frames, monkeypatch):
+    tidied = []
+    monkeypatch.setattr("geometry_fusion.predictor.TIDY_EVERY", 5)
+    monkeypatch.setattr("geometry_fusion.predictor.give_back_freed_memory", tidied.append)
+    list(session_of(plain).track(frames.path))
+    assert len(tidied) == len([i for i in range(3, len(frames)) if i % 5 == 4]) > 3
+    del tidied[:]
+    list(session_of(plain, "full").track(frames))
+    assert not tidied
 
 
 def test_frames_before_an_error_are_tracked(plain, frames):
