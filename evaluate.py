@@ -48,6 +48,7 @@ ARMS = ("sam2", "control", "3am", "oracle")
 PROMPTS = ("mask", "click")
 MEASURES = ("iou", "positive_iou", "accuracy", "success_rate", "jf")
 GAINS = (("3am", "control"), ("3am", "sam2"), ("oracle", "control"), ("oracle", "sam2"), ("control", "sam2"))
+TRACKING_RULES = 2  # counts up when records of before do not hold any more
 VIEW_BINS = (0, 15, 30, 60, 90, 180)  # degrees at the object between the prompted view and this one
 ABSENCE_BINS = (0, 1, 6, 16, 31, 10_000)  # frames out of view since the prompt
 
@@ -164,7 +165,7 @@ class ArmPredictors:
 
 def score(predictor, track: Track, prompt: Prompt, precision: str) -> metrics.Scores:
     """Track one object through its scene and score every frame."""
-    predicted = dict(track_prompts(predictor, SceneFrames(track.scene), [prompt], precision))
+    predicted = dict(track_prompts(predictor, SceneFrames(track.scene), [prompt], precision, progress=False))
     order = range(len(track.scene))
     return metrics.score_masks([predicted[i] for i in order], [track.mask(i) for i in order])
 
@@ -283,6 +284,7 @@ def identity_of(config: DictConfig, arm: str) -> str:
     computed = [str(pick_device(config.device).type), uses_bf16(pick_device(config.device), config.precision)]
     computed += [] if config.max_keyframes is None else [config.max_keyframes]
     computed += [f"join_every={config.join_every}"] if arm == "3am" else []
+    computed += [f"rules={TRACKING_RULES}"]
     return json.dumps([[file_digest(file)[:12] for file in files], str(place), computed])
 
 

@@ -89,12 +89,13 @@ def build_predictor(
 ) -> torch.nn.Module:
     """SAM2's video predictor with the post-processing of `sam2.build_sam.build_sam2_video_predictor`.
 
-    exact: compute in SAM2's own order, so that masks are its own bit for bit; without, they are faster and differ by
-    rounding (geometry_fusion/optimise.py, object_batches.py). compile: torch.compile where shapes are fixed; the first
+    exact: SAM2 itself, bit for bit: its order of computation and its rules of prompts and memory. Without, masks are
+    faster and differ by rounding (geometry_fusion/optimise.py, object_batches.py), and several prompts of a video are
+    handled otherwise (geometry_fusion/reach.py). compile: torch.compile where shapes are fixed; the first
     frames then take minutes.
     """
-    one_by_one = {"objects_at_once": 1, "frames_at_once": 1} if exact else {}
-    options = {**_POSTPROCESSING, **one_by_one, **options}
+    as_sam2 = {"objects_at_once": 1, "frames_at_once": 1, "upstream": True} if exact else {}
+    options = {**_POSTPROCESSING, **as_sam2, **options}
     if name != "tiny":  # the tiny model is trained to answer with its single mask
         options["sam_mask_decoder_extra_args"] = _DYNAMIC_MULTIMASK
     if not exact:

@@ -42,8 +42,8 @@ class GeometrySource(Protocol):
         """Forget all frames: the next one is the reference."""
 
     def trim(self, renders: bool = False) -> None:
-        """Forget what is only needed if an earlier frame comes again; its keyframes and the latest frame may. renders:
-        some will be rendered again."""
+        """Drop per-frame data of all frames except keyframes and the latest one. renders: earlier frames may come
+        again, by `push` or to be rendered; keep what that needs."""
 
     def snapshot(self) -> dict:
         """All that is known, as plain values and tensors, so that an interrupted run can continue."""
@@ -308,7 +308,8 @@ class Must3rStream(GeometrySource):
     def trim(self, renders: bool = False) -> None:
         if not renders:
             self._encoded.clear()
-        if len(self._poses) > len(self._labels) + 1:
+        # A frame that comes again is known by its pose.
+        if not renders and len(self._poses) > len(self._labels) + 1:
             latest = next(reversed(self._poses))
             self._poses = {f: pose for f, pose in self._poses.items() if f in self._labels or f == latest}
         del self.scores[:-1]

@@ -85,7 +85,7 @@ class ObjectBatches:
         """Forget joined outputs of which the objects hold nothing any more, or the pointer only."""
         for (members, frame), (pointers, whole) in list(self._joined.items()):
             held = [outputs[i][kind].get(frame) for i in members if i in outputs for kind in KINDS]
-            held = [out for out in held if out is not None]
+            held = [out for out in held if out is not None and "obj_ptr" in out]
             if len(held) < len(members):
                 del self._joined[members, frame]
             elif "maskmem_features" not in held[0]:

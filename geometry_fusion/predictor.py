@@ -8,6 +8,10 @@ What SAM2 lacks for long videos and many objects: a few frames are encoded at on
 memories hold the same frames are tracked as one batch (geometry_fusion/object_batches.py); and a state made with
 another `keep` than "all" holds what tracking can still read and nothing else, however long the video is
 (geometry_fusion/reach.py).
+
+And what SAM2 does wrong when there are several prompts, unless a predictor is built with `upstream=True`: every prompt
+conditions what follows; an object is tracked from its own prompts on, in both directions, not from the first prompt of
+any object; and memory never runs against time (geometry_fusion/reach.py).
 """
 
 from collections import OrderedDict
@@ -18,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from sam2.modeling.sam2_base import NO_OBJ_SCORE
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from torch import Tensor
 from tqdm import tqdm
@@ -27,7 +32,8 @@ from geometry_fusion.errors import InputError
 from geometry_fusion.frame_folder import FrameFolder
 from geometry_fusion.geometry import GeometrySource, NoGeometry
 from geometry_fusion.object_batches import BATCH_LIMIT, ObjectBatches, item_of
-from geometry_fusion.reach import Reach
+from geometry_fusion.reach import PROMPTED, TRACKED, Reach, answered_backwards
+from geometry_fusion.small_masks import keep_small_parts, resized_mask
 from geometry_fusion.types import GeometryFrame
 
 # SAM2's normalisation of RGB in 0..1 (sam2.utils.misc.load_video_frames).
@@ -90,8 +96,15 @@ class GeometryVideoPredictor(SAM2VideoPredictor):
     prompted later than another has none on earlier frames, and fp32 attention then refused its memory.
     """
 
-    def __init__(self, *args, objects_at_once: int = BATCH_LIMIT, frames_at_once: int = FRAMES_AT_ONCE, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        *args,
+        objects_at_once: int = BATCH_LIMIT,
+        frames_at_once: int = FRAMES_AT_ONCE,
+        upstream: bool = False,  # prompts and memory as in SAM2
+        **kwargs,
+    ):
+        super().__init__(*args, add_all_frames_to_correct_as_cond=not upstream, **kwargs)
         # 1 is SAM2's way: with more, sums are rounded in another order.
         self.objects_at_once, self.frames_at_once = objects_at_once, frames_at_once
         self.fill_batches = False  # with copies, so that the image encoder sees batches of two sizes only
@@ -99,7 +112,9 @@ class GeometryVideoPredictor(SAM2VideoPredictor):
         self._make_source: Callable[[], GeometrySource] = NoGeometry
         self.merger: torch.nn.Module = KeepAppearance()
         self.source: GeometrySource | None = None  # of the latest `init_state`
-        self.reach = Reach(self.num_maskmem, self.memory_temporal_stride_for_eval, self.max_obj_ptrs_in_encoder)
+        self.upstream = upstream
+        memory = (self.num_maskmem, self.memory_temporal_stride_for_eval, self.max_obj_ptrs_in_encoder)
+        self.reach = Reach(*memory, upstream=upstream)
 
     def fuse(self, merger: torch.nn.Module, make_source: Callable[[], GeometrySource]) -> None:
         """From now on, new inference states fuse what a fresh `make_source()` knows through `merger`."""
@@ -113,7 +128,7 @@ class GeometryVideoPredictor(SAM2VideoPredictor):
 
         Frames are decoded on demand and always stay off the device. keep: "all" keeps every frame's memory and mask,
         so that any frame can be prompted again; "ahead" what tracking on from the latest frame can read, "reachable"
-        also what tracking backwards from the first prompted frame can. Raises InputError for a video file where
+        also masks of frames that are answered on the way back. Raises InputError for a video file where
         geometry is fused: it needs the frames as they were filmed, in any order.
         """
         if keep not in KEEPS:
@@ -122,7 +137,8 @@ class GeometryVideoPredictor(SAM2VideoPredictor):
         if not hasattr(video_path, "size"):
             if isinstance(self.merger, KeepAppearance) and keep == "all":
                 state = super().init_state(video_path, offload_video_to_cpu, offload_state_to_cpu, **options)
-                return {**state, "keep": keep, "batches": ObjectBatches(self.objects_at_once)}
+                batches = ObjectBatches(self.objects_at_once)
+                return {**state, "keep": keep, "answer_later": range(0), "batches": batches}
             if not Path(video_path).is_dir():
                 raise InputError(f"{video_path}: no folder of frames; extract them: python main.py frames {video_path}")
             video_path = FrameFolder(Path(video_path))
@@ -132,6 +148,7 @@ class GeometryVideoPredictor(SAM2VideoPredictor):
             "frames": video_path,
             "geometry": source,
             "keep": keep,
+            "answer_later": range(0),  # frames whose masks are put together while tracking backwards
             "batches": ObjectBatches(self.objects_at_once),
             "num_frames": len(video_path),
             "offload_video_to_cpu": True,
@@ -158,18 +175,25 @@ class GeometryVideoPredictor(SAM2VideoPredictor):
         self, inference_state, start_frame_idx=None, max_frame_num_to_track=None, reverse=False, progress=True
     ) -> Iterator[tuple[int, list[int], Tensor]]:
         """As SAM2VideoPredictor.propagate_in_video, plus: objects in batches, and of a state that does not keep all,
-        the rest is dropped on the way. progress: show a bar."""
+        the rest is dropped on the way. progress: show a bar.
+
+        Backwards, the default start is the last prompted frame. Forwards, an object has no mask before its first
+        prompt; backwards, frames that are nearer to an earlier prompt keep the masks that they have.
+        """
         self.propagate_in_video_preflight(inference_state)
+        if inference_state["keep"] == "reachable" and not reverse:
+            inference_state["answer_later"] = range(max(self.prompted_frames(inference_state)))
         order = self._tracking_order(inference_state, start_frame_idx, max_frame_num_to_track, reverse)
         for number, frame_idx in enumerate(tqdm(order, desc="propagate in video", disable=not progress), 1):
             logits = self.track_frame(inference_state, frame_idx, reverse, order[number:])
             yield frame_idx, inference_state["obj_ids"], logits
 
     def _tracking_order(self, inference_state, start: int | None, at_most: int | None, reverse: bool) -> range:
-        """Frames as SAM2VideoPredictor.propagate_in_video visits them: from the first prompted one, unless told."""
+        """Frames as SAM2VideoPredictor.propagate_in_video visits them. The default start is the first prompted frame,
+        backwards the last one."""
         if start is None:
-            conditioned = (o["cond_frame_outputs"] for o in inference_state["output_dict_per_obj"].values())
-            start = min(frame for outputs in conditioned for frame in outputs)
+            prompted = self.prompted_frames(inference_state)
+            start = max(prompted) if reverse and not self.upstream else min(prompted)
         at_most = inference_state["num_frames"] if at_most is None else at_most
         if not reverse:
             return range(start, min(start + at_most, inference_state["num_frames"] - 1) + 1)
@@ -184,35 +208,113 @@ class GeometryVideoPredictor(SAM2VideoPredictor):
         upcoming: what will be tracked next, in order, as far as the frames are at hand. Prompts must have been
         consolidated (`propagate_in_video_preflight`), as `propagate_in_video` does.
         """
-        masks: dict[int, Tensor] = {}
-        batches = inference_state["batches"]
-        for obj_idx, outputs in inference_state["output_dict_per_obj"].items():
-            if frame_idx in outputs["cond_frame_outputs"]:  # prompted here: this is its answer
-                found = outputs["cond_frame_outputs"][frame_idx]["pred_masks"]
-                masks[obj_idx] = found.to(inference_state["device"], non_blocking=True)
-        rest = {i: o for i, o in inference_state["output_dict_per_obj"].items() if i not in masks}
-        if rest:
+        outputs = inference_state["output_dict_per_obj"]
+        masks = {i: self._answer_at_hand(outputs[i], frame_idx, reverse) for i in outputs}
+        masks = {i: mask.to(self.device, non_blocking=True) for i, mask in masks.items() if mask is not None}
+        memories = {i: self.reach.memory_of(outputs[i], frame_idx, reverse) for i in outputs if i not in masks}
+        if memories:
             self._look_ahead(inference_state, frame_idx, upcoming)
         # SAM2 may be told to let the masks of a batch exclude each other in memory; one by one nothing is excluded.
         alone = self.non_overlap_masks_for_mem_enc
-        for members in batches.groups(rest, self.reach.readable(frame_idx, reverse), alone):
-            masks.update(self._track_members(inference_state, frame_idx, members, reverse))
-        for tracked in inference_state["frames_tracked_per_obj"].values():
-            tracked[frame_idx] = {"reverse": reverse}
-        if inference_state["keep"] != "all":
-            self.reach.drop(inference_state, frame_idx, reverse, way_back=inference_state["keep"] == "reachable")
-            batches.drop(inference_state["output_dict_per_obj"])
-            if frame_idx % TIDY_EVERY == TIDY_EVERY - 1:
-                give_back_freed_memory(self.device)
-            inference_state["geometry"].trim(renders=inference_state["keep"] == "reachable")  # reports show them
+        batches, readable = inference_state["batches"], self.reach.readable(frame_idx, reverse)
+        for members in batches.groups(memories, readable, alone):
+            masks.update(self._track_members(inference_state, frame_idx, members, memories, reverse))
+        for obj_idx, tracked in inference_state["frames_tracked_per_obj"].items():
+            if obj_idx in memories or frame_idx in outputs[obj_idx][PROMPTED]:
+                tracked[frame_idx] = {"reverse": reverse}
+        self._drop(inference_state, frame_idx, reverse)
         ordered = [masks[i] for i in range(len(masks))]
         joined = torch.cat(ordered) if len(ordered) > 1 else ordered[0]
         return self._get_orig_video_res_output(inference_state, joined)[1]
 
-    def _track_members(self, inference_state, frame_idx, members: list[int], reverse: bool) -> dict[int, Tensor]:
+    def _answer_at_hand(self, outputs: dict[str, dict], frame_idx: int, reverse: bool) -> Tensor | None:
+        """Mask logits [1, 1, h, w] of an object where it need not be tracked into a frame, else None."""
+        prompted, tracked = outputs[PROMPTED], outputs[TRACKED]
+        if frame_idx in prompted:
+            return prompted[frame_idx]["pred_masks"]
+        if self.upstream:
+            return None
+        if answered_backwards(prompted, frame_idx) if reverse else any(t < frame_idx for t in prompted):
+            return None
+        # A prompt in the other direction is nearer: what tracking from it answered holds.
+        answer = tracked.get(frame_idx, {}).get("pred_masks")
+        if answer is None and not reverse:
+            side = self.image_size // 4
+            answer = torch.full((1, 1, side, side), NO_OBJ_SCORE)
+        return answer
+
+    def _drop(self, inference_state, frame_idx: int, reverse: bool) -> None:
+        """After a frame was tracked: drop what this state does not keep."""
+        keep = inference_state["keep"]
+        if keep == "all":
+            return
+        self.reach.drop(inference_state, frame_idx, reverse, inference_state["answer_later"])
+        inference_state["batches"].drop(inference_state["output_dict_per_obj"])
+        if frame_idx % TIDY_EVERY == TIDY_EVERY - 1:
+            give_back_freed_memory(self.device)
+        inference_state["geometry"].trim(renders=keep == "reachable")  # reports show them
+
+    @staticmethod
+    def prompted_frames(inference_state) -> set[int]:
+        """Frames on which any object was prompted."""
+        return {t for outputs in inference_state["output_dict_per_obj"].values() for t in outputs[PROMPTED]}
+
+    @torch.inference_mode()
+    def rewind(self, inference_state) -> None:
+        """Drop everything that was tracked and the geometry, so that tracking starts anew; prompts keep their masks.
+
+        Their memory is encoded when tracking comes to their frame (`remember_again`), from the features of then.
+        """
+        for obj_idx, outputs in inference_state["output_dict_per_obj"].items():
+            latest = inference_state["temp_output_dict_per_obj"][obj_idx][PROMPTED]
+            outputs[PROMPTED].update(latest)
+            latest.clear()
+            outputs[TRACKED].clear()
+        for tracked in inference_state["frames_tracked_per_obj"].values():
+            tracked.clear()
+        inference_state["batches"].clear()
+        inference_state["geometry"].reset()
+        inference_state["cached_features"].clear()
+        inference_state["encoded_ahead"].clear()
+
+    @torch.inference_mode()
+    def remember_again(self, inference_state, frame_idx: int) -> None:
+        """After `rewind`: encode the memory of prompts on a frame from its present features. Their masks stay."""
+        for obj_idx, outputs in inference_state["output_dict_per_obj"].items():
+            if frame_idx in outputs[PROMPTED]:
+                output = {**outputs[PROMPTED][frame_idx], "maskmem_features": None, "maskmem_pos_enc": None}
+                inference_state["temp_output_dict_per_obj"][obj_idx][PROMPTED][frame_idx] = output
+        self.propagate_in_video_preflight(inference_state)
+
+    @torch.inference_mode()
+    def add_new_mask(self, inference_state, frame_idx, obj_id, mask):
+        """As SAM2VideoPredictor.add_new_mask, plus: masks that are small at the model's size do not vanish."""
+        if not self.upstream:
+            mask = resized_mask(torch.as_tensor(mask, dtype=torch.bool), self.image_size)
+        return super().add_new_mask(inference_state, frame_idx, obj_id, mask)
+
+    def _use_mask_as_output(self, backbone_features, high_res_features, mask_inputs):
+        """As SAM2Base._use_mask_as_output, plus: masks that are small at the model's size do not vanish."""
+        outputs = super()._use_mask_as_output(backbone_features, high_res_features, mask_inputs)
+        if self.upstream:
+            return outputs
+        _, high_res, ious, low_res, *rest = outputs
+        low_res = keep_small_parts(low_res, mask_inputs)
+        return low_res, high_res, ious, low_res, *rest
+
+    def _prepare_memory_conditioned_features(self, frame_idx, *args, output_dict, track_in_reverse=False, **kwargs):
+        """As SAM2Base._prepare_memory_conditioned_features, plus: reads what `Reach.memory_of` gives."""
+        output_dict = self.reach.memory_of(output_dict, frame_idx, track_in_reverse)
+        return super()._prepare_memory_conditioned_features(
+            frame_idx, *args, output_dict=output_dict, track_in_reverse=track_in_reverse, **kwargs
+        )
+
+    def _track_members(
+        self, inference_state, frame_idx, members: list[int], memories: dict[int, dict], reverse: bool
+    ) -> dict[int, Tensor]:
         """One batch of objects; keeps their outputs, returns their mask logits [1, 1, h, w]."""
         batches, per_object = inference_state["batches"], inference_state["output_dict_per_obj"]
-        outputs = batches.joined(per_object, members, self.reach.readable(frame_idx, reverse))
+        outputs = batches.joined(memories, members, self.reach.readable(frame_idx, reverse))
         try:
             joined, logits = self._run_single_frame_inference(
                 inference_state=inference_state,
@@ -228,10 +330,12 @@ class GeometryVideoPredictor(SAM2VideoPredictor):
         except torch.OutOfMemoryError:
             halves = batches.halved(members)  # raises InputError where there is nothing to halve
             free_memory(self.device)
-            found = [self._track_members(inference_state, frame_idx, half, reverse) for half in halves]
-            return found[0] | found[1]
+            first, second = (
+                self._track_members(inference_state, frame_idx, half, memories, reverse) for half in halves
+            )
+            return first | second
         for obj_idx, out in batches.split(frame_idx, members, joined).items():
-            per_object[obj_idx]["non_cond_frame_outputs"][frame_idx] = out
+            per_object[obj_idx][TRACKED][frame_idx] = out
         return {obj_idx: logits[i : i + 1] for i, obj_idx in enumerate(members)}
 
     def _get_image_feature(self, inference_state, frame_idx, batch_size):

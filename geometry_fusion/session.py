@@ -9,7 +9,12 @@
 `masks` [H, W] uint8 holds the object id of every pixel, 0 for none. In the mode "stream" frames pass once, in constant
 memory: what SAM2 can still read is kept, nothing else, and prompts are for the current frame or later ones. The mode
 "full" keeps everything: any frame can be prompted again and tracking runs backwards as well, at the price of memory
-that grows with the video. Both compute the same: forwards from the first prompted frame masks are equal bit for bit.
+that grows with the video. From an object's last prompt on, both give the same masks bit for bit.
+
+A prompt is the truth. An object is tracked forwards from each of its prompts. In the mode "full" it is also tracked
+backwards: from its first prompt to the first frame, and between two prompts to the frames that are nearer to the later
+one. So a correction changes the frames before it as well. Every `track` of a session in the mode "full" starts anew
+from the prompts, so that it gives the same masks each time.
 """
 
 import sys
@@ -20,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from geometry_fusion.devices import autocast
 from geometry_fusion.errors import InputError
@@ -31,7 +37,8 @@ from geometry_fusion.types import Prompt
 
 MODES = ("stream", "full")
 READY = 2  # frames that wait in the form in which SAM2 takes them
-SNAPSHOT_FORMAT = 2  # counts up when snapshots of before cannot be restored
+SNAPSHOT_FORMAT = 3  # counts up when snapshots of before cannot be restored
+GIVEN_LOGIT = 100.0  # of a pixel inside a user's own mask: above what any model answers
 UNKNOWN = sys.maxsize  # frames of a video that may go on for ever
 # What of SAM2's inference state tracking reads, beside the frames.
 STATE_KEYS = (
@@ -94,6 +101,8 @@ class Session:
         self._waiting: list[Prompt] = []  # for frames that have not come
         self._frames = None  # HeldFrames, or all frames in the mode "full"
         self._time: int | None = None  # the latest frame's number for SAM2's memory: without gaps
+        self._direction: str | None = None  # of the pass that is running in the mode "full"
+        self._given: dict[tuple[int, int], np.ndarray] = {}  # (time, object id) -> a user's mask, the answer there
         self.frame_index: int | None = None
         self.stem: str | None = None
         self.image: np.ndarray | None = None
@@ -107,7 +116,15 @@ class Session:
         """A new object, or a correction of one: on the current frame at once (returns its ids [H, W]), else when its
         frame comes. In the mode "full" any frame will do once tracking began; `track` then gives the masks anew."""
         now = self.frame_index
-        if self._keep == "all" and self._state is not None:
+        if self._mode == "full" and self._state is not None:
+            if self._keep != "all":
+                raise InputError(
+                    f"{prompt.source}: this session keeps only what one pass over the video reads; add all prompts "
+                    'before tracking, or make it with keep="all"'
+                )
+            if self._direction == "forwards" and prompt.frame > now:
+                self._waiting.append(prompt)
+                return None
             return self._apply(prompt, prompt.frame)
         if now is not None and prompt.frame < now:
             raise InputError(
@@ -126,12 +143,14 @@ class Session:
             raise InputError(f"object {object_id}: is not tracked; tracked are {self.object_ids or 'none'}")
         self._predictor.remove_object(self._state, object_id, need_output=False)
         self._state["batches"].clear()
+        self._given = {at: mask for at, mask in self._given.items() if at[1] != object_id}
 
     def track(self, source) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (frame index, ids [H, W] uint8) of every frame as it comes; before the first prompt nothing is tracked.
 
         source: what `open_source` opens, or a Source. In the mode "full": a folder of frames, or a sequence of RGB
-        uint8 [H, W, 3] with `.size`; frames come from the first prompted one on, then backwards.
+        uint8 [H, W, 3] with `.size`; frames come from the last prompted one on, then backwards. Each comes once,
+        unless a prompt is added meanwhile. Raises InputError where there is no prompt.
         """
         if self._mode == "stream":
             return self._track_stream(source)
@@ -199,6 +218,7 @@ class Session:
         """The next frame: its ids [H, W]. upcoming: times of frames that are held and follow."""
         self._time = time
         self.frame_index, self.stem, self.image, self.logits = frame.index, frame.stem, frame.image, None
+        self._given.clear()  # earlier frames do not come again
         for prompt in [p for p in self._waiting if p.frame <= frame.index]:
             if prompt.frame < frame.index and not live:
                 raise InputError(f"{prompt.source}: frame {prompt.frame} cannot be read; prompt on another frame")
@@ -208,7 +228,8 @@ class Session:
             return np.zeros(frame.image.shape[:2], np.uint8)
         with autocast(self._predictor.device, self._precision):
             self._predictor.propagate_in_video_preflight(self._state)
-            self.logits = self._predictor.track_frame(self._state, time, upcoming=upcoming)
+            logits = self._predictor.track_frame(self._state, time, upcoming=upcoming)
+        self.logits = self._with_given_masks(logits, time)
         return id_image(self.object_ids, self.logits)
 
     @torch.inference_mode()
@@ -224,35 +245,106 @@ class Session:
                 labels = np.array([1] * len(prompt.points) + [0] * len(prompt.negatives), np.int32)
                 given = {"points": points, "labels": labels} if len(points) else {}
                 _, ids, self.logits = self._predictor.add_new_points_or_box(**where, **given, box=prompt.box)
+        self._given.pop((time, prompt.object_id), None)
+        if prompt.mask is not None:
+            self._given[time, prompt.object_id] = prompt.mask
+        self.logits = self._with_given_masks(self.logits, time)
         return id_image(ids, self.logits)
 
+    def _with_given_masks(self, logits: Tensor, time: int) -> Tensor:
+        """Mask logits [objects, 1, H, W] of a frame: where a user gave the mask, it is the answer, pixel by pixel."""
+        for place, object_id in enumerate(self.object_ids):
+            mask = self._given.get((time, object_id))
+            if mask is not None:
+                inside = torch.from_numpy(mask).to(logits.device)
+                logits[place, 0] = torch.where(inside, GIVEN_LOGIT, -GIVEN_LOGIT)
+        return logits
+
     def _track_all(self, frames: Sequence[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
+        self._begin_pass(frames)
+        if self._predictor.upstream:
+            yield from self._track_as_sam2()
+            return
+        last = self._last_prompted()
+        first = min([*self._prompted(), *(prompt.frame for prompt in self._waiting)])
+        count = len(self._frames)
+        with tqdm(total=count - first + last, unit="frame", desc="tracking", disable=not self._progress) as bar:
+            self._direction = "forwards"
+            for index, ids in self._pass(range(first, count)):
+                bar.update()
+                if index >= last:
+                    yield index, ids
+            self._direction = "backwards"
+            for index, ids in self._pass(range(self._last_prompted() - 1, -1, -1)):
+                bar.update()
+                yield index, ids
+            self._direction = None
+
+    @torch.inference_mode()
+    def _begin_pass(self, frames: Sequence[np.ndarray]) -> None:
+        """Get ready to track all frames anew from the prompts."""
+        if not (self._waiting or self.object_ids):
+            raise InputError("nothing to track: no object was prompted; add a prompt first")
         if self._state is None:
             for prompt in self._waiting:
                 prompt.check(frames.size, len(frames))
             self._frames = frames
-            with torch.inference_mode():
-                self._state = self._predictor.init_state(frames, keep=self._keep)
+            self._state = self._predictor.init_state(frames, keep=self._keep)
+        elif not self._predictor.upstream:
+            self._predictor.rewind(self._state)
+        if self._keep == "reachable":
+            self._state["answer_later"] = range(self._last_prompted())
+
+    def _prompted(self) -> set[int]:
+        return self._predictor.prompted_frames(self._state) if self.object_ids else set()
+
+    def _last_prompted(self) -> int:
+        """The last frame that was or will be prompted: from it on, what tracking forwards answers is final."""
+        return max([*self._prompted(), *(prompt.frame for prompt in self._waiting)])
+
+    def _track_as_sam2(self) -> Iterator[tuple[int, np.ndarray]]:
+        """All prompts first, then SAM2's own propagation: forwards from the first prompted frame, then backwards."""
+        predictor, state = self._predictor, self._state
+        with torch.inference_mode():
             for prompt in self._waiting:
                 self._apply(prompt, prompt.frame)
             self._waiting.clear()
-        with torch.inference_mode():
-            self._predictor.propagate_in_video_preflight(self._state)
-        outputs = self._state["output_dict_per_obj"].values()
-        first = min(t for held in outputs for t in held["cond_frame_outputs"])
-        for reverse in (False, True) if first > 0 else (False,):
-            steps = self._predictor.propagate_in_video(
-                self._state, start_frame_idx=first, reverse=reverse, progress=self._progress
-            )
+            predictor.propagate_in_video_preflight(state)
+        first = min(self._prompted())
+        for reverse in (False, True):
+            steps = predictor.propagate_in_video(state, start_frame_idx=first, reverse=reverse, progress=False)
             while True:
-                with torch.inference_mode(), autocast(self._predictor.device, self._precision):
+                with torch.inference_mode(), autocast(predictor.device, self._precision):
                     step = next(steps, None)
                 if step is None:
                     break
-                index, ids, self.logits = step
-                self.frame_index = index
+                index, _, self.logits = step
+                self._time = self.frame_index = index
                 if not (reverse and index == first):
-                    yield index, id_image(ids, self.logits)
+                    yield index, id_image(self.object_ids, self.logits)
+
+    def _pass(self, order: range) -> Iterator[tuple[int, np.ndarray]]:
+        """Track through frames in one direction; prompts take effect when their frame comes."""
+        predictor, reverse = self._predictor, order.step < 0
+        for number, time in enumerate(order, 1):
+            with torch.inference_mode(), autocast(predictor.device, self._precision):
+                self._time = self.frame_index = time
+                if not reverse:
+                    self._meet_prompts(time)
+                if not self.object_ids:
+                    raise InputError("nothing to track any more: all objects were removed")
+                predictor.propagate_in_video_preflight(self._state)
+                logits = predictor.track_frame(self._state, time, reverse, order[number:])
+                self.logits = self._with_given_masks(logits, time)
+            yield time, id_image(self.object_ids, self.logits)
+
+    def _meet_prompts(self, time: int) -> None:
+        """On the way forwards: prompts of earlier passes, then those that wait for this frame."""
+        if time in self._prompted():
+            self._predictor.remember_again(self._state, time)
+        for prompt in [p for p in self._waiting if p.frame == time]:
+            self._waiting.remove(prompt)
+            self._apply(prompt, time)
 
     @property
     def settled(self) -> bool:

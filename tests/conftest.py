@@ -12,7 +12,7 @@ from geometry_fusion.errors import run_cli
 
 ROOT = Path(__file__).resolve().parents[1]
 # Test processes beside each other (pytest-xdist) have a core each.
-THREADS = "1" if "PYTEST_XDIST_WORKER" in os.environ else "2"
+THREADS = os.environ.get("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 torch.set_num_threads(int(THREADS))
 
 

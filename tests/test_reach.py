@@ -7,7 +7,7 @@ import torch
 
 import sam2_model
 from geometry_fusion.object_batches import ObjectBatches
-from geometry_fusion.reach import Reach
+from geometry_fusion.reach import Reach, answered_backwards
 
 
 class Recording(dict):
@@ -24,7 +24,7 @@ class Recording(dict):
 
 @pytest.fixture(scope="module")
 def model():
-    return sam2_model.build_sam2("tiny", random_weights=True)
+    return sam2_model.build_sam2("tiny", random_weights=True, upstream=True)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -68,21 +68,62 @@ def output(value: float) -> dict:
     }
 
 
-def test_what_is_out_of_reach_is_forgotten_and_the_start_is_kept_for_the_way_back():
-    reach = Reach(num_maskmem=3, stride=1, max_obj_ptrs=5)  # memories of 2 frames, pointers of 4
+def tracked_from_10_to_30() -> tuple[dict, dict]:
+    """State of one object that was prompted on frame 10 and tracked up to frame 30, and its tracked frames."""
     tracked = {frame: output(frame) for frame in range(11, 31)}
-    state = {
-        "output_dict_per_obj": {0: {"cond_frame_outputs": {10: output(10)}, "non_cond_frame_outputs": tracked}},
-        "frames_tracked_per_obj": {0: {frame: {"reverse": False} for frame in range(10, 31)}},
-    }
+    outputs = {"cond_frame_outputs": {10: output(10)}, "non_cond_frame_outputs": tracked}
+    seen = {frame: {"reverse": False} for frame in range(10, 31)}
+    return {"output_dict_per_obj": {0: outputs}, "frames_tracked_per_obj": {0: seen}}, tracked
+
+
+def test_what_cannot_be_read_any_more_is_dropped():
+    reach = Reach(num_maskmem=3, stride=1, max_obj_ptrs=5)  # memories of 2 frames, pointers of 4
+    state, tracked = tracked_from_10_to_30()
     reach.drop(state, 30)
-    kept = {frame: sorted(out) for frame, out in tracked.items()}
-    assert set(kept) == {11, 12, 13, 26, 27, 28, 29, 30}
-    assert [frame for frame in kept if "maskmem_features" in kept[frame]] == [11, 28, 29, 30]
+    assert set(tracked) == {26, 27, 28, 29, 30}
+    assert [frame for frame in tracked if "maskmem_features" in tracked[frame]] == [28, 29, 30]
     assert tracked[30]["pred_masks"] is not None and tracked[29]["pred_masks"] is None
     assert set(state["frames_tracked_per_obj"][0]) == {10, 30}
-    reach.drop(state, 30, way_back=False)
-    assert set(tracked) == {26, 27, 28, 29, 30}
+
+
+def test_masks_that_are_answered_later_are_kept_and_nothing_else_of_their_frames():
+    reach = Reach(num_maskmem=3, stride=1, max_obj_ptrs=5)
+    state, tracked = tracked_from_10_to_30()
+    reach.drop(state, 30, answer_later=range(29))
+    assert set(tracked) == set(range(11, 31))
+    assert all(set(tracked[frame]) == {"pred_masks"} for frame in range(11, 26))
+    assert tracked[28]["pred_masks"] is not None and tracked[29]["pred_masks"] is None
+    reach.drop(state, 20, reverse=True, answer_later=range(29))
+    assert set(tracked) == {*range(11, 20), 20}  # on the way back, those that are still to come
+
+
+def read(reach: Reach, prompted: list[int], tracked: range, frame: int, reverse: bool) -> tuple[list, list]:
+    outputs = {
+        "cond_frame_outputs": {t: output(t) for t in prompted},
+        "non_cond_frame_outputs": {t: output(t) for t in tracked if t not in prompted},
+    }
+    memory = reach.memory_of(outputs, frame, reverse)
+    return list(memory["cond_frame_outputs"]), list(memory["non_cond_frame_outputs"])
+
+
+def test_memory_never_runs_against_time_nor_past_a_prompt():
+    reach = Reach(num_maskmem=3, stride=1, max_obj_ptrs=5)
+    # Forwards: prompts so far, and frames since the latest of them.
+    assert read(reach, [2, 40], range(60), 20, False) == ([2], [16, 17, 18, 19])
+    assert read(reach, [2, 40], range(60), 41, False) == ([2, 40], [])
+    assert read(reach, [2, 40], range(60), 43, False) == ([2, 40], [41, 42])
+    # Backwards: all prompts, and frames on the way from the nearest later prompt.
+    assert read(reach, [2, 40], range(60), 39, True) == ([2, 40], [])
+    assert read(reach, [2, 40], range(60), 37, True) == ([2, 40], [38, 39])
+    assert read(reach, [2, 40], range(60), 1, True) == ([2, 40], [])
+    upstream = Reach(num_maskmem=3, stride=1, max_obj_ptrs=5, upstream=True)
+    assert read(upstream, [2, 40], range(60), 39, True)[1] == [t for t in range(60) if t not in (2, 40)]
+
+
+def test_a_frame_between_two_prompts_is_answered_from_the_nearer_one():
+    answers = {t: answered_backwards([2, 40], t) for t in (0, 1, 3, 20, 21, 22, 39, 41, 59)}
+    assert [t for t, backwards in answers.items() if backwards] == [0, 1, 21, 22, 39]
+    assert not any(answered_backwards([0], t) for t in range(1, 9))
 
 
 def test_objects_of_equal_memories_go_together_and_a_correction_is_seen():
