@@ -2,9 +2,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+# Exact versions of everything but torch, whose build depends on the machine: what CI last passed with.
+PIP := $(BIN)/pip install --disable-pip-version-check --constraint constraints.txt
+TORCH := "torch>=2.6" "torchvision>=0.21"
+# Builds without CUDA, a tenth of the size; taken where there is no GPU and this index answers.
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test test-slow check bench soak clean
+.PHONY: demo test test-slow check bench soak constraints clean
 
 demo: $(VENV)/run.stamp
 	$(BIN)/python ab_iou.py --sample twins --checkpoint checkpoints/fusion_tiny_fine.safetensors
@@ -27,14 +31,35 @@ soak: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/soak.py
 	$(BIN)/python benchmarks/soak.py --arm 3am
 
+# After upgrading by hand and `make check`: writes the versions in use to constraints.txt.
+constraints: $(VENV)/dev.stamp
+	$(BIN)/pip freeze --exclude-editable | $(BIN)/python .ci/constraints.py > constraints.new
+	mv constraints.new constraints.txt
+
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/run.stamp: requirements.txt | $(VENV)/bin/python
-	$(PIP) "torch>=2.5.1" "torchvision>=0.20.1" setuptools wheel
+# Whether an index offers torch: exit code 0 if its page names a wheel.
+define PROBE
+import sys, urllib.request
+try:
+    page = urllib.request.urlopen(sys.argv[1], timeout=10).read()
+except (OSError, ValueError):
+    page = b""
+sys.exit(b".whl" not in page)
+endef
+export PROBE
+
+$(VENV)/run.stamp: requirements.txt constraints.txt | $(VENV)/bin/python
+	if ! command -v nvidia-smi && $(BIN)/python -c "$$PROBE" $(TORCH_CPU_INDEX)/torch/; then \
+		$(PIP) --index-url $(TORCH_CPU_INDEX) $(TORCH); \
+	else \
+		$(PIP) $(TORCH); \
+	fi
+	$(PIP) setuptools wheel
 	SAM2_BUILD_CUDA=0 $(PIP) --no-build-isolation -r requirements.txt
 	touch $@
 
