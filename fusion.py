@@ -1,8 +1,8 @@
 """Wiring: what a fusion is made of, from a merger config or from a checkpoint -> merger and geometry source.
 
-A fusion checkpoint is a safetensors file with only what was trained (`merger.*` and any part of SAM2 but the image
-encoder, such as `memory_attention.*`) and metadata: arguments of the merger, geometry source and its options,
-and the SHA-256 of the frozen backbones. It is refused on other backbones.
+A fusion checkpoint is a safetensors file with only what differs from the frozen backbones (`merger.*` and any part of
+SAM2 but the image encoder, such as `memory_attention.*`) and metadata: arguments of the merger, geometry source and
+its options, and the SHA-256 of the frozen backbones. It is refused on other backbones.
 """
 
 import json
@@ -89,12 +89,13 @@ def source_maker(
 ) -> Callable[..., GeometrySource]:
     """A function that makes a fresh geometry source; given the scene it is for, which only `depth` needs.
 
-    max_keyframes: another cap on MUSt3R's memory than the spec's; join_every: as in Must3rStream.
+    max_keyframes: another cap on MUSt3R's memory than the spec's; join_every: as in Must3rStream. The function takes
+    other options of Must3rStream as keywords: sources that differ in them share one MUSt3R.
     """
     if spec.source == "none":
-        return lambda scene=None: NoGeometry()
+        return lambda scene=None, **changes: NoGeometry()
     if spec.source == "depth":
-        return lambda scene: posed_depth_of(scene)
+        return lambda scene, **changes: posed_depth_of(scene)
     loaded = must3r_loader.load_must3r(must3r_file, device=device, memory_mode="kv")
     encoder, decoder = map(pack_linears, loaded)
     widths = [encoder.embed_dim, *[decoder.embed_dim] * len(decoder.blocks_dec)]
@@ -108,7 +109,8 @@ def source_maker(
     options = dict(spec.geometry) | ({} if max_keyframes is None else {"max_keyframes": max_keyframes})
     options |= {"join_every": join_every, "precision": precision}
     rule = options.pop("rule", {})
-    return lambda scene=None: Must3rStream(encoder, decoder, rule=OverlapRule(**rule), **options)
+    shared = {"rule": OverlapRule(**rule), **options}
+    return lambda scene=None, **changes: Must3rStream(encoder, decoder, **{**shared, **changes})
 
 
 def read_spec(checkpoint: Path) -> tuple[FusionSpec, dict]:
@@ -150,16 +152,31 @@ def fuse_checkpoint(
     if spec.source == "must3r":
         files["must3r"] = (must3r, must3r_loader.model_file(must3r))
     _check_backbones(checkpoint, backbones, files)
+    must3r_file = files["must3r"][1] if "must3r" in files else None
+    make = source_maker(spec, must3r_file, predictor.device, precision, max_keyframes, join_every)
+    make_source = (lambda: make(scene)) if spec.source == "depth" else make
+    fuse_weights(predictor, spec, read_weights(checkpoint), make_source, str(checkpoint))
+    return spec
+
+
+def fuse_weights(
+    predictor: GeometryVideoPredictor,
+    spec: FusionSpec,
+    weights: dict[str, torch.Tensor],
+    make_source: Callable[[], GeometrySource],
+    name: str,
+) -> None:
+    """Give a fresh `predictor` the merger and the fine-tuned parts of a checkpoint's tensors, and a geometry source.
+
+    name: of the checkpoint, for messages. Raises InputError when the tensors do not fit the spec.
+    """
     try:
         merger = pack_linears(spec.build_merger())
     except InputError as error:
-        raise InputError(f"{checkpoint}: {error}") from None
-    weights = _trained_weights(checkpoint, merger, predictor)
-    must3r_file = files["must3r"][1] if "must3r" in files else None
-    make = source_maker(spec, must3r_file, predictor.device, precision, max_keyframes, join_every)
-    predictor.fuse(merger, (lambda: make(scene)) if spec.source == "depth" else make)
-    predictor.load_state_dict(weights, strict=False)  # names were checked: what is not there was not trained
-    return spec
+        raise InputError(f"{name}: {error}") from None
+    checked = _checked_weights(weights, name, merger, predictor)
+    predictor.fuse(merger, make_source)
+    predictor.load_state_dict(checked, strict=False)  # what is not there is as in the backbone
 
 
 def continue_from(model: torch.nn.Module, spec: FusionSpec, checkpoint: Path, files: dict[str, tuple]) -> None:
@@ -174,7 +191,18 @@ def continue_from(model: torch.nn.Module, spec: FusionSpec, checkpoint: Path, fi
     if differs:
         raise InputError(f"{checkpoint}: was trained with another {differs[0]}; choose the checkpoint of this arm")
     _check_backbones(checkpoint, backbones, files)
-    model.load_state_dict(_trained_weights(checkpoint, model.merger, model), strict=False)
+    weights = _checked_weights(read_weights(checkpoint), str(checkpoint), model.merger, model)
+    model.load_state_dict(weights, strict=False)
+
+
+def shipped_for(files: dict[str, tuple[str, Path]]) -> Path | None:
+    """The shipped fusion checkpoint of these very backbones, role -> (name, file); None where there is none."""
+    checkpoint = DEFAULT_CHECKPOINTS.get((files["sam2"][0], files["must3r"][0]))
+    if checkpoint is None or not checkpoint.is_file():
+        return None
+    trained_on = read_spec(checkpoint)[1]
+    known = all(trained_on.get(role, {}).get("sha256") == file_digest(file) for role, (_, file) in files.items())
+    return checkpoint if known else None
 
 
 def _check_backbones(checkpoint: Path, backbones: dict, files: dict[str, tuple]) -> None:
@@ -187,11 +215,18 @@ def _check_backbones(checkpoint: Path, backbones: dict, files: dict[str, tuple])
             )
 
 
-def _trained_weights(checkpoint: Path, merger: FeatureMerger, model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """All of the merger and any part of SAM2 but the image encoder; raises InputError for anything else."""
-    weights = {name: value.float() for name, value in read_weights(checkpoint).items()}
+def is_tunable(name: str) -> bool:
+    """Whether a fusion checkpoint may hold a tensor: any but those of SAM2's image encoder, which all arms share."""
+    return not name.startswith("image_encoder.")
+
+
+def _checked_weights(
+    weights: dict[str, torch.Tensor], checkpoint: str, merger: FeatureMerger, model: torch.nn.Module
+) -> dict[str, torch.Tensor]:
+    """All of the merger and any part of SAM2 that is tunable; raises InputError for anything else."""
+    weights = {name: value.float() for name, value in weights.items()}
     own = {f"merger.{name}": tensor for name, tensor in merger.state_dict().items()}
-    tuned = {n: t for n, t in model.state_dict().items() if not n.startswith(("image_encoder.", "merger."))}
+    tuned = {n: t for n, t in model.state_dict().items() if is_tunable(n) and not n.startswith("merger.")}
     shapes = {name: tensor.shape for name, tensor in {**own, **tuned}.items()}
     unknown = sorted(weights.keys() - shapes.keys()) or [n for n, t in weights.items() if t.shape != shapes[n]]
     missing = sorted(own.keys() - weights.keys())

@@ -49,6 +49,11 @@ def model_files(name: str) -> tuple[Path, Path]:
     return MODELS[name]
 
 
+def image_size(name: str) -> int:
+    """Pixels of a side of the square that a model sees. Raises InputError for an unknown name."""
+    return OmegaConf.load(model_files(name)[0]).model.image_size
+
+
 def build_sam2(
     name: str = "tiny",
     *,

@@ -8,6 +8,7 @@ Watch:  tensorboard --logdir sam2_logs/RUN/tensorboard
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ import fusion
 import must3r_loader
 import sam2_model
 from geometry_fusion.config import compose_config
-from geometry_fusion.data.own_video import AnnotatedVideo, split_by_time
+from geometry_fusion.data.own_video import AnnotatedVideo, Split, split_video
 from geometry_fusion.data.rooms import room_folder, seed_range, write_rooms
 from geometry_fusion.data.sampling import SAMPLINGS
 from geometry_fusion.data.scenes import Scene, find_scenes
@@ -35,11 +36,7 @@ DATASET = {"scenes": None, "sampling": "continuous", "point": 0.5, "box": 0.5, "
 
 
 def scenes_of(data: DictConfig, split: str) -> list[Scene]:
-    """Scenes of `split` ("train" or "val"): parts of an own video, or a folder of scenes, or rooms, rendered where
-    missing."""
-    if data.get("frames"):
-        train, val = split_by_time(Path(data.frames), Path(data.masks), data.val_share)
-        return [train if split == "train" else val]
+    """Scenes of `split` ("train" or "val"): a folder of scenes, or rooms, rendered where missing."""
     prefix = "" if split == "train" else "val_"
     folder = data[f"{prefix}scenes"]
     if folder:
@@ -82,7 +79,7 @@ def check(config: DictConfig) -> None:
                 f"arm={config.arm}, sampling.sampling={config.sampling.sampling}: oracle and fov need depth and "
                 "poses, which a video does not have; convert a posed capture and give data.scenes"
             )
-        split_by_time(Path(config.data.frames), Path(config.data.masks), config.data.val_share)
+        split_of(config)
     if not config.data.workers >= 1:
         raise InputError(f"data.workers={config.data.workers}: must be at least 1")
     if "datasets" in config.data:
@@ -91,6 +88,12 @@ def check(config: DictConfig) -> None:
         planned_rooms(config.data, split)
     if config.task == "fusion":
         check_fusion(config)
+
+
+def split_of(config: DictConfig) -> Split:
+    """The parts of an own video. Raises InputError where its masks do not suffice."""
+    data, side = config.data, sam2_model.image_size(config.sam2)
+    return split_video(Path(data.frames), Path(data.masks), data.val_share, data.min_area / side**2)
 
 
 def check_mixture(data: DictConfig) -> None:
@@ -213,9 +216,10 @@ def build_must3r_task(config: DictConfig):
     )
 
 
-def build_fusion_task(config: DictConfig):
+def fusion_model(config: DictConfig) -> tuple[torch.nn.Module, dict, fusion.FusionSpec, dict]:
+    """The model to train with the weights it starts from; SAM2's own tensors but the image encoder's, by name; the
+    spec; and role -> (name, file) of the backbones."""
     from geometry_fusion.training import fusion_task
-    from geometry_fusion.training.geometry_cache import GeometryCache, LiveGeometry
 
     sam2_file = Path(config.trainer.init_from or sam2_model.model_files(config.sam2)[1])
     model = sam2_model.build_sam2(
@@ -226,18 +230,33 @@ def build_fusion_task(config: DictConfig):
         prob_to_use_pt_input_for_train=config.prompts.point,
         prob_to_use_box_input_for_train=config.prompts.box,
     )
+    backbone = {name: value.clone() for name, value in model.state_dict().items() if fusion.is_tunable(name)}
     must3r = str(config.must3r)
     spec = fusion.spec_of(fusion.merger_of(config.merger, must3r), arm=config.arm, variant=config.variant)
     model.merger = spec.build_merger()
     parameter_groups(model, config.trainer.trainable, 0.0)
+    if any(p.requires_grad for name, p in model.named_parameters() if not fusion.is_tunable(name)):
+        raise InputError(
+            f"trainer.trainable={config.trainer.trainable}: a fusion keeps SAM2's image encoder as it is; name other "
+            "modules, such as merger and memory_attention"
+        )
     files = {"sam2": (config.sam2, sam2_file)}
     if spec.source == "must3r":
         files["must3r"] = (must3r, must3r_loader.model_file(must3r))
     fusion_from = config.fusion_from
     if fusion_from == "auto":
-        fusion_from = fusion.DEFAULT_CHECKPOINTS.get((config.sam2, must3r)) if config.arm == "3am" else None
+        fusion_from = fusion.shipped_for(files) if config.arm == "3am" else None
+        print(f"starts from {fusion_from or 'an untrained merger: no shipped fusion belongs to these backbones'}")
     if fusion_from:
         fusion.continue_from(model, spec, Path(fusion_from), files)
+    return model, backbone, spec, files
+
+
+def build_fusion_task(config: DictConfig):
+    from geometry_fusion.training import fusion_task, validation
+    from geometry_fusion.training.geometry_cache import GeometryCache, LiveGeometry
+
+    model, backbone, spec, files = fusion_model(config)
     backbones = {role: {"name": name, "sha256": file_digest(file)} for role, (name, file) in files.items()}
     # In fp32, whatever the trainer computes in: the cache keeps what is computed here.
     must3r_file = files["must3r"][1] if "must3r" in files else None
@@ -249,35 +268,54 @@ def build_fusion_task(config: DictConfig):
     sampling = OmegaConf.to_container(config.sampling)
     facts = {"backbones": backbones, **spec.metadata()}
     live = LiveGeometry(make_source) if config.live_continuous else None
+    precision = config.trainer.precision
 
     def clips_of(scenes: list[Scene], **changes) -> fusion_task.FusionClips:
         options = {**sampling, **changes, "min_area": config.data.min_area, "live": live}
         return fusion_task.FusionClips(scenes, cache, model.image_size, **options)
 
-    if "datasets" in config.data:
-        parts = {}
-        for name, part in config.data.datasets.items():
-            scenes = [Scene(path) for path in find_scenes(part.scenes)]
-            weight = len(scenes) if part.weight is None else part.weight
-            parts[name] = (clips_of(scenes, sampling=part.sampling), weight, (part.point, part.box))
-        train_clips = fusion_task.MixedClips(parts)
+    def predictor_of(weights: dict[str, torch.Tensor], make: Callable):
+        """What a user makes of a checkpoint with these weights."""
+        predictor = sam2_model.build_predictor(config.sam2, files["sam2"][1], next(model.parameters()).device)
+        fusion.fuse_weights(predictor, spec, weights, make, "the weights of this run")
+        return predictor
+
+    if config.data.get("frames"):
+        split = split_of(config)
+        shorten_clips(config.batches.kinds, split.train)
+        facts["video"] = split.digest
+        train_clips = clips_of([split.train])
+        as_tracked = {"join_every": fusion.JOIN_EVERY, "precision": precision}
+        measure = validation.VideoValidation(split, lambda: make_source(**as_tracked), precision)
     else:
-        scenes = scenes_of(config.data, "train")
-        if config.data.get("frames"):
-            shorten_clips(config.batches.kinds, scenes[0])
-            facts["video"] = scenes[0].digest
-        train_clips = clips_of(scenes)
+        train_clips = mixed_clips(config.data, clips_of) or clips_of(scenes_of(config.data, "train"))
+        chosen = {"count": config.val_objects, "step": config.val_step, "hard_only": config.val_hard_only}
+        val_clips = clips_of(scenes_of(config.data, "val"))
+        walks = fusion_task.walks_to_validate(val_clips, min_area=config.data.min_area, **chosen)
+        measure = validation.WalkValidation(walks, cache, precision)
     return fusion_task.FusionTask(
         model,
         train_clips,
-        clips_of(scenes_of(config.data, "val")),
+        measure,
+        predictor_of=predictor_of,
+        backbone=backbone,
         max_steps=config.trainer.max_steps,
         **config.batches,
-        min_area=config.data.min_area,
         facts=facts,
         **{k: config[k] for k in ("loss_weights", "attention_weight", "correction_share")},
-        **{k: config[k] for k in ("val_objects", "val_step", "val_hard_only")},
     )
+
+
+def mixed_clips(data: DictConfig, clips_of: Callable):
+    """The datasets of a mixture, None where there is none."""
+    from geometry_fusion.training.fusion_task import MixedClips
+
+    parts = {}
+    for name, part in data.get("datasets", {}).items():
+        scenes = [Scene(path) for path in find_scenes(part.scenes)]
+        weight = len(scenes) if part.weight is None else part.weight
+        parts[name] = (clips_of(scenes, sampling=part.sampling), weight, (part.point, part.box))
+    return MixedClips(parts) if parts else None
 
 
 def shorten_clips(kinds: DictConfig, video: AnnotatedVideo) -> None:

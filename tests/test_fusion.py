@@ -218,6 +218,39 @@ def test_training_continues_from_a_checkpoint_of_its_own_arm_only(run, rooms, re
     assert "was trained on sam2 'tiny'" in line
 
 
+@pytest.mark.parametrize("arm", ["3am", "oracle"])
+def test_a_narrower_run_keeps_what_it_started_from_and_its_file_scores_the_same(run, rooms, tmp_path, arm):
+    def validated(name: str, start, *more: str) -> dict:
+        train.main(
+            [
+                "experiment=tiny_fusion",
+                f"arm={arm}",
+                f"data.scenes={rooms}",
+                f"data.val_scenes={rooms}",
+                "data.min_area=20",
+                SHORT_CLIPS,
+                "val_objects=2",
+                f"geometry_cache={run / 'geometry'}",
+                "trainer.warmup_steps=0",
+                "trainer.device=cpu",
+                f"fusion_from={start}",
+                f"trainer.run_dir={tmp_path / name}",
+                *more,
+            ]
+        )
+        return json.loads((tmp_path / name / "logs/train_stats.json").read_text().splitlines()[-1])["val"]
+
+    trained = validated("narrower", checkpoint(run, arm), "trainer.trainable=merger", "trainer.max_steps=1")
+    file = tmp_path / "narrower/checkpoints/checkpoint_last.safetensors"
+    before, after, backbone = map(load_file, (checkpoint(run, arm), file, sam2_model.model_files("tiny")[1]))
+    tuned = [n for n in before if not n.startswith("merger.") and not torch.equal(before[n], backbone[n].float())]
+    assert tuned and all(torch.equal(before[name], after[name]) for name in tuned)
+    assert not torch.equal(before["merger.smooth.weight"], after["merger.smooth.weight"])
+    assert set(trained) == {"score", "click_positive_iou", "mask_positive_iou", "fallbacks"}
+    measured = validated("again", file, "trainer.max_steps=0")
+    assert {**measured, "fallbacks": 0} == {**trained, "fallbacks": 0}
+
+
 def test_checkpoint_runs_in_the_ab_script(run, tmp_path, capsys):
     ab_iou.main(["--sample", "walk", "--checkpoint", str(checkpoint(run)), "--out", str(tmp_path), "--device", "cpu"])
     said = capsys.readouterr().out

@@ -3,20 +3,30 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
+import fusion
+import sam2_model
 import train
 from check_checkpoint_geometry import inspect
-from geometry_fusion.data.own_video import split_by_time
+from geometry_fusion.data.own_video import split_video
 from geometry_fusion.data.scenes import Scene, find_scenes
+from geometry_fusion.frame_folder import FrameFolder
 from geometry_fusion.geometry import NoGeometry
-from geometry_fusion.mask_files import write_palette_mask, write_rgb
+from geometry_fusion.mask_files import read_ids, write_palette_mask, write_rgb
 from geometry_fusion.prompts import masks_by_id
-from geometry_fusion.training.fusion_task import FusionClips, whole_walks
+from geometry_fusion.segment import track
+from geometry_fusion.training import validation
+from geometry_fusion.training.fusion_task import FusionClips
 from geometry_fusion.training.geometry_cache import GeometryCache
+from geometry_fusion.types import Prompt
+from geometry_fusion.weights import read_metadata, read_weights
 from tests.conftest import ROOT, error_line, run_script
 
 ANNOTATED = (0, 1, 2, 3, 5, 6, 7)  # of 8 frames
@@ -39,18 +49,39 @@ def video(rooms, tmp_path_factory) -> Path:
     return folder
 
 
-def test_the_last_annotated_frames_are_validation_and_no_frame_is_in_both_parts(video):
-    training, validation = split_by_time(video / "frames", video / "masks", 0.3)
-    assert training.stems == ["0000", "0001", "0002", "0003", "0004", "0005"]
-    assert validation.stems == ["0006", "0007"]
-    assert training.annotated.tolist() == [True, True, True, True, False, True]
-    assert training.areas.shape == (6, 3) and not training.areas[4].any() and training.areas[0].sum() == 96 * 96
-    assert np.array_equal(np.unique(training.instance(0)), [0, 1, 2])
-    assert training.cache_name != validation.cache_name
+def test_held_out_frames_are_spread_and_no_frame_is_in_both_parts(video):
+    split = split_video(video / "frames", video / "masks", 0.3)
+    assert split.train.annotated.tolist() == [True, True, True, True, False, False, True, False]
+    assert split.val.annotated.tolist() == [False, False, False, False, False, True, False, True]
+    assert split.prompts == {1: 0, 2: 0} and split.returned == {1: frozenset(), 2: frozenset()}
+    assert split.train.areas.shape == (8, 3) and split.train.areas[0].sum() == 96 * 96
+    assert not split.train.areas[[4, 5, 7]].any() and not split.val.areas[[0, 1, 2, 3, 4, 6]].any()
+    assert np.array_equal(np.unique(split.train.instance(0)), [0, 1, 2])
+    assert split.describe() == (
+        "validation: 2 of 7 annotated frames are held out (0005, 0007), none of them after an absence, so that coming "
+        "back is not validated; prompted by a mask that is trained on: object 1 on 0000, 2 on 0000"
+    )
+    with pytest.raises(KeyError):
+        split.train.instance(5)  # there is no way to train on it
 
 
-def test_clips_and_validation_use_annotated_frames_and_geometry_sees_all(video, tmp_path):
-    training, _ = split_by_time(video / "frames", video / "masks", 0.3)
+def test_a_return_is_validated_and_small_views_do_not_prompt(video, tmp_path):
+    folder = tmp_path / "own"
+    shutil.copytree(video, folder)
+    ids = np.zeros((96, 96), np.uint8)
+    ids[:4, :4] = 1  # too small to be prompted
+    write_palette_mask(folder / "masks/0000.png", ids)
+    for stem in ("0002", "0003"):
+        write_palette_mask(folder / f"masks/{stem}.png", np.zeros((96, 96)))
+    split = split_video(folder / "frames", folder / "masks", 0.3, min_area=20 / 96**2)
+    assert split.prompts == {1: 1, 2: 1}
+    held = np.flatnonzero(split.val.annotated)
+    assert split.returned == {1: frozenset({6}), 2: frozenset({6})} and 6 in held
+    assert "1 of them after an absence; prompted by a mask that is trained on: object 1 on 0001, 2" in split.describe()
+
+
+def test_clips_use_training_frames_and_geometry_sees_all(video, tmp_path):
+    training = split_video(video / "frames", video / "masks", 0.3).train
     seen = []
 
     def recording(scene):
@@ -61,12 +92,45 @@ def test_clips_and_validation_use_annotated_frames_and_geometry_sees_all(video, 
 
     options = {"min_area": 20, "references": 2, "twin_share": 0.5, "fov_share": 0.5, "tau": 0.25, "steps": (1, 2)}
     clips = FusionClips([training], GeometryCache(tmp_path, recording, {}), 64, sampling="random", **options)
-    drawn = {frame for seed in range(20) for frame in clips._clip(np.random.default_rng(seed), 4, 2)[1]}
-    assert drawn <= {0, 1, 2, 3, 5} and len(drawn) > 3
-    walks = list(whole_walks(clips, 8, 1, 5, hard_only=False))
-    assert [ids for _, _, ids in walks] == [[1], [2]] and all(4 not in frames for _, frames, _ in walks)
+    drawn = {frame for seed in range(40) for frame in clips._clip(np.random.default_rng(seed), 4, 2)[1]}
+    assert drawn == {0, 1, 2, 3, 6}
     clips.batch(np.random.default_rng(0), 1, 3, 2)
-    assert set(seen) == set(range(6))
+    assert set(seen) == set(range(8))
+
+
+def test_validation_tracks_once_and_scores_held_out_frames_those_after_an_absence_apart(video, monkeypatch):
+    split = split_video(video / "frames", video / "masks", 0.3)
+    split = replace(split, returned={1: frozenset({7}), 2: frozenset()})
+    truth = {frame: split.val.instance(frame) for frame in (5, 7)}
+    found = {frame: np.zeros((96, 96), np.uint8) for frame in range(8)}
+    found[5] = np.where(truth[5] == 1, 1, 0)  # object 2 is missed there
+    half = truth[7].copy()
+    half[:48][half[:48] == 1] = 0
+    found[7] = half
+    asked = []
+
+    def tracked(predictor, frames, prompts, precision, progress):
+        asked.append((predictor, len(frames), prompts))
+        yield from found.items()
+
+    monkeypatch.setattr(validation, "track", tracked)
+    measure = validation.VideoValidation(split, NoGeometry, "fp32")
+    result = measure.measure({"a": 1}, lambda weights, make_source: (weights, make_source))
+    ((predictor, length, prompts),) = asked
+    assert predictor == ({"a": 1}, NoGeometry) and length == 8
+    assert [(p.frame, p.object_id) for p in prompts] == [(0, 1), (0, 2)]
+    assert all(np.array_equal(p.mask, split.train.instance(0) == p.object_id) for p in prompts)
+    kept = (half == 1).sum() / (truth[7] == 1).sum()
+    assert 0 < kept < 1
+    positive = ((1 + kept) / 2 + (0 + 1) / 2) / 2
+    assert result["score"] == result["positive_iou"] == result["held_out_iou"] == pytest.approx(positive)
+    assert result["positive_frames"] == 4
+    assert result["after_absence_iou"] == pytest.approx(kept) and result["after_absence_frames"] == 1
+
+
+def empty(folder: Path, frames) -> None:
+    for index in frames:
+        write_palette_mask(folder / f"masks/{index:04d}.png", np.zeros((96, 96)))
 
 
 @pytest.mark.parametrize(
@@ -75,10 +139,8 @@ def test_clips_and_validation_use_annotated_frames_and_geometry_sees_all(video, 
         (lambda d: shutil.rmtree(d / "masks"), "no such folder of masks; import them"),
         (lambda d: (d / "masks/0007.png").rename(d / "masks/frame7.png"), "no frame of .* is called frame7"),
         (lambda d: [(d / f"masks/{i:04d}.png").unlink() for i in ANNOTATED[:4]], "3 frames of .* have masks; training"),
-        (
-            lambda d: [write_palette_mask(d / f"masks/{i:04d}.png", np.zeros((96, 96))) for i in (6, 7)],
-            "no object in frames 0006 to 0007",
-        ),
+        (lambda d: empty(d, ANNOTATED), "no object in any of 7 masks; annotate one"),
+        (lambda d: empty(d, ANNOTATED[1:]), r"only the frames that prompt the objects show them \(0000\)"),
         (lambda d: write_palette_mask(d / "masks/0001.png", np.zeros((50, 96))), "mask is 96x50, frames are 96x96"),
     ],
 )
@@ -165,14 +227,124 @@ def test_void_is_no_object(video, tmp_path):
     ids = np.zeros((96, 96), np.uint8)
     ids[:10], ids[10:20] = 255, 1
     write_palette_mask(folder / "masks/0000.png", ids)
-    training, _ = split_by_time(folder / "frames", folder / "masks", 0.3)
-    assert training.areas.shape == (6, 3) and training.areas[0].tolist() == [76 * 96, 10 * 96, 0]
+    training = split_video(folder / "frames", folder / "masks", 0.3).train
+    assert training.areas.shape == (8, 3) and training.areas[0].tolist() == [76 * 96, 10 * 96, 0]
     assert (training.instance(0)[:10] == -1).all()
     assert list(masks_by_id(folder / "masks/0000.png")) == [1]
 
 
 def test_small_views_are_measured_at_the_size_of_the_model(video):
-    training, _ = split_by_time(video / "frames", video / "masks", 0.3)
+    training = split_video(video / "frames", video / "masks", 0.3).train
     options = {"references": 2, "twin_share": 0.5, "fov_share": 0.5, "tau": 0.25, "steps": (1, 2)}
     clips = FusionClips([training], None, 48, sampling="random", min_area=20, **options)
     np.testing.assert_allclose(clips.areas(training), training.areas / 4)  # 96 pixels a side become 48
+
+
+SMALL = [
+    "experiment=my_video",
+    "data.min_area=20",
+    "batches.kinds={short: {clips: 1, frames: 3, objects: 1}, long: {clips: 1, frames: 3, objects: 1}}",
+    "sampling.references=1",
+    "trainer.device=cpu",
+    "trainer.threads=1",
+    "trainer.warmup_steps=0",
+    "trainer.log_every=1",
+    "trainer.eval_first=false",
+]
+
+
+@pytest.fixture(scope="module")
+def other_sam2(tmp_path_factory) -> Path:
+    """SAM2 weights that are not the shipped ones, as trainer.init_from takes them."""
+    file = tmp_path_factory.mktemp("sam2") / "other.safetensors"
+    tensors = load_file(sam2_model.model_files("tiny")[1])
+    save_file({**tensors, "no_mem_embed": tensors["no_mem_embed"] + 0.01}, file)
+    return file
+
+
+def tune(video: Path, run_dir: Path, *more: str) -> None:
+    given = [f"data.frames={video / 'frames'}", f"data.masks={video / 'masks'}", f"trainer.run_dir={run_dir}"]
+    given.append(f"geometry_cache={video / 'geometry'}")
+    train.main([*SMALL, *given, "trainer.max_steps=2", *more])
+
+
+def loaded(checkpoint: Path, sam2_file: Path | None = None):
+    """The predictor that a user of a checkpoint gets."""
+    predictor = sam2_model.build_predictor("tiny", sam2_file, "cpu")
+    fusion.fuse_checkpoint(predictor, checkpoint, sam2="tiny", sam2_file=sam2_file, must3r="tiny")
+    return predictor
+
+
+def positive_iou(predictor, video: Path) -> float:
+    """Over the held-out frames, all objects prompted by their masks on the first frame."""
+    split = split_video(video / "frames", video / "masks", 0.25)
+    first = read_ids(video / "masks/0000.png")
+    prompts = [Prompt(0, i, mask=first == i) for i in (1, 2)]
+    found = dict(track(predictor, FrameFolder(video / "frames"), prompts, progress=False))
+    means = []
+    for i in (1, 2):
+        pairs = [(found[f] == i, split.val.instance(f) == i) for f in np.flatnonzero(split.val.annotated)]
+        means.append(np.mean([(a & b).sum() / (a | b).sum() for a, b in pairs if b.any()]))
+    return float(np.mean(means))
+
+
+def validations(run_dir: Path) -> list[dict]:
+    records = [json.loads(line) for line in (run_dir / "logs/train_stats.json").read_text().splitlines()]
+    return [record["val"] for record in records if "val" in record]
+
+
+def check_file(run_dir: Path, video: Path, sam2_file: Path | None = None) -> None:
+    """The saved file holds the whole model and scores what the validation said."""
+    last = run_dir / "checkpoints/checkpoint_last.safetensors"
+    predictor = loaded(last, sam2_file)
+    trained = torch.load(run_dir / "checkpoints/resume.pt", weights_only=True)["model"]
+    state = predictor.state_dict()
+    different = [n for n, value in trained.items() if fusion.is_tunable(n) and not torch.equal(value, state[n])]
+    assert different == []
+    score = validations(run_dir)[-1]["score"]
+    assert positive_iou(predictor, video) == pytest.approx(score, abs=1e-6)
+
+
+@pytest.mark.parametrize("preset", ["merger", "paper", "tiny"])
+def test_the_saved_file_scores_what_validation_said_for_every_preset(video, tmp_path, preset):
+    # The shipped fusion holds a tuned memory encoder, which only "tiny" trains.
+    tune(video, tmp_path / "run", f"trainer.trainable={preset}")
+    check_file(tmp_path / "run", video)
+
+
+def test_the_saved_file_scores_what_validation_said_for_every_start(video, other_sam2, tmp_path):
+    named = ROOT / "checkpoints/fusion_tiny_control.safetensors"
+    control = ["arm=control", "merger=tiny_fine", f"fusion_from={named}"]
+    tune(video, tmp_path / "named", "trainer.trainable=merger", *control)
+    check_file(tmp_path / "named", video)
+    # No shipped fusion belongs to other weights of SAM2: "auto" starts untrained.
+    tune(video, tmp_path / "other", f"trainer.init_from={other_sam2}")
+    check_file(tmp_path / "other", video, other_sam2)
+    tune(video, tmp_path / "none", "trainer.trainable=tiny", "fusion_from=null")
+    check_file(tmp_path / "none", video)
+
+
+def test_what_an_earlier_run_tuned_stays_in_the_files_of_a_resumed_run(video, tmp_path):
+    for steps in (1, 2):
+        tune(video, tmp_path / "run", "trainer.trainable=merger", f"trainer.max_steps={steps}")
+    check_file(tmp_path / "run", video)
+    saved = read_weights(tmp_path / "run/checkpoints/checkpoint_last.safetensors")
+    assert any(name.startswith("memory_encoder.") for name in saved)
+
+
+def test_the_best_file_is_the_start_where_training_spoils_it(video, tmp_path):
+    spoiling = ["trainer.trainable={merger: 10.0}", "trainer.grad_clip=1000", "trainer.eval_first=true"]
+    tune(video, tmp_path / "run", *spoiling)
+    before, after = (result["score"] for result in validations(tmp_path / "run"))
+    best = tmp_path / "run/checkpoints/checkpoint_best.safetensors"
+    assert after < before == json.loads(read_metadata(best)["metrics"])["score"]
+    assert positive_iou(loaded(best), video) == pytest.approx(before, abs=1e-6)
+
+
+def test_the_image_encoder_is_not_trained(video, tmp_path, refuse):
+    given = [f"data.frames={video / 'frames'}", f"data.masks={video / 'masks'}", f"trainer.run_dir={tmp_path}"]
+    every = tmp_path / "every.yaml"
+    every.write_text('trainer: {trainable: {"*": 1.0e-4}}')
+    for trainable in (["trainer.trainable={image_encoder.neck: 1e-5}"], ["--config", every]):
+        line = refuse(train, *SMALL, *given, *trainable)
+        assert "a fusion keeps SAM2's image encoder as it is; name other modules" in line

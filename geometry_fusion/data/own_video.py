@@ -1,15 +1,17 @@
 """Frames of one video and masks for some of them, as a scene to train on: `experiment=my_video`.
 
 Masks are PNGs named like the frames (palette index = object id, 255 = void; or 0/255 for one object); a frame without
-a mask file is not annotated, a mask without any object says that none is there. The video is split by time: the last
-annotated frames, and every frame from the first of them on, are validation and never seen in training.
+a mask file is not annotated, a mask without any object says that none is there. Some annotated frames are held out:
+they are validated on and never trained on (geometry_fusion/data/hold_out.py).
 """
 
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from geometry_fusion.data.hold_out import BACK, hold_out, states_of
 from geometry_fusion.data.scenes import SceneObject
 from geometry_fusion.downloads import file_digest
 from geometry_fusion.errors import InputError
@@ -17,87 +19,144 @@ from geometry_fusion.files import digest_of
 from geometry_fusion.frame_folder import FrameFolder
 from geometry_fusion.mask_files import VOID, read_ids
 
-LEAST = 2  # annotated frames of either part: one that is prompted, one that is asked for
+LEAST = 2  # annotated frames of either part
 
 
 class AnnotatedVideo:
-    """Consecutive frames of a video, with the interface of geometry_fusion.data.scenes.Scene (no depth, no cameras).
+    """All frames of a video and masks of some, with the interface of geometry_fusion.data.scenes.Scene (no depth, no
+    cameras).
 
     `annotated` [T] bool tells which frames have a mask. Geometry is streamed through all frames, as at inference;
-    clips and validation use annotated ones. Raises InputError for masks that match no frame or have another size.
+    clips use annotated ones. Raises InputError for masks of another size than the frames.
     """
 
     has_ids = True
     objects: list[SceneObject] = []
 
-    def __init__(self, frames: FrameFolder, masks: dict[str, Path], part: range, name: str):
-        self._frames, self._part, self._name = frames, part, name
-        self.folder = frames.path
-        self.stems = [frames.stems[i] for i in part]
-        self.size = frames.size
-        self._masks = [masks.get(stem) for stem in self.stems]
-        self.annotated = np.array([file is not None for file in self._masks], bool)
+    def __init__(self, frames: FrameFolder, masks: dict[str, Path]):  # masks by stem
+        self.frames, self.folder = frames, frames.path
+        self.stems, self.size = list(frames.stems), frames.size
+        self._masks = {index: masks[stem] for index, stem in enumerate(self.stems) if stem in masks}
+        self.annotated = np.isin(np.arange(len(self.stems)), list(self._masks))
 
     def __len__(self) -> int:
-        return len(self._part)
+        return len(self.frames)
 
     def rgb(self, index: int) -> np.ndarray:
         """[H, W, 3] uint8."""
-        return self._frames[self._part[index]]
+        return self.frames[index]
 
     def instance(self, index: int) -> np.ndarray:
-        """[H, W] int32 ids of an annotated frame, 0 = nothing, -1 = void."""
-        ids = read_ids(self._masks[index], self._frames.size).astype(np.int32)
+        """[H, W] int32 ids of an annotated frame, 0 = nothing, -1 = void. Raises KeyError for another frame."""
+        ids = read_ids(self._masks[index], self.size).astype(np.int32)
         return np.where(ids == VOID, -1, ids)
 
     @cached_property
     def areas(self) -> np.ndarray:
         """Pixels of every id in every frame, int [T, max_id + 1]; zero in frames that are not annotated."""
-        seen = [self.instance(i) if known else np.zeros(0, int) for i, known in enumerate(self.annotated)]
-        counts = [np.bincount(ids[ids >= 0]) for ids in seen]
-        table = np.zeros((len(self), max(map(len, counts))), int)
-        for row, count in zip(table, counts):
-            row[: len(count)] = count
-        return table
+        table = np.zeros((len(self), VOID), int)
+        for index in self._masks:
+            ids = self.instance(index)
+            table[index] = np.bincount(ids[ids >= 0], minlength=VOID)
+        largest = int(np.flatnonzero(table.any(0)).max(initial=0))
+        return table[:, : largest + 1]
 
     @cached_property
     def cache_name(self) -> str:
         """Tells these frames from others, for files that depend on them."""
-        facts = [[file.name, file.stat().st_size] for file in (self._frames.files[i] for i in self._part)]
-        return f"{self._name}_{digest_of(facts)}"
+        return f"video_{digest_of([[file.name, file.stat().st_size] for file in self.frames.files])}"
 
     @property
     def digest(self) -> str:
-        """Tells frames and masks from others: what a training on them must not change when it is resumed."""
-        return digest_of([self.cache_name, [f and file_digest(f) for f in self._masks]])
+        """Tells frames and masks from others."""
+        return digest_of([self.cache_name, {self.stems[i]: file_digest(file) for i, file in self._masks.items()}])
 
 
-def split_by_time(frames: Path, masks: Path, val_share: float) -> tuple[AnnotatedVideo, AnnotatedVideo]:
-    """(train, val) of a folder of frames and a folder of masks; val is the last `val_share` of the annotated frames.
+@dataclass(frozen=True)
+class Split:
+    """One video, its masks in two parts. Objects are prompted on frames of `train`."""
 
-    Raises InputError where there are too few, naming how many are needed.
+    train: AnnotatedVideo
+    val: AnnotatedVideo
+    prompts: dict[int, int]  # object id -> the frame that prompts it
+    returned: dict[int, frozenset[int]]  # object id -> frames of `val` that show it after an absence
+
+    @property
+    def digest(self) -> str:
+        """Tells frames and masks of both parts from others: what a training on them must not change when resumed."""
+        return digest_of([self.train.digest, self.val.digest])
+
+    def describe(self) -> str:
+        """What was chosen, in one line."""
+        held, known = (np.flatnonzero(part) for part in (self.val.annotated, self.val.annotated | self.train.annotated))
+        after = len(frozenset().union(*self.returned.values()))
+        coming_back = f"{after} of them after an absence" if after else "none of them after an absence"
+        if not after:
+            coming_back += ", so that coming back is not validated"
+        stems = self.train.stems
+        prompts = ", ".join(f"{object_id} on {stems[frame]}" for object_id, frame in self.prompts.items())
+        return (
+            f"validation: {len(held)} of {len(known)} annotated frames are held out "
+            f"({self._blocks(held, known)}), {coming_back}; prompted by a mask that is trained on: object {prompts}"
+        )
+
+    def _blocks(self, held: np.ndarray, known: np.ndarray) -> str:
+        """Stems of held-out frames; the first and the last of those that follow each other among the annotated."""
+        rows = np.searchsorted(known, held)
+        blocks = np.split(held, np.flatnonzero(np.diff(rows) > 1) + 1)
+        ends = [dict.fromkeys((self.val.stems[block[0]], self.val.stems[block[-1]])) for block in blocks]
+        return ", ".join("..".join(pair) for pair in ends)
+
+
+def split_video(frames: Path, masks: Path, val_share: float, min_area: float = 0) -> Split:
+    """A folder of frames and a folder of masks; about `val_share` of the annotated frames are held out.
+
+    min_area: share of the image; an object is prompted on the first annotated frame in which it is at least so large,
+    or else on its largest view.
+    Raises InputError where there are too few masks, naming how many are needed.
     """
-    if Path(frames).is_file():
-        raise InputError(f"{frames}: is a file; extract its frames first: python main.py frames {frames} --every 1")
-    folder, masks = FrameFolder(frames), Path(masks)
-    if not masks.is_dir():
-        raise InputError(f"{masks}: no such folder of masks; import them: python -m geometry_fusion.data.import_masks")
-    found = sorted(f for f in masks.iterdir() if f.suffix.lower() == ".png" and not f.name.startswith("."))
-    known = set(folder.stems)
-    if stray := [f for f in found if f.stem not in known]:
-        raise InputError(f"{stray[0]}: no frame of {frames} is called {stray[0].stem}; name masks like their frames")
-    by_stem = {f.stem: f for f in found}
-    annotated = [i for i, stem in enumerate(folder.stems) if stem in by_stem]
+    folder, by_stem = _read(Path(frames), Path(masks))
+    video = AnnotatedVideo(folder, by_stem)
+    annotated = np.flatnonzero(video.annotated)
     count = max(LEAST, round(val_share * len(annotated)))
     if len(annotated) < count + LEAST:
         raise InputError(
             f"{masks}: {len(annotated)} frames of {frames} have masks; training needs at least {LEAST} and validation "
             f"{count}: annotate more frames, spread over the video"
         )
-    cut = annotated[-count]
-    parts = ("train", range(cut)), ("val", range(cut, len(folder)))
-    train, val = (AnnotatedVideo(folder, by_stem, part, name) for name, part in parts)
-    for part in (train, val):
-        if part.areas.shape[1] < 2:
-            raise InputError(f"{masks}: no object in frames {part.stems[0]} to {part.stems[-1]}; annotate some there")
-    return train, val
+    areas = video.areas[annotated, 1:]  # [N, ids]
+    columns = np.flatnonzero(areas.any(0))
+    if not len(columns):
+        raise InputError(f"{masks}: no object in any of {len(annotated)} masks; annotate one")
+    areas = areas[:, columns]
+    enough = np.minimum(max(1, min_area * folder.size[0] * folder.size[1]), areas.max(0))
+    large = areas >= enough
+    first = large.argmax(0).tolist()
+    rows = hold_out(areas > 0, first, count)
+    prompts = {int(column) + 1: int(annotated[row]) for column, row in zip(columns, first)}
+    if not (areas[rows] > 0).any():
+        shown = ", ".join(dict.fromkeys(video.stems[frame] for frame in prompts.values()))
+        raise InputError(
+            f"{masks}: only the frames that prompt the objects show them ({shown}); validation needs others: annotate "
+            "more frames that show an object"
+        )
+    held = {video.stems[annotated[row]] for row in rows}
+    parts = [{stem: f for stem, f in by_stem.items() if (stem in held) == out} for out in (False, True)]
+    train, val = (AnnotatedVideo(folder, part) for part in parts)
+    states = [states_of(column > 0, row) for column, row in zip(areas.T, first)]
+    back = [frozenset(int(annotated[row]) for row in rows if of[row] == BACK) for of in states]
+    return Split(train, val, prompts, dict(zip(prompts, back)))
+
+
+def _read(frames: Path, masks: Path) -> tuple[FrameFolder, dict[str, Path]]:
+    """The frames, and the masks by stem. Raises InputError for masks that match no frame."""
+    if frames.is_file():
+        raise InputError(f"{frames}: is a file; extract its frames first: python main.py frames {frames} --every 1")
+    folder = FrameFolder(frames)
+    if not masks.is_dir():
+        raise InputError(f"{masks}: no such folder of masks; import them: python -m geometry_fusion.data.import_masks")
+    files = sorted(f for f in masks.iterdir() if f.suffix.lower() == ".png" and not f.name.startswith("."))
+    known = set(folder.stems)
+    if stray := [f for f in files if f.stem not in known]:
+        raise InputError(f"{stray[0]}: no frame of {frames} is called {stray[0].stem}; name masks like their frames")
+    return folder, {f.stem: f for f in files}

@@ -31,7 +31,8 @@ from geometry_fusion.errors import InputError
 from geometry_fusion.predictor import put_merged
 from geometry_fusion.training.batches import ClipBatch, clip_arrays, to_batch
 from geometry_fusion.training.geometry_cache import GeometryCache, LiveGeometry
-from geometry_fusion.training.sam2_task import ClickTracker, Sam2Task, mask_iou, sam2_losses
+from geometry_fusion.training.sam2_task import ClickTracker, Sam2Task, sam2_losses
+from geometry_fusion.training.validation import PredictorMaker, VideoValidation, WalkValidation
 from geometry_fusion.types import GeometryFrame
 
 MAX_REFERENCES = 10
@@ -271,27 +272,25 @@ def join(
 class FusionTask(Sam2Task):
     """Trains parts of a `FusionTracker`; see geometry_fusion.training.loop.Task for the interface.
 
-    kinds: name -> keyword arguments of `FusionClips.batch`; stages as in `Sam2Task`. Validation tracks the objects of
-    the validation scenes, prompted on their largest view, over every few frames of the whole walk; `score` is the mean
-    IoU over frames in which the object is present, mask prompts.
+    kinds: name -> keyword arguments of `FusionClips.batch`; stages as in `Sam2Task`. validation: measures the weights
+    as a checkpoint holds them, with predictors of `predictor_of`. backbone: SAM2's own tensors by name, on the CPU, but
+    those of the image encoder, which must be frozen.
     """
 
     def __init__(
         self,
         model: FusionTracker,
         train: FusionClips | MixedClips,
-        val: FusionClips,
+        validation: VideoValidation | WalkValidation,
         *,
+        predictor_of: PredictorMaker,
+        backbone: dict[str, Tensor],
         max_steps: int,
         kinds: dict[str, dict],
         stages: list[dict],
         loss_weights: dict[str, float],
         attention_weight: float,
         correction_share: float,
-        val_objects: int,
-        val_step: int,
-        val_hard_only: bool,
-        min_area: int,
         facts: dict,
     ):
         self.model = model.to(memory_format=torch.channels_last)
@@ -300,15 +299,14 @@ class FusionTask(Sam2Task):
         self._correction_share = correction_share
         self._clips = train
         self._set_batches(kinds, stages, max_steps)
-        self._val_clips = val
-        self._val = list(whole_walks(val, val_objects, val_step, min_area, val_hard_only))
-        if not self._val:
-            which = "no object of the validation scenes " + (
-                "leaves the view or has a twin" if val_hard_only else "counts"
-            )
-            raise InputError(f"{which} with views of {3 * min_area} pixels; lower data.min_area")
+        self._validation, self._predictor_of = validation, predictor_of
+        self._backbone = backbone
         self._facts = facts
         self._pictures: dict[str, np.ndarray] = {}
+
+    @property
+    def notes(self) -> list[str]:
+        return list(self._validation.notes)
 
     def losses(self, model: torch.nn.Module, batch: FusionBatch, rng: np.random.Generator) -> dict[str, Tensor]:
         if batch.prompts is not None:
@@ -323,34 +321,36 @@ class FusionTask(Sam2Task):
         clips = [*getattr(self._clips, "members", [self._clips])]
         walks = [(c, scene) for c in clips if c.reads_cache for scene in c.scenes]
         needed = [(c.cache, scene, reference) for c, scene in walks for reference in c.references(scene)]
-        needed += [(self._val_clips.cache, scene, frames[0]) for scene, frames, _ in self._val]
+        needed += self._validation.geometry_needed
         return list({cache.file(*at): (cache, *at) for cache, *at in needed}.values())
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        model, result = self.model.eval(), {}
-        device = next(model.parameters()).device
-        for prompt, probability in (("click", 1.0), ("mask", 0.0)):
-            model.prob_to_use_pt_input_for_eval = probability
-            model.num_correction_pt_per_frame = 0
-            ious = []
-            for clip in self._val:
-                batch = join([clip], model.image_size, self._val_clips.cache).to(device)
-                predicted = torch.stack([out["pred_masks_high_res"][:, 0] > 0 for out in model(batch)])
-                present = batch.masks.flatten(-2).any(-1)
-                iou = mask_iou(predicted, batch.masks)
-                if present.any():  # thin objects may vanish at the model's size
-                    ious.append(float(iou[present].mean()))
-            result[f"{prompt}_positive_iou"] = float(np.mean(ious)) if ious else 0.0
-        return {"score": result["mask_positive_iou"], **result, "fallbacks": float(self._clips.fallbacks)}
+        measured = self._validation.measure(self.weights(), self._predictor_of)
+        return {**measured, "fallbacks": float(self._clips.fallbacks)}
 
     def weights(self) -> dict[str, Tensor]:
-        """Only what was trained."""
+        """The merger, and of SAM2 what this run trains or what differs from the backbone: what an earlier run tuned,
+        and running statistics. With the backbone they are the whole model."""
         trained = {name for name, p in self.model.named_parameters() if p.requires_grad}
-        return {name: value for name, value in self.model.state_dict().items() if name in trained}
+        state = self.model.state_dict()
+        differs = lambda name: name in self._backbone and not torch.equal(state[name].cpu(), self._backbone[name])  # noqa: E731
+        kept = [name for name in state if name.startswith("merger.") or name in trained or differs(name)]
+        return {name: state[name] for name in kept}
 
     def metadata(self) -> dict:
         return self._facts
+
+
+def walks_to_validate(
+    clips: FusionClips, count: int, step: int, min_area: int, hard_only: bool
+) -> list[tuple[Scene, list[int], list[int]]]:
+    """As `whole_walks`; raises InputError where there is none."""
+    walks = list(whole_walks(clips, count, step, min_area, hard_only))
+    if not walks:
+        which = "no object of the validation scenes " + ("leaves the view or has a twin" if hard_only else "counts")
+        raise InputError(f"{which} with views of {3 * min_area} pixels; lower data.min_area")
+    return walks
 
 
 def whole_walks(

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -110,3 +111,19 @@ class LiveGeometry:
         assert frames[0] == reference, (frames, reference)
         source = self._make_source(scene)
         return [source.push(frame, scene.rgb(frame)) for frame in frames]
+
+
+class CachedWalk(GeometrySource):
+    """Answers as a source that streamed a whole walk from `reference`. frames: those of it that make the video."""
+
+    def __init__(self, cache: GeometryCache, scene: Scene, reference: int, frames: list[int]):
+        self._cache, self._scene, self._reference, self._frames = cache, scene, reference, frames
+
+    def push(self, frame_index: int, image: np.ndarray) -> GeometryFrame:
+        return self._cache.clip(self._scene, self._reference, [self._frames[frame_index]])[0]
+
+    def reset(self) -> None:
+        pass
+
+    def trim(self, renders: bool = False) -> None:
+        pass

@@ -60,7 +60,7 @@ class Task(Protocol):
     def pictures(self) -> dict[str, np.ndarray]: ...
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """What a checkpoint shares: all of the model, or only what was trained."""
+        """What a checkpoint shares: all of the model, or only what differs from the backbones it names."""
 
     def metadata(self) -> dict: ...
 
@@ -163,7 +163,7 @@ def train(
     if first:  # only now: a run that cannot start or resume must not replace the config of an earlier one
         with replacing_file(run_dir / "config.yaml") as fresh:
             fresh.write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
-    for line in describe_groups(groups):
+    for line in [*getattr(task, "notes", ()), *describe_groups(groups)]:
         log.say(line)
     trained = sum(p.numel() for group in groups for p in group["params"])
     log.say(f"trains {trained:,} of {sum(p.numel() for p in task.model.parameters()):,} parameters")
@@ -172,7 +172,8 @@ def train(
     def validated(step: int, totals: dict[str, float]) -> dict[str, float]:
         result = task.validate()
         log.record(step, "val", result)
-        log.say(f"step {step}: " + " ".join(f"{k} {v:.4f}" for k, v in {**totals, **result}.items()))
+        shown = (f"{k} {v}" if isinstance(v, int) else f"{k} {v:.4f}" for k, v in {**totals, **result}.items())
+        log.say(f"step {step}: " + " ".join(shown))
         for name, picture in task.pictures().items():
             log.image(step, name, picture)
         return result
