@@ -126,6 +126,7 @@ def test_validation_tracks_once_and_scores_held_out_frames_those_after_an_absenc
     assert result["score"] == result["positive_iou"] == result["held_out_iou"] == pytest.approx(positive)
     assert result["positive_frames"] == 4
     assert result["after_absence_iou"] == pytest.approx(kept) and result["after_absence_frames"] == 1
+    assert result["annotated_positive_iou"] == pytest.approx(((1 + kept) / 7 + 1 / 7) / 2)  # of 7 frames each
 
 
 def empty(folder: Path, frames) -> None:
@@ -211,6 +212,9 @@ def test_training_gives_a_checkpoint_that_the_other_scripts_take(video, tmp_path
     )
     assert compared.returncode == 0, compared.stderr
     assert (tmp_path / "videos/ab_report/index.html").is_file() and "positive" in compared.stdout
+    scores = json.loads((tmp_path / "videos/ab_report/metrics.json").read_text())["arms"]["geom"]["scores"]
+    # What the log says of these weights is what the script says of the file.
+    assert scores["positive_iou"] == pytest.approx(found.metadata["metrics"]["annotated_positive_iou"], abs=1e-6)
 
     # Masks that changed are another training.
     mask = video / "masks/0001.png"

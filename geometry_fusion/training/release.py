@@ -46,7 +46,7 @@ def draw_curve(records: list[dict], file: Path) -> None:
         axes.set(xlabel="step", title=title)
         axes.spines[["top", "right"]].set_visible(False)
     for name in val[0]["val"] if val else ():
-        if name not in ("score", "fallbacks", "rotation_error"):  # other units
+        if name not in ("score", "fallbacks", "rotation_error") and not name.endswith("_frames"):  # other units
             right.plot([r["step"] for r in val], [r["val"][name] for r in val], marker="o", ms=3, label=f"val {name}")
     right.set(ylim=(0, 1))
     right.legend(frameon=False, fontsize=8)

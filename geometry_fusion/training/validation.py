@@ -46,35 +46,43 @@ class VideoValidation:
         return [self.split.describe()]
 
     def measure(self, weights: dict[str, Tensor], predictor_of: PredictorMaker) -> dict[str, float]:
-        """`score` is `positive_iou`, over frames that show an object; `after_absence_iou` is over those of them after
-        an absence; `held_out_iou` over all that are held out. Means over objects; the numbers of frames are sums."""
-        video, prompts = self.split.train, self.split.prompts
-        asked = [Prompt(frame, i, mask=video.instance(frame) == i) for i, frame in prompts.items()]
-        held = np.flatnonzero(self.split.val.annotated).tolist()
-        predictor = predictor_of(weights, self.make_source)
-        steps = track(predictor, video.frames, asked, self.precision, progress=False)
-        bar = tqdm(steps, total=len(video), desc="validation", unit="frame", leave=False, disable=None)
-        predicted = {index: ids for index, ids in bar if index in held}
-        ious = {"held_out": {}, "positive": {}, "after_absence": {}}
-        for frame in held:
-            truth = self.split.val.instance(frame)
-            for object_id in prompts:
-                value = mask_iou(predicted[frame] == object_id, truth == object_id)
-                ious["held_out"].setdefault(object_id, []).append(value)
-                if (truth == object_id).any():
-                    ious["positive"].setdefault(object_id, []).append(value)
-                if frame in self.split.returned[object_id]:
-                    ious["after_absence"].setdefault(object_id, []).append(value)
-        result = {"held_out_iou": mean_over_objects(ious["held_out"])}
-        for name in ("positive", "after_absence"):
-            if ious[name]:
-                result[f"{name}_iou"] = mean_over_objects(ious[name])
-                result[f"{name}_frames"] = sum(map(len, ious[name].values()))
+        """Means over objects of their mean IoU; the numbers of frames are sums over objects.
+
+        `score` and `positive_iou`: held-out frames that show the object; `after_absence_iou`: those of them after an
+        absence; `held_out_iou`: all held-out frames; `annotated_positive_iou`: all annotated frames that show the
+        object, those that are trained on among them, as `ab_iou.py` scores the file with the same masks.
+        """
+        ious = self._ious(predictor_of(weights, self.make_source))
+        held, returned = self.split.val.annotated, self.split.returned
+        chosen = {
+            "positive": lambda i, frame, present: held[frame] and present,
+            "after_absence": lambda i, frame, present: frame in returned[i],
+            "held_out": lambda i, frame, present: held[frame],
+            "annotated_positive": lambda i, frame, present: present,
+        }
+        result = {}
+        for name, counts in chosen.items():
+            by_object = [
+                [iou for frame, (iou, present) in of.items() if counts(i, frame, present)] for i, of in ious.items()
+            ]
+            by_object = [values for values in by_object if values]
+            if by_object:
+                result[f"{name}_iou"] = float(np.mean([np.mean(values) for values in by_object]))
+                result[f"{name}_frames"] = sum(map(len, by_object))
         return {"score": result["positive_iou"], **result}
 
-
-def mean_over_objects(ious: dict[int, list[float]]) -> float:
-    return float(np.mean([np.mean(values) for values in ious.values()]))
+    def _ious(self, predictor) -> dict[int, dict[int, tuple[float, bool]]]:
+        """Object id -> annotated frame -> IoU, and whether the object is in view."""
+        train, val, prompts = self.split.train, self.split.val, self.split.prompts
+        asked = [Prompt(frame, i, mask=train.instance(frame) == i) for i, frame in prompts.items()]
+        steps = track(predictor, train.frames, asked, self.precision, progress=False)
+        ious = {i: {} for i in prompts}
+        for frame, ids in tqdm(steps, total=len(train), desc="validation", unit="frame", leave=False, disable=None):
+            if val.annotated[frame] or train.annotated[frame]:
+                truth = (val if val.annotated[frame] else train).instance(frame)
+                for i in prompts:
+                    ious[i][frame] = mask_iou(ids == i, truth == i), bool((truth == i).any())
+        return ious
 
 
 class WalkValidation:
