@@ -7,7 +7,6 @@ writes checkpoints/sam2_tiny.safetensors (the best checkpoint of the run, in hal
 folder checkpoints/sam2_tiny, the run's config.yaml, log.txt, train_stats.json and a curve.png drawn from it.
 """
 
-import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ import numpy as np
 
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
 from geometry_fusion.files import read_json_lines, replacing_folder
+from geometry_fusion.parsing import parse_json
 from geometry_fusion.training.checkpoints import save_weights
 from geometry_fusion.weights import read_metadata, read_weights
 
@@ -62,7 +62,7 @@ def release(run_dir: Path, target: Path, without: Sequence[str] = ()) -> None:
     best = run_dir / "checkpoints" / "checkpoint_best.safetensors"
     if not best.is_file():
         raise InputError(f"{best}: no such checkpoint; train first: python train.py experiment=...")
-    metadata = {key: json.loads(text) for key, text in read_metadata(best).items()}
+    metadata = {key: parse_json(text, f"{best}: {key}", "train again") for key, text in read_metadata(best).items()}
     tensors = {k: v.half() if v.is_floating_point() else v for k, v in read_weights(best).items()}
     for module in without:
         if not any(name.startswith(f"{module}.") for name in tensors):
