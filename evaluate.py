@@ -37,6 +37,7 @@ from geometry_fusion.downloads import file_digest
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
 from geometry_fusion.files import read_json_lines, replacing_file
 from geometry_fusion.geometry import GeometrySource
+from geometry_fusion.limits import check_numbers, check_paths
 from geometry_fusion.mask_files import innermost_point
 from geometry_fusion.segment import track as track_prompts
 from geometry_fusion.sharing import SharedEncoder
@@ -448,29 +449,31 @@ def check(config: DictConfig) -> None:
         if not OmegaConf.is_list(values) or not values or any(v not in known for v in values):
             shown = list(values) if OmegaConf.is_list(values) else values
             raise InputError(f"{key}={shown}: write a list such as {key}=[{known[0]}] of {', '.join(known)}")
-    for key, most in (("workers", 256), ("join_every", 1000)):
-        if not (isinstance(config[key], int) and 1 <= config[key] <= most):
-            raise InputError(f"{key}={config[key]}: must be a whole number in 1..{most}")
-    for key, least in (("max_objects", 1), ("threads", 1), ("max_keyframes", 2)):
-        if config[key] is not None and not (isinstance(config[key], int) and config[key] >= least):
-            raise InputError(f"{key}={config[key]}: must be a whole number of at least {least}, or null")
-    for key in ("spans", "frames"):
-        if not (isinstance(value := OmegaConf.select(config, f"reappear.{key}"), int) and value >= 1):
-            raise InputError(f"reappear.{key}={value}: must be a whole number of at least 1")
-    for key in ("out", "data.root", "data.scenes", "sam2_checkpoint"):
-        value = OmegaConf.select(config, key)
-        if not isinstance(value, str) and (value is not None or key in ("out", "data.root")):
-            raise InputError(f"{key}={value}: must be a path")
+    check_numbers(config)
+    check_paths(config, ("out", "data.root"), ("data.scenes", "sam2_checkpoint"))
+    check_paper(config.data.get("paper"))
+    if config.data.get("scenes"):
+        find_scenes(Path(config.data.scenes))
+    else:
+        seed_range(config.data.get("seeds"))
     uses_bf16(pick_device(str(config.device)), str(config.precision))
     shard_of(config.shard)
     if config.only not in SUBSETS:
         raise InputError(f"only={config.only}: unknown; choose one of {', '.join(SUBSETS)}")
     for arm, key in CHECKPOINTS.items():
+        check_paths(config, (f"checkpoints.{key}",) if arm in config.arms else ())
         if arm in config.arms and not Path(config.checkpoints[key]).is_file():
             raise InputError(
                 f"checkpoints.{key}={config.checkpoints[key]}: no such file; train it "
                 f"(python train.py experiment=tiny_fusion arm={arm}) or leave the arm out: arms=[sam2]"
             )
+
+
+def check_paper(rows: DictConfig | None) -> None:
+    """Refuse published numbers that the table could not show at the end."""
+    for name, values in (rows or {}).items():
+        if not (OmegaConf.is_list(values) and len(values) == 3):
+            raise InputError(f"data.paper.{name}={values}: must be [IoU, positive IoU, accuracy]")
 
 
 def main(argv=None) -> None:

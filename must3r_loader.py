@@ -85,6 +85,7 @@ def load_must3r(
     path = Path(path)
     if backend not in BACKENDS:
         raise InputError(f"backend {backend!r}: unknown; choose one of {', '.join(BACKENDS)}")
+    networks = _classes(backend)  # before a file is read for a package that is not there
     read = _read_ours if path.suffix == ".safetensors" else _read_official
     arguments, weights = read(path)
     for part in ("encoder", "decoder"):
@@ -95,7 +96,7 @@ def load_must3r(
     if memory_mode is not None:
         arguments["decoder"]["memory_mode"] = memory_mode
     modules = []
-    for part, network in zip(("encoder", "decoder"), _classes(backend)):
+    for part, network in zip(("encoder", "decoder"), networks):
         what = f"the MUSt3R {part} it describes"
         try:
             if backend == "ours":

@@ -31,6 +31,7 @@ from geometry_fusion.mask_files import write_rgb
 
 UNKNOWN_RATE = Fraction(30)  # of video files that do not say
 DEFAULT_LONG_SIDE = 1280
+MOST_PIXELS = 100_000_000  # of a frame that is made: three times 8K, 300 MB in memory
 
 
 class VideoFile:
@@ -275,8 +276,10 @@ def _target_size(source: Size, wanted: Size | str | None) -> Size:
         width, height = (int(side) for side in wanted)
     except (TypeError, ValueError):
         raise InputError(f'size {wanted!r}: must be (width, height) or "keep"') from None
-    if not (1 <= width <= 65535 and 1 <= height <= 65535):
-        raise InputError(f"size {width}x{height}: sides must be 1..65535 pixels")
+    if not (1 <= width <= 65535 and 1 <= height <= 65535 and width * height <= MOST_PIXELS):
+        raise InputError(
+            f"size {width}x{height}: sides must be 1..65535 pixels, {MOST_PIXELS // 10**6} million in all at most"
+        )
     return width, height
 
 

@@ -346,7 +346,6 @@ def test_evaluation_refuses_what_it_cannot_do(refuse, tmp_path):
         "workers=0",
         "join_every=0",
         "out=null",
-        "data.scenes=5",
     ):
         key, value = wrong.split("=")
         line = refuse(evaluate, "arms=[sam2]", f"out={tmp_path}", wrong)
