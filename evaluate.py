@@ -35,7 +35,8 @@ from geometry_fusion.data.tracks import SUBSETS, Reappear, Track, tracks_of
 from geometry_fusion.devices import pick_device, uses_bf16
 from geometry_fusion.downloads import file_digest
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
-from geometry_fusion.files import read_json_lines, replacing_file
+from geometry_fusion.evaluation_records import ARMS, MEASURES, PROMPTS, keep_records, read_records
+from geometry_fusion.files import replacing_file
 from geometry_fusion.geometry import GeometrySource
 from geometry_fusion.limits import check_numbers, check_paths
 from geometry_fusion.mask_files import innermost_point
@@ -45,9 +46,6 @@ from geometry_fusion.types import GeometryFrame, Prompt
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 CHECKPOINTS = {"control": "control", "3am": "fusion", "oracle": "oracle"}  # arm -> key under checkpoints
-ARMS = ("sam2", "control", "3am", "oracle")
-PROMPTS = ("mask", "click")
-MEASURES = ("iou", "positive_iou", "accuracy", "success_rate", "jf")
 GAINS = (("3am", "control"), ("3am", "sam2"), ("oracle", "control"), ("oracle", "sam2"), ("control", "sam2"))
 TRACKING_RULES = 2  # counts up when records of before do not hold any more
 VIEW_BINS = (0, 15, 30, 60, 90, 180)  # degrees at the object between the prompted view and this one
@@ -231,11 +229,11 @@ def run(config: DictConfig, out: Path) -> list[dict]:
         own = {id(scene) for scene in list({id(t.scene): t.scene for t in tracks}.values())[part::parts]}
         tracks = [track for track in tracks if id(track.scene) in own]
     log = out / ("objects.jsonl" if parts == 1 else f"objects-{part}of{parts}.jsonl")
-    kept = read_json_lines(log)
-    with replacing_file(log) as fresh:  # without the line that a kill left half written
-        fresh.write_text("".join(json.dumps(r) + "\n" for r in kept))
-    others = [r for file in sorted(out.glob("objects*.jsonl")) if file != log for r in read_json_lines(file)]
-    valid = [r for r in [*others, *kept] if r["identity"] == identity.get(r["arm"])]
+    kept = keep_records(log)
+    others = [r for file in sorted(out.glob("objects*.jsonl")) if file != log for r in read_records(file)]
+    lengths = {track.name: len(track.scene) for track in tracks}  # a scene may have changed since
+    fits = lambda r: lengths.get(r["object"], r["num_frames"]) == r["num_frames"]  # noqa: E731
+    valid = [r for r in [*others, *kept] if r["identity"] == identity.get(r["arm"]) and fits(r)]
     if unused := len(others) + len(kept) - len(valid):
         print(f"{unused} records in {out} are of other weights, data, device or precision and are not used")
     records = list({(r["arm"], r["prompt"], r["object"]): r for r in valid}.values())

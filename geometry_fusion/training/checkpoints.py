@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from geometry_fusion.errors import InputError, one_line
 from geometry_fusion.files import replacing_file
-from geometry_fusion.weights import check_finite_state, check_unpacked_size
+from geometry_fusion.weights import check_finite_state
 
 FORMAT_VERSION = 1
 
@@ -37,14 +37,9 @@ def load_resume(file: Path) -> dict:
     Raises InputError on a damaged file, and where a number of model or optimizer is not finite, naming the tensor.
     """
     try:
-        check_unpacked_size(file)
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except InputError:
-        raise
     except Exception as error:  # torch raises many kinds here: zip, pickle, EOF, runtime
         reason = one_line(error)[:200]
         raise InputError(f"{file}: cannot be resumed from ({reason}); delete it or set trainer.resume=false") from None
-    if not isinstance(state, dict):
-        raise InputError(f"{file}: holds no state of a run; delete it or set trainer.resume=false")
     check_finite_state(file, state)
     return state

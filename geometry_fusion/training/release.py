@@ -16,9 +16,10 @@ import matplotlib
 import numpy as np
 
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
-from geometry_fusion.files import read_json_lines, replacing_folder
+from geometry_fusion.files import replacing_folder
 from geometry_fusion.parsing import parse_json
 from geometry_fusion.training.checkpoints import save_weights
+from geometry_fusion.training.stats import read_stats
 from geometry_fusion.weights import read_metadata, read_weights
 
 matplotlib.use("Agg", force=False)
@@ -47,7 +48,13 @@ def draw_curve(records: list[dict], file: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     for name in val[0]["val"] if val else ():
         if name not in ("score", "fallbacks", "rotation_error"):  # other units
-            right.plot([r["step"] for r in val], [r["val"][name] for r in val], marker="o", ms=3, label=f"val {name}")
+            right.plot(
+                [r["step"] for r in val],
+                [r["val"].get(name, np.nan) for r in val],
+                marker="o",
+                ms=3,
+                label=f"val {name}",
+            )
     right.set(ylim=(0, 1))
     right.legend(frameon=False, fontsize=8)
     figure.savefig(file, dpi=110, format="png")
@@ -73,7 +80,7 @@ def release(run_dir: Path, target: Path, without: Sequence[str] = ()) -> None:
         shutil.copyfile(run_dir / "config.yaml", fresh / "config.yaml")
         for name in ("log.txt", "train_stats.json"):
             shutil.copyfile(run_dir / "logs" / name, fresh / name)
-        draw_curve(read_json_lines(fresh / "train_stats.json"), fresh / "curve.png")
+        draw_curve(read_stats(fresh / "train_stats.json"), fresh / "curve.png")
 
 
 def main(argv=None) -> None:
