@@ -35,8 +35,10 @@ from geometry_fusion.data.tracks import SUBSETS, Reappear, Track, tracks_of
 from geometry_fusion.devices import pick_device, uses_bf16
 from geometry_fusion.downloads import file_digest
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
-from geometry_fusion.files import read_json_lines, replacing_file
+from geometry_fusion.evaluation_records import ARMS, MEASURES, PROMPTS, keep_records, read_records
+from geometry_fusion.files import replacing_file
 from geometry_fusion.geometry import GeometrySource
+from geometry_fusion.limits import check_numbers, check_paths
 from geometry_fusion.mask_files import innermost_point
 from geometry_fusion.segment import track as track_prompts
 from geometry_fusion.sharing import SharedEncoder
@@ -44,9 +46,6 @@ from geometry_fusion.types import GeometryFrame, Prompt
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 CHECKPOINTS = {"control": "control", "3am": "fusion", "oracle": "oracle"}  # arm -> key under checkpoints
-ARMS = ("sam2", "control", "3am", "oracle")
-PROMPTS = ("mask", "click")
-MEASURES = ("iou", "positive_iou", "accuracy", "success_rate", "jf")
 GAINS = (("3am", "control"), ("3am", "sam2"), ("oracle", "control"), ("oracle", "sam2"), ("control", "sam2"))
 TRACKING_RULES = 2  # counts up when records of before do not hold any more
 VIEW_BINS = (0, 15, 30, 60, 90, 180)  # degrees at the object between the prompted view and this one
@@ -230,11 +229,11 @@ def run(config: DictConfig, out: Path) -> list[dict]:
         own = {id(scene) for scene in list({id(t.scene): t.scene for t in tracks}.values())[part::parts]}
         tracks = [track for track in tracks if id(track.scene) in own]
     log = out / ("objects.jsonl" if parts == 1 else f"objects-{part}of{parts}.jsonl")
-    kept = read_json_lines(log)
-    with replacing_file(log) as fresh:  # without the line that a kill left half written
-        fresh.write_text("".join(json.dumps(r) + "\n" for r in kept))
-    others = [r for file in sorted(out.glob("objects*.jsonl")) if file != log for r in read_json_lines(file)]
-    valid = [r for r in [*others, *kept] if r["identity"] == identity.get(r["arm"])]
+    kept = keep_records(log)
+    others = [r for file in sorted(out.glob("objects*.jsonl")) if file != log for r in read_records(file)]
+    lengths = {track.name: len(track.scene) for track in tracks}  # a scene may have changed since
+    fits = lambda r: lengths.get(r["object"], r["num_frames"]) == r["num_frames"]  # noqa: E731
+    valid = [r for r in [*others, *kept] if r["identity"] == identity.get(r["arm"]) and fits(r)]
     if unused := len(others) + len(kept) - len(valid):
         print(f"{unused} records in {out} are of other weights, data, device or precision and are not used")
     records = list({(r["arm"], r["prompt"], r["object"]): r for r in valid}.values())
@@ -448,29 +447,31 @@ def check(config: DictConfig) -> None:
         if not OmegaConf.is_list(values) or not values or any(v not in known for v in values):
             shown = list(values) if OmegaConf.is_list(values) else values
             raise InputError(f"{key}={shown}: write a list such as {key}=[{known[0]}] of {', '.join(known)}")
-    for key, most in (("workers", 256), ("join_every", 1000)):
-        if not (isinstance(config[key], int) and 1 <= config[key] <= most):
-            raise InputError(f"{key}={config[key]}: must be a whole number in 1..{most}")
-    for key, least in (("max_objects", 1), ("threads", 1), ("max_keyframes", 2)):
-        if config[key] is not None and not (isinstance(config[key], int) and config[key] >= least):
-            raise InputError(f"{key}={config[key]}: must be a whole number of at least {least}, or null")
-    for key in ("spans", "frames"):
-        if not (isinstance(value := OmegaConf.select(config, f"reappear.{key}"), int) and value >= 1):
-            raise InputError(f"reappear.{key}={value}: must be a whole number of at least 1")
-    for key in ("out", "data.root", "data.scenes", "sam2_checkpoint"):
-        value = OmegaConf.select(config, key)
-        if not isinstance(value, str) and (value is not None or key in ("out", "data.root")):
-            raise InputError(f"{key}={value}: must be a path")
+    check_numbers(config)
+    check_paths(config, ("out", "data.root"), ("data.scenes", "sam2_checkpoint"))
+    check_paper(config.data.get("paper"))
+    if config.data.get("scenes"):
+        find_scenes(Path(config.data.scenes))
+    else:
+        seed_range(config.data.get("seeds"))
     uses_bf16(pick_device(str(config.device)), str(config.precision))
     shard_of(config.shard)
     if config.only not in SUBSETS:
         raise InputError(f"only={config.only}: unknown; choose one of {', '.join(SUBSETS)}")
     for arm, key in CHECKPOINTS.items():
+        check_paths(config, (f"checkpoints.{key}",) if arm in config.arms else ())
         if arm in config.arms and not Path(config.checkpoints[key]).is_file():
             raise InputError(
                 f"checkpoints.{key}={config.checkpoints[key]}: no such file; train it "
                 f"(python train.py experiment=tiny_fusion arm={arm}) or leave the arm out: arms=[sam2]"
             )
+
+
+def check_paper(rows: DictConfig | None) -> None:
+    """Refuse published numbers that the table could not show at the end."""
+    for name, values in (rows or {}).items():
+        if not (OmegaConf.is_list(values) and len(values) == 3):
+            raise InputError(f"data.paper.{name}={values}: must be [IoU, positive IoU, accuracy]")
 
 
 def main(argv=None) -> None:

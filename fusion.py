@@ -5,7 +5,6 @@ SAM2 but the image encoder, such as `memory_attention.*`) and metadata: argument
 its options, and the SHA-256 of the frozen backbones. It is refused on other backbones.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import must3r_loader
 import sam2_model
 from geometry_fusion.downloads import file_digest
 from geometry_fusion.errors import InputError, one_line
+from geometry_fusion.fusion_schema import ARMS, MERGER_CLASS, read_facts
 from geometry_fusion.geometry import GeometrySource, Must3rStream, NoGeometry, OverlapRule, posed_depth_of
 from geometry_fusion.merger import FeatureMerger
 from geometry_fusion.optimise import pack_linears
@@ -24,12 +24,9 @@ from geometry_fusion.predictor import GeometryVideoPredictor
 from geometry_fusion.weights import read_metadata, read_weights
 
 ROOT = Path(__file__).resolve().parent
-MERGER_CLASS = "geometry_fusion.merger.FeatureMerger"
 MERGERS = ROOT / "configs/merger"
 DEFAULT_CHECKPOINTS = {("tiny", "tiny"): ROOT / "checkpoints/fusion_tiny.safetensors"}  # by (sam2, must3r)
 JOIN_EVERY = 4  # frames between two times at which keyframes join MUSt3R's memory while tracking (docs/geometry.md)
-# arm of the tables -> (geometry source, where the merger's levels come from)
-ARMS = {"3am": ("must3r", "geometry"), "control": ("none", "appearance"), "oracle": ("depth", "appearance")}
 
 
 @dataclass(frozen=True)
@@ -118,15 +115,8 @@ def read_spec(checkpoint: Path) -> tuple[FusionSpec, dict]:
     weights = read_weights(checkpoint)
     if checkpoint.suffix != ".safetensors" or not any(name.startswith("merger.") for name in weights):
         raise InputError(f"{checkpoint}: carries no merger weights of ours; see check_checkpoint_geometry.py")
-    metadata = read_metadata(checkpoint)
-    try:
-        arm, merger, geometry, backbones = (json.loads(metadata[k]) for k in ("arm", "merger", "geometry", "backbones"))
-        spec = FusionSpec(arm, dict(merger), dict(geometry))
-        if arm not in ARMS or not isinstance(backbones, dict):
-            raise ValueError
-        return spec, backbones
-    except (KeyError, ValueError, TypeError):
-        raise InputError(f"{checkpoint}: does not record its merger and backbones; train it with train.py") from None
+    facts = read_facts(read_metadata(checkpoint), checkpoint)
+    return FusionSpec(facts["arm"], facts["merger"], facts["geometry"]), facts["backbones"]
 
 
 def fuse_checkpoint(
@@ -171,11 +161,12 @@ def fuse_weights(
     name: of the checkpoint, for messages. Raises InputError when the tensors do not fit the spec.
     """
     try:
-        merger = pack_linears(spec.build_merger())
+        with torch.device("meta"):  # shapes without memory: a file may name sizes that no memory holds
+            shapes = spec.build_merger()
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
-    checked = _checked_weights(weights, name, merger, predictor)
-    predictor.fuse(merger, make_source)
+    checked = _checked_weights(weights, name, shapes, predictor)
+    predictor.fuse(pack_linears(spec.build_merger()), make_source)
     predictor.load_state_dict(checked, strict=False)  # what is not there is as in the backbone
 
 

@@ -20,10 +20,11 @@ from pathlib import Path
 import fusion
 import must3r_loader
 import sam2_model
-from geometry_fusion.devices import DEVICES, PRECISIONS, pick_device
+from geometry_fusion.devices import DEVICES, PRECISIONS, check_compiler, pick_device
 from geometry_fusion.downloads import check_digest, fetch, file_digest
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
 from geometry_fusion.files import check_apart, check_replaceable, digest_of, replacing_file, replacing_folder
+from geometry_fusion.limits import COUNT, LIMITS, SECONDS, SECONDS_ABOVE_0, check_option
 from geometry_fusion.live_window import LiveWindow
 from geometry_fusion.mask_files import digest_of_mask
 from geometry_fusion.object_batches import BATCH_LIMIT
@@ -138,14 +139,13 @@ def run_pick(args: argparse.Namespace) -> None:
 def run_segment(args: argparse.Namespace) -> None:
     if args.source is not None and args.frames != FRAMES:
         raise InputError(f"--source {args.source}: excludes --frames {args.frames}; give one of them")
-    if args.objects_at_once < 1 or args.save_every < 0 or args.timeout <= 0:
-        raise InputError("--objects-at-once, --save-every and --timeout must be positive")
-    if args.max_keyframes is not None and args.max_keyframes < 2:
-        raise InputError(
-            f"--max-keyframes {args.max_keyframes}: must be at least 2, the frames that MUSt3R starts from"
-        )
-    if args.join_every < 1:
-        raise InputError(f"--join-every {args.join_every}: must be at least 1; larger is faster")
+    check_option("--objects-at-once", args.objects_at_once, COUNT)
+    check_option("--save-every", args.save_every, SECONDS)
+    check_option("--timeout", args.timeout, SECONDS_ABOVE_0)
+    check_option("--max-keyframes", args.max_keyframes, LIMITS["max_keyframes"])
+    check_option("--join-every", args.join_every, LIMITS["join_every"])
+    if args.compile:
+        check_compiler()
     spec = args.frames if args.source is None else args.source
     clicks_later = args.show and not (args.point or args.box or args.mask or args.prompts)
     prompts = [] if clicks_later else prompts_from_arguments(args)
@@ -332,7 +332,7 @@ def forgetting(file: Path, unless: bool) -> Iterator[None]:
 
 def consents() -> bool:
     """Ask at the terminal, where there is one."""
-    if not sys.stdin.isatty():
+    if sys.stdin is None or sys.stdin.closed or not sys.stdin.isatty():  # None: the shell closed it
         return False
     print(f"MUSt3R's weights: {MUST3R_TERMS}.")
     try:

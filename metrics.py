@@ -37,6 +37,7 @@ import numpy as np
 
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
 from geometry_fusion.files import replacing_file
+from geometry_fusion.mask_files import check_regular
 
 MEASURES = ("iou", "positive_iou", "accuracy", "success_rate", "j", "f", "jf")
 BOUNDARY_RADIUS = 0.008  # of the image diagonal
@@ -313,6 +314,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folders = {"A": args.pred_a, "B": args.pred_b}
     else:
         raise InputError("give either --pred DIR or both --pred-a DIR and --pred-b DIR")
+    _check_threshold(args.threshold)
+    if args.json and args.json.exists() and not args.json.is_file():
+        raise InputError(f"--json {args.json}: exists and is not a file; choose another name")
     unknown = [stem for stem in args.prompted if stem not in (stems := _mask_files(args.gt, "ground truth"))]
     if unknown:
         raise InputError(
@@ -430,6 +434,8 @@ def _mask_files(folder: Path | str, what: str) -> dict[str, Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give the folder that holds the {what} as PNG masks")
     files = [file for file in folder.iterdir() if file.suffix.lower() == ".png" and not file.name.startswith(".")]
+    for file in files:
+        check_regular(file)
     if not files:
         inside = next(
             (f"; did you mean its subfolder {sub.name}?" for sub in sorted(folder.iterdir()) if sub.is_dir()), ""

@@ -11,8 +11,8 @@ literals, never evaluated; the pickle can only build tensors, plain values and a
 
 import ast
 import importlib
-import json
 import logging
+import math
 import re
 from argparse import Namespace
 from pathlib import Path
@@ -22,7 +22,8 @@ import torch
 from geometry_fusion.devices import pick_device
 from geometry_fusion.errors import InputError, one_line
 from geometry_fusion.must3r import Dust3rEncoder, MUSt3R
-from geometry_fusion.weights import load_strictly, read_metadata, read_pickle, read_weights
+from geometry_fusion.parsing import is_number, parse_json
+from geometry_fusion.weights import check_finite, check_fits, load_strictly, read_metadata, read_pickle, read_weights
 
 ROOT = Path(__file__).resolve().parent
 MODELS = {
@@ -37,6 +38,8 @@ _ENCODERS = ("Dust3rEncoder",)
 _DECODERS = ("MUSt3R", "CausalMUSt3R")  # the class that trains and the one that infers have the same weights
 # Arguments of the training class that change nothing at inference.
 _TRAINING_ONLY = ("protected_imgs", "mem_dropout", "dropout_mode", "use_xformers_mask", "use_mem_mask")
+_LARGEST = 1 << 14  # of any size that a constructor takes
+_MOST_BLOCKS = 256
 _log = logging.getLogger(__name__)
 
 
@@ -82,21 +85,29 @@ def load_must3r(
     path = Path(path)
     if backend not in BACKENDS:
         raise InputError(f"backend {backend!r}: unknown; choose one of {', '.join(BACKENDS)}")
+    networks = _classes(backend)  # before a file is read for a package that is not there
     read = _read_ours if path.suffix == ".safetensors" else _read_official
     arguments, weights = read(path)
     for part in ("encoder", "decoder"):
+        _check_arguments(arguments[part], part, path)
         if image_size is not None:
             arguments[part] = resized(arguments[part], image_size, path)
     arguments["decoder"]["landscape_only"] = False
     if memory_mode is not None:
         arguments["decoder"]["memory_mode"] = memory_mode
     modules = []
-    for part, network in zip(("encoder", "decoder"), _classes(backend)):
+    for part, network in zip(("encoder", "decoder"), networks):
+        what = f"the MUSt3R {part} it describes"
         try:
+            if backend == "ours":
+                with torch.device("meta"):  # shapes without memory: a file may name sizes that no memory holds
+                    check_fits(network(**arguments[part]), weights[part], path, what)
             module = network(**arguments[part])
-        except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        except InputError:
+            raise
+        except (TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
             raise InputError(f"{path}: {part} arguments do not fit: {one_line(error)}; is it a MUSt3R file?") from None
-        load_strictly(module, weights[part], path, f"the MUSt3R {part} it describes")
+        load_strictly(module, weights[part], path, what)
         modules.append(module.to(pick_device(str(device))).eval().requires_grad_(False))
     return modules[0], modules[1]
 
@@ -107,7 +118,7 @@ def resized(arguments: dict, image_size: int, path: Path) -> dict:
     if not (isinstance(size, (tuple, list)) and len(size) == 2 and size[0] == size[1]):
         raise InputError(f"{path}: img_size={size}: must be (h, h) to compute at another size; omit image_size")
     name = arguments.get("pos_embed", "RoPE100")
-    parsed = re.fullmatch(r"RoPE(\d+(?:\.\d*)?)(?:_(\d+):(\d+))?", name)
+    parsed = isinstance(name, str) and re.fullmatch(r"RoPE(\d+(?:\.\d*)?)(?:_(\d+):(\d+))?", name)
     if not parsed:
         raise InputError(f"{path}: pos_embed={name}: unknown; omit image_size")
     frequency, base, current = parsed[1], int(parsed[2] or size[0]), int(parsed[3] or size[0])
@@ -120,7 +131,7 @@ def parse_constructor(text: str, known: tuple[str, ...], path: Path) -> dict:
     """Keyword arguments of a constructor expression such as "MUSt3R(depth=12, ...)", read as literals."""
     try:
         call = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: nested without end
         call = None
     if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and not call.args):
         raise InputError(f"{path}: {one_line(text)[:80]!r} is no constructor with keyword arguments; refused")
@@ -130,20 +141,18 @@ def parse_constructor(text: str, known: tuple[str, ...], path: Path) -> dict:
     for keyword in call.keywords:
         try:
             arguments[str(keyword.arg)] = ast.literal_eval(keyword.value)
-        except (ValueError, TypeError, RecursionError):
-            value = ast.unparse(keyword.value)[:60]
+        except (ValueError, TypeError, RecursionError, MemoryError):
+            value = one_line(ast.get_source_segment(text.strip(), keyword.value) or "")[:60]
             raise InputError(f"{path}: {call.func.id}({keyword.arg}={value}): no literal; refused") from None
     return {k: v for k, v in arguments.items() if k not in _TRAINING_ONLY}
 
 
 def _read_ours(path: Path) -> tuple[dict, dict]:
     tensors = read_weights(path)
-    metadata = read_metadata(path)
-    try:
-        arguments = {part: json.loads(metadata[part]) for part in ("encoder", "decoder")}
-    except (KeyError, ValueError):
-        raise InputError(f"{path}: carries no encoder and decoder arguments; is it a MUSt3R file of ours?") from None
-    parts = ("encoder", "decoder")
+    metadata, parts = read_metadata(path), ("encoder", "decoder")
+    if not all(part in metadata for part in parts):
+        raise InputError(f"{path}: carries no encoder and decoder arguments; is it a MUSt3R file of ours?")
+    arguments = {part: parse_json(metadata[part], f"{path}: {part} arguments", "fetch it again") for part in parts}
     # Training checkpoints also hold the matching head, which inference does not have.
     unknown = [k for k in tensors if k.split(".")[0] not in (*parts, "matcher")]
     if unknown:
@@ -170,8 +179,29 @@ def _read_official(path: Path) -> tuple[dict, dict]:
         arguments[part] = parse_constructor(text, known, path)
         if not isinstance(content[part], dict) or not all(map(torch.is_tensor, content[part].values())):
             raise InputError(f"{path}: {part} is no state dict; fetch the file again")
-        weights[part] = content[part]
+        weights[part] = {str(name): tensor for name, tensor in content[part].items()}
+        check_finite(path, {f"{part}.{name}": tensor for name, tensor in weights[part].items()})
     return arguments, weights
+
+
+def _check_arguments(arguments: object, part: str, path: Path) -> None:
+    """Raise InputError unless they are plain values by name, and numbers among them sizes that a network may have."""
+    if not isinstance(arguments, dict):
+        raise InputError(f"{path}: {part} arguments do not fit: they are no values by name; is it a MUSt3R file?")
+    for name, value in arguments.items():
+        items = value if isinstance(value, (list, tuple)) else (value,)
+        most = _MOST_BLOCKS if name == "depth" else _LARGEST
+        usable = all(
+            item is None
+            or isinstance(item, (str, bool))
+            or (is_number(item) and math.isfinite(item) and abs(item) <= most)
+            for item in items
+        )
+        if not usable or len(items) > 2:
+            raise InputError(
+                f"{path}: {part} arguments do not fit: {name}={repr(value)[:60]} is not text or a number up to {most}; "
+                "is it a MUSt3R file?"
+            )
 
 
 def _classes(backend: str) -> tuple[type, type]:

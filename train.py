@@ -26,9 +26,11 @@ from geometry_fusion.data.scenes import Scene, find_scenes
 from geometry_fusion.devices import pick_device, use_local_device, uses_bf16
 from geometry_fusion.downloads import file_digest
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
+from geometry_fusion.limits import check_numbers, check_paths
 from geometry_fusion.must3r import Dust3rEncoder, MUSt3R
 from geometry_fusion.training.loop import seed_all, train
 from geometry_fusion.training.schedule import parameter_groups
+from geometry_fusion.training.settings import check_batches, check_has_keys, check_posed_batches, check_rates
 from geometry_fusion.weights import load_strictly, read_weights
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
@@ -54,23 +56,19 @@ def check(config: DictConfig) -> None:
     """Refuse what could only fail after minutes of rendering. Raises InputError naming key, value and range."""
     if config.task not in TASKS:
         raise InputError(f"task={config.task}: unknown; known are: {', '.join(TASKS)}")
+    check_has_keys(config)
     uses_bf16(pick_device(str(config.trainer.device)), str(config.trainer.precision))
-    least = {"max_steps": 0, "seed": 0, "warmup_steps": 0}
-    least |= dict.fromkeys(("accumulate", "log_every", "eval_every", "save_every"), 1)
-    for key, low in least.items():
-        if not low <= config.trainer[key] < 2**32:
-            raise InputError(f"trainer.{key}={config.trainer[key]}: must be a whole number of at least {low}")
-    threads = config.trainer.threads
-    if threads is not None and not (isinstance(threads, int) and 1 <= threads <= 4096):
-        raise InputError(f"trainer.threads={threads}: must be a whole number of at least 1, or null")
     own_video = "frames" in config.data
-    needed = ("trainer.run_dir", *(("data.frames", "data.masks") if own_video else ("data.root",)))
-    for key in (*needed, "trainer.init_from", "data.scenes", "data.val_scenes", "fusion_from"):
-        value = OmegaConf.select(config, key)
-        if not isinstance(value, str) and (value is not None or key in needed):
-            raise InputError(f"{key}={value}: must be a path; give {key}=PATH")
-    if own_video and not (isinstance(config.data.val_share, (int, float)) and 0 < config.data.val_share < 1):
-        raise InputError(f"data.val_share={config.data.val_share}: must be between 0 and 1")
+    check_paths(
+        config,
+        ("trainer.run_dir", *(("data.frames", "data.masks") if own_video else ("data.root",))),
+        ("trainer.init_from", "data.scenes", "data.val_scenes", "fusion_from"),
+    )
+    if "datasets" in config.data:
+        check_mixture(config.data)
+    check_numbers(config)
+    check_rates(config)
+    check_batches(config)
     if (own_video or "datasets" in config.data) and config.task != "fusion":
         raise InputError(f"task={config.task}: own videos and mixtures train a fusion: experiment=my_video or paper")
     if own_video:
@@ -80,12 +78,11 @@ def check(config: DictConfig) -> None:
                 "poses, which a video does not have; convert a posed capture and give data.scenes"
             )
         split_of(config)
-    if not config.data.workers >= 1:
-        raise InputError(f"data.workers={config.data.workers}: must be at least 1")
-    if "datasets" in config.data:
-        check_mixture(config.data)
     for split in ("train", "val"):
         planned_rooms(config.data, split)
+    for key in ("scenes", "val_scenes"):
+        if config.data[key]:
+            find_scenes(Path(config.data[key]))
     if config.task == "fusion":
         check_fusion(config)
 
@@ -109,11 +106,6 @@ def check_mixture(data: DictConfig) -> None:
         find_scenes(Path(part.scenes))
         if part.sampling not in SAMPLINGS:
             raise InputError(f"{where}.sampling={part.sampling}: unknown; known are: {', '.join(SAMPLINGS)}")
-        for key in ("point", "box"):
-            if not isinstance(part[key], (int, float)) or not 0 <= part[key] <= 1:
-                raise InputError(f"{where}.{key}={part[key]}: must be in 0..1")
-        if part.weight is not None and not (isinstance(part.weight, (int, float)) and part.weight >= 0):
-            raise InputError(f"{where}.weight={part.weight}: must be a number of at least 0, or null")
     if all(part.weight == 0 for part in data.datasets.values()):
         raise InputError("data.datasets: no dataset has a weight above 0, so nothing would be drawn")
     if not data.val_scenes:
@@ -122,19 +114,7 @@ def check_mixture(data: DictConfig) -> None:
 
 def check_fusion(config: DictConfig) -> None:
     """The same for what only a fusion has."""
-    for key, low in (("sampling.references", 1), ("val_objects", 1), ("val_step", 1)):
-        if not isinstance(value := OmegaConf.select(config, key), int) or value < low:
-            raise InputError(f"{key}={value}: must be a whole number of at least {low}")
-    for kind, shape in config.batches.kinds.items():
-        for key in ("clips", "frames", "objects"):
-            if not isinstance(value := shape.get(key), int) or value < 1:
-                raise InputError(f"batches.kinds.{kind}.{key}={value}: must be a whole number of at least 1")
-    for key in ("sampling.fov_share", "sampling.tau", "sampling.twin_share", "correction_share"):
-        if not isinstance(value := OmegaConf.select(config, key), (int, float)) or not 0 <= value <= 1:
-            raise InputError(f"{key}={value}: must be in 0..1")
-    steps = config.sampling.steps
-    if not OmegaConf.is_list(steps) or len(steps) != 2 or not 1 <= steps[0] <= steps[1]:
-        raise InputError(f"sampling.steps={steps}: must be [least, most] frames, at least 1")
+    check_paths(config, ("geometry_cache",))
     if config.sampling.sampling not in SAMPLINGS:
         raise InputError(f"sampling.sampling={config.sampling.sampling}: unknown; known are: {', '.join(SAMPLINGS)}")
 
@@ -152,6 +132,8 @@ def choose_trainable(config: DictConfig) -> None:
 def planned_rooms(data: DictConfig, split: str) -> range:
     """Seeds of the rooms of a split that has no folder of scenes; raises InputError when they are no range."""
     prefix = "" if split == "train" else "val_"
+    if f"{prefix}scenes" not in data:
+        raise InputError(f"data.{prefix}scenes: this data is for evaluation; choose data=rooms, mixture or own_video")
     if "datasets" in data or data.get("frames"):
         return range(0)
     return range(0) if data[f"{prefix}scenes"] else seed_range(data[f"{prefix}seeds"])
@@ -203,6 +185,7 @@ def build_must3r_task(config: DictConfig):
         load_strictly(model, read_weights(config.trainer.init_from), Path(config.trainer.init_from), file.name)
     parameter_groups(model, config.trainer.trainable, 0.0)
     size = constructors["encoder"]["img_size"][0]
+    check_posed_batches(config, size, constructors["encoder"]["patch_size"])
     return must3r_task.Must3rTask(
         model,
         scenes_of(config.data, "train"),

@@ -1,12 +1,17 @@
 """Composing configs: Hydra groups, a YAML file by path, and key=value overrides, with errors that help.
 
+Overrides are Hydra's, but for paths: their values are taken as they are, whatever characters they hold (`PATHS`), and
+`null` is no path.
+
 `compose_config` uses Hydra's compose API inside its own context, so it works from any working directory, inside
 `@hydra.main`, and beside the `sam2` package, which claims Hydra's global state on import.
 """
 
 import difflib
+import re
 from collections.abc import Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -18,12 +23,28 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from geometry_fusion.errors import InputError, one_line
+from geometry_fusion.limits import RANGES
+from geometry_fusion.yaml_file import read_yaml
 
 # Keys whose own keys are names, not settings: what is set replaces them all.
 FREE_MAPPINGS = {
     "trainer.trainable": "{module: learning rate} or the name of a preset",
     "data.datasets": "{name: {scenes: DIR, sampling: continuous, ...}}",
 }
+# Keys whose values are paths.
+PATHS = re.compile(
+    r"data\.(frames|masks|root|scenes|val_scenes|datasets\.\w+\.scenes)|trainer\.(run_dir|init_from)|fusion_from"
+    r"|checkpoints\.\w+|sam2_checkpoint|must3r|geometry_cache|out"
+)
+
+
+@dataclass(frozen=True)
+class Override:
+    """One key=value of a command line."""
+
+    key: str
+    value: object
+    add: bool = False  # the key may be new: +key=value, ++key=value
 
 
 @contextmanager
@@ -47,10 +68,10 @@ def compose_config(config_dir: Path, root: str, overrides: Sequence[str], yaml_f
     groups = {folder.name for folder in config_dir.iterdir() if folder.is_dir()}
     from_file = _read_yaml(yaml_file, config_dir) if yaml_file else {}
     choices = {key: from_file.pop(key) for key in list(from_file) if key in groups and isinstance(from_file[key], str)}
-    parsed = _parse(overrides)
+    parsed = [_parsed(word) for word in overrides]
     for override in parsed:
-        if override.key_or_group in groups and isinstance(override.value(), str):
-            choices[override.key_or_group] = override.value()
+        if override.key in groups and isinstance(override.value, str):
+            choices[override.key] = override.value
     for group, choice in choices.items():
         known = sorted(f.stem for f in (config_dir / group).glob("*.yaml"))
         # These two name models as well, whose files may be elsewhere.
@@ -67,17 +88,11 @@ def compose_config(config_dir: Path, root: str, overrides: Sequence[str], yaml_f
         for key, value in [*plain, *from_file.items()]:
             _set(config, key, value, yaml_file)
         for override in parsed:
-            if not (override.key_or_group in choices and _is_group(config_dir, root, override.key_or_group)):
-                _set(
-                    config,
-                    override.key_or_group,
-                    override.value(),
-                    None,
-                    force=override.is_force_add() or override.is_add(),
-                )
+            if not (override.key in choices and _is_group(config_dir, root, override.key)):
+                _set(config, override.key, override.value, None, force=override.add)
         OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise InputError(f"config: {one_line(error)}") from None
+    except (HydraException, OmegaConfBaseException, RecursionError) as error:
+        raise InputError(f"config: {one_line(error)[:300]}") from None
     return config
 
 
@@ -86,11 +101,26 @@ def _is_group(config_dir: Path, root: str, name: str) -> bool:
     return any(isinstance(entry, dict) and name in entry for entry in defaults)
 
 
-def _parse(overrides):
+def _parsed(word: str) -> Override:
+    named = re.fullmatch(r"(\+{0,2})([^=+~]+)=(.*)", word, re.DOTALL)
+    if named and PATHS.fullmatch(named[2]):
+        return Override(named[2], None if named[3] == "null" else _literal(named[3]), bool(named[1]))
     try:
-        return OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        raise InputError(f"{' '.join(overrides)}: not key=value overrides ({one_line(error)[:160]})") from None
+        override = OverridesParser.create().parse_override(word)
+    except (HydraException, RecursionError) as error:
+        hint = "put a value with special characters in quotes" if named else "write KEY=VALUE"
+        raise InputError(f"{word}: not key=value ({one_line(error)[:100]}); {hint}") from None
+    if not override.key_or_group:
+        raise InputError(f"{word}: not key=value; write KEY=VALUE")
+    if override.is_delete() or override.is_sweep_override():
+        what = "deletes a key" if override.is_delete() else "names several values"
+        raise InputError(f"{word}: {what}, a run takes one value of each; launch.py --multirun runs several")
+    return Override(override.key_or_group, override.value(), override.is_add() or override.is_force_add())
+
+
+def _literal(text: str) -> str:
+    """Text that OmegaConf resolves to itself: a path may hold what looks like a reference."""
+    return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", text)
 
 
 def _set(config: DictConfig, key: str, value, file: Path | None, force: bool = False) -> None:
@@ -116,6 +146,8 @@ def _set(config: DictConfig, key: str, value, file: Path | None, force: bool = F
         raise InputError(
             f"{where}{key}: {value!r} is a single value, this is a group of settings ({', '.join(default)})"
         )
+    if OmegaConf.is_list(default) and not isinstance(value, (list, tuple)) and key not in RANGES:
+        raise InputError(f"{where}{key}={value!r}: must be a list such as {key}={OmegaConf.to_container(default)}")
     if isinstance(default, str) and type(value) is int:
         value = str(value)  # must3r=512 is a name
     if type(default) in (int, float, str, bool) and not _fits(value, type(default)):
@@ -154,9 +186,6 @@ def _read_yaml(file: Path, config_dir: Path) -> dict:
             f"{', '.join(here) or 'none'}; ready experiments (experiment=NAME): {', '.join(experiments)}"
         )
     try:
-        content = yaml.safe_load(file.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"--config {file}: not valid YAML: {one_line(error)}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"--config {file}: expected keys and values, found {type(content).__name__}")
-    return content
+        return read_yaml(file)
+    except InputError as error:
+        raise InputError(f"--config {error}") from None

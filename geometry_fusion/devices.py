@@ -3,6 +3,8 @@
 import ctypes
 import os
 import platform
+import shlex
+import shutil
 import sys
 from contextlib import AbstractContextManager, nullcontext
 
@@ -56,6 +58,13 @@ def uses_bf16(device: torch.device, precision: str = "auto") -> bool:
 def autocast(device: torch.device, precision: str = "auto") -> AbstractContextManager:
     """A bf16 autocast context for `device`, or nothing where fp32 is used."""
     return torch.autocast(device.type, torch.bfloat16) if uses_bf16(device, precision) else nullcontext()
+
+
+def check_compiler() -> None:
+    """Raise InputError where torch.compile has no C++ compiler: it would say so minutes later, at the first frame."""
+    compiler, *_ = shlex.split(os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++"))
+    if not shutil.which(compiler):
+        raise InputError(f"--compile: needs a C++ compiler, and {compiler} is not here; install one or leave it out")
 
 
 def keep_freed_memory() -> bool:

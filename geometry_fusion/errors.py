@@ -13,7 +13,10 @@ INTERRUPTED = 130  # 128 + SIGINT, what shells expect
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used. The message is one line: value, file, cure."""
+    """Something the user gave cannot be used. The message is one line that is safe to print: value, file, cure."""
+
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -44,12 +47,25 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 def one_line(error: BaseException | str) -> str:
-    """The text of an error as a single line, for messages that quote other libraries."""
-    return " ".join(str(error).split())
+    """The text of an error as a single line that is safe to print, for messages that quote libraries and files."""
+    return printable(" ".join(str(error).split()))
+
+
+def printable(text: str) -> str:
+    """Text from elsewhere with every character escaped that a terminal obeys or that has no shape.
+
+    Names in files may hold colours, cursor movements, the change of direction of writing, or bytes that are no text.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def run_cli(main: Callable[[], int | None]) -> int:
     """Run a script's `main` and return its exit code: 0, 2 on bad input, 130 on Ctrl-C."""
+    if hasattr(sys.stdout, "reconfigure"):
+        # Names of files need not be text, nor has every terminal all letters: print such characters escaped.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return main() or 0
     except InputError as error:

@@ -5,12 +5,13 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
 from geometry_fusion.errors import InputError
+from geometry_fusion.parsing import parse_json
 
 CLUTTER = (".DS_Store", "Thumbs.db", "desktop.ini")  # what file managers leave in folders that someone looked at
 
@@ -99,15 +100,27 @@ def check_apart(outputs: Iterable[Path], inputs: Iterable[Path | None]) -> None:
                 raise InputError(f"{output}: would replace the input {given}; choose another output folder")
 
 
-def read_json_lines(file: Path) -> list[dict]:
-    """The records of a file with one JSON object a line; a line cut short by a kill is left out."""
-    records = []
-    for line in file.read_text().splitlines() if file.exists() else []:
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            continue
-    return records
+def read_json_lines(file: Path, is_record: Callable[[dict], bool] = bool) -> list[dict]:
+    """The records of a file with one JSON object a line, empty where there is no file.
+
+    A line that is no object, or none for which `is_record` holds, is left out, and how many there are is said once. A
+    last line without its line break was cut by a kill, which says nothing about the rest.
+    """
+    *lines, last = file.read_bytes().split(b"\n") if file.exists() else [b""]
+    records = [(line, json_record(line, is_record)) for line in [*lines, last] if line.strip()]
+    bad = sum(record is None for line, record in records if line is not last)
+    if bad:
+        print(f"{bad} line{'s' * (bad > 1)} of {file} are no records and are left out")
+    return [record for _, record in records if record is not None]
+
+
+def json_record(line: bytes, is_record: Callable[[dict], bool] = bool) -> dict | None:
+    """The object in a line of JSON; None where there is none, or it is no record."""
+    try:
+        record = parse_json(line, "line")
+    except InputError:
+        return None
+    return record if isinstance(record, dict) and is_record(record) else None
 
 
 def digest_of(facts) -> str:

@@ -3,7 +3,8 @@
 Extraction writes `0000.jpg`, `0001.jpg`, ... and a `frames.json` beside them that states their rate.
 """
 
-import json
+import re
+from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -14,10 +15,15 @@ from natsort import natsorted
 from geometry_fusion.errors import InputError, one_line
 from geometry_fusion.files import CLUTTER
 from geometry_fusion.mask_files import image_size, read_rgb
+from geometry_fusion.parsing import load_json
 
 Size = tuple[int, int]  # (width, height)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+# What people also call frames: pictures that are not read here, and films.
+OTHER_IMAGES = (".tif", ".tiff", ".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".exr", ".gif")
+OTHER_IMAGES += (".jp2", ".jxl", ".ppm", ".pgm", ".tga", ".psd", ".raw", ".jfif")
+VIDEOS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp")
 FRAMES_JSON = "frames.json"
 UNSTATED_RATE = Fraction(10)  # of folders without frames.json; a pace at which masks can be judged
 
@@ -38,7 +44,7 @@ class FrameFolder:
         images = (f for f in self.path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith("."))
         self.files = natsorted((f for f in images if f.is_file()), key=lambda file: file.name)
         if not self.files:
-            raise InputError(f"{path}: holds no frames ({' '.join(IMAGE_SUFFIXES)}); extract them from a video first")
+            raise InputError(f"{path}: holds no frames ({' '.join(IMAGE_SUFFIXES)}); {_cure(self.path)}")
         self.stems = [file.stem for file in self.files]
         by_stem: dict[str, Path] = {}
         for file in self.files:
@@ -74,10 +80,14 @@ class FrameFolder:
         if not file.exists():
             return UNSTATED_RATE
         try:
-            rate = Fraction(json.loads(file.read_text(encoding="utf-8"))["frame_rate"])
+            stated = load_json(file)["frame_rate"]
+            # As text a fraction: Fraction would spend hours on "1e999999999".
+            if isinstance(stated, str) and not re.fullmatch(r"\d{1,12}([/.]\d{1,12})?", stated):
+                raise ValueError(f"{stated[:20]!r} is no number")
+            rate = Fraction(stated)
             if not Fraction(1, 1000) <= rate <= 1000:
                 raise ValueError(f"frame_rate is {rate}, not 0.001..1000")
-        except (ValueError, KeyError, TypeError, ZeroDivisionError, OverflowError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, ZeroDivisionError, OverflowError) as error:
             raise InputError(
                 f"{file}: no usable frame_rate ({one_line(error)}); extract again or delete the file"
             ) from None
@@ -91,6 +101,22 @@ class FrameFolder:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return map(read_rgb, self.files)
+
+
+def _cure(folder: Path) -> str:
+    """What to do about a folder without frames, by what is in it."""
+    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    suffixes = Counter(entry.suffix.lower() for entry in entries if entry.is_file())
+    for suffix, count in suffixes.most_common():
+        if suffix in OTHER_IMAGES:
+            return f"its {count} {suffix} files are not read, convert them: magick mogrify -format png *{suffix}"
+        if suffix in VIDEOS:
+            video = next(entry for entry in entries if entry.suffix.lower() == suffix)
+            return f"it holds the video {video.name}, give that file"
+    for inner in entries:
+        if inner.is_dir() and any(file.suffix.lower() in IMAGE_SUFFIXES for file in inner.iterdir()):
+            return f"did you mean its folder {inner.name}?"
+    return "extract them from a video first: python main.py frames VIDEO"
 
 
 def frame_stem(index: int, count: int) -> str:

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from geometry_fusion.errors import InputError, one_line
 from geometry_fusion.frame_folder import Size
+from geometry_fusion.interlaced import deinterlaced
 from geometry_fusion.prefetch import Prefetch
 from geometry_fusion.video import UNKNOWN_RATE, Upright, decode, video_stream
 
@@ -144,7 +145,7 @@ class Stream:
             stream.thread_type = "SLICE" if self.live else "AUTO"
             upright = stored = None
             end, lasts = 0.0, (container.duration or 0) / av.time_base
-            for frame in decode(self._packets(container, stream), self.lost):
+            for frame in deinterlaced(decode(self._packets(container, stream), self.lost)):
                 if frame.time is not None:
                     end = frame.time + float(frame.duration * frame.time_base)
                 if stored != (frame.width, frame.height):

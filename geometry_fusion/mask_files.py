@@ -36,12 +36,20 @@ def colour(object_id: int) -> tuple[int, int, int]:
 
 def open_image(path: Path) -> Image.Image:
     """The picture with its header read and its pixels still on disk."""
+    check_regular(path)
     try:
         return Image.open(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except Exception as error:
         raise _unreadable(path, error) from None
+
+
+def check_regular(path: Path) -> None:
+    """Raise InputError for a pipe, a socket or a device: reading one could wait for ever."""
+    path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path}: is a pipe or a device, not a file; remove it or give a file")
 
 
 def _unreadable(path: Path, error: Exception) -> Exception:

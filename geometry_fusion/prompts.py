@@ -10,15 +10,20 @@
 """
 
 import argparse
-import json
 import math
+import sys
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
 from geometry_fusion.errors import InputError
 from geometry_fusion.mask_files import VOID, read_ids
+from geometry_fusion.parsing import parse_json
 from geometry_fusion.types import Prompt
+
+SAME_CLICK = 3.0  # pixels: clicks of two objects this near mean one thing
+SAME_AREA = 0.7  # IoU: so do masks or boxes this much alike
 
 
 def _numbers(text: str, count: int, example: str) -> tuple[int, tuple[float, ...]]:
@@ -93,7 +98,60 @@ def prompts_from_arguments(args: argparse.Namespace) -> list[Prompt]:
                 f"{prompt.source}: object {prompt.object_id} has two prompts on frame {prompt.frame}; keep one"
             )
         seen.add((prompt.frame, prompt.object_id))
+    if warning := hidden_objects(prompts):
+        print(f"warning: {warning}", file=sys.stderr)
     return prompts
+
+
+def hidden_objects(prompts: list[Prompt]) -> str | None:
+    """A line about objects that are prompted on the same place of a frame: one will hide the other in the masks."""
+    marked = [(prompt, _area(prompt)) for prompt in prompts]
+    doubles = [
+        (a, b)
+        for (a, of_a), (b, of_b) in combinations(marked, 2)
+        if a.frame == b.frame and a.object_id != b.object_id and _on_one_place(a, of_a, b, of_b)
+    ]
+    if not doubles:
+        return None
+    (a, b), *more = doubles
+    others = f" (and {len(more)} more pairs)" if more else ""
+    return (
+        f"objects {a.object_id} and {b.object_id} are prompted on the same place of frame {a.frame}{others}: a pixel "
+        "belongs to one object, the most confident one, so that one may hide the other (docs/prompts.md)"
+    )
+
+
+def _on_one_place(a: Prompt, area_a: tuple | None, b: Prompt, area_b: tuple | None) -> bool:
+    if area_a and area_b:
+        if a.mask is None or b.mask is None or a.mask.shape != b.mask.shape:
+            return _box_iou(area_a, area_b) > SAME_AREA
+        # The boxes first: a palette may hold many masks, and large ones take time.
+        near = _box_iou(area_a, area_b) > SAME_AREA / 2
+        return near and np.count_nonzero(a.mask & b.mask) > SAME_AREA * np.count_nonzero(a.mask | b.mask)
+    if a.points and b.points:
+        return any(math.dist(p, q) <= SAME_CLICK for p in a.points for q in b.points)
+    mask, points = (a.mask, b.points) if a.mask is not None else (b.mask, a.points)
+    return mask is not None and bool(points) and all(_shows(mask, point) for point in points)
+
+
+def _area(prompt: Prompt) -> tuple[float, float, float, float] | None:
+    """x0, y0, x1, y1 around what a box or a mask marks; None for clicks alone."""
+    if prompt.mask is None or not prompt.mask.any():
+        return prompt.box
+    rows, columns = (np.flatnonzero(prompt.mask.any(axis)) for axis in (1, 0))
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+
+
+def _box_iou(a: tuple, b: tuple) -> float:
+    width, height = (min(a[i + 2], b[i + 2]) - max(a[i], b[i]) for i in (0, 1))
+    shared = max(width, 0) * max(height, 0)
+    both = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)) - shared
+    return shared / both if both > 0 else 0.0
+
+
+def _shows(mask: np.ndarray, point: tuple[float, float]) -> bool:
+    column, row = (round(value) for value in point)
+    return 0 <= row < mask.shape[0] and 0 <= column < mask.shape[1] and bool(mask[row, column])
 
 
 def check_prompts(prompts: list[Prompt], frames) -> None:
@@ -129,12 +187,13 @@ def _floats(values, count: int) -> tuple[float, ...]:
 
 def read_prompts(file: Path) -> list[Prompt]:
     """Prompts of a JSON file; masks are relative to the file. Raises InputError naming what is wrong where."""
+    cure = "see docs/prompts.md for its form"
     try:
-        entries = json.loads(Path(file).read_text())
+        entries = parse_json(Path(file).read_bytes(), f"--prompts {file}", cure)
     except FileNotFoundError:
-        raise InputError(f"--prompts {file}: no such file; see docs/prompts.md for its form") from None
-    except (ValueError, RecursionError, IsADirectoryError) as error:
-        raise InputError(f"--prompts {file}: not valid JSON ({error})") from None
+        raise InputError(f"--prompts {file}: no such file; {cure}") from None
+    except IsADirectoryError:
+        raise InputError(f"--prompts {file}: is a folder; give a JSON file, {cure}") from None
     if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
         raise InputError(f"--prompts {file}: expected a list of objects like {{'frame': 0, 'points': [[x, y]]}}")
     prompts = []

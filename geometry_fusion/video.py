@@ -27,14 +27,17 @@ from tqdm import tqdm
 from geometry_fusion.errors import InputError
 from geometry_fusion.files import replacing_file, replacing_folder
 from geometry_fusion.frame_folder import FRAMES_JSON, FrameFolder, Size, check_holds_only_frames, frame_stem
+from geometry_fusion.interlaced import deinterlaced
 from geometry_fusion.mask_files import write_rgb
 
 UNKNOWN_RATE = Fraction(30)  # of video files that do not say
 DEFAULT_LONG_SIDE = 1280
+CONVERT = "magick INPUT OUTPUT.mp4"  # what ImageMagick reads of what FFmpeg does not
+MOST_PIXELS = 100_000_000  # of a frame that is made: three times 8K, 300 MB in memory
 
 
 class VideoFile:
-    """A video in any format that FFmpeg reads, upright and with square pixels.
+    """A video in any format that FFmpeg reads, upright, with square pixels, and whole frames where it is interlaced.
 
     Opening decodes one frame, so a file without a readable frame is refused at once. Damage further on drops what
     cannot be decoded and says so on stderr and, one line for each damaged stretch, in `lost`: fewer frames than
@@ -49,6 +52,8 @@ class VideoFile:
             raise InputError(f"{path}: is a folder, not a video file; give the file")
         if self.path.stat().st_size == 0:
             raise InputError(f"{path}: the file is empty; copy or download it again")
+        if kind := _animated_picture(self.path):
+            raise InputError(f"{path}: is an animated {kind}, which is not read; convert it to a video: {CONVERT}")
         self._warned = False
         self.lost: list[str] = []  # of the last time it was read
         with self._opened() as (container, stream):
@@ -94,7 +99,7 @@ class VideoFile:
         end = 0.0
         with self._opened() as (container, stream):
             start = float((stream.start_time or 0) * stream.time_base)
-            for frame in decode(self._packets(container, stream), self.lost):
+            for frame in deinterlaced(decode(self._packets(container, stream), self.lost)):
                 if frame.time is not None:
                     end = frame.time - start + float(frame.duration * frame.time_base)
                 yield frame
@@ -111,6 +116,15 @@ class VideoFile:
             yield from container.demux(stream)
         except av.FFmpegError as error:
             self.lost.append(f"cannot be read to its end ({error.strerror})")
+
+
+def _animated_picture(path: Path) -> str | None:
+    """WebP or AVIF where a picture is animated: FFmpeg takes such files for damaged, or for their first frame."""
+    with open(path, "rb") as file:
+        head = file.read(64)
+    if head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and len(head) > 20 and head[20] & 2:
+        return "WebP"
+    return "AVIF" if head[4:12] == b"ftypavis" else None
 
 
 def video_stream(container) -> av.VideoStream | None:
@@ -275,8 +289,10 @@ def _target_size(source: Size, wanted: Size | str | None) -> Size:
         width, height = (int(side) for side in wanted)
     except (TypeError, ValueError):
         raise InputError(f'size {wanted!r}: must be (width, height) or "keep"') from None
-    if not (1 <= width <= 65535 and 1 <= height <= 65535):
-        raise InputError(f"size {width}x{height}: sides must be 1..65535 pixels")
+    if not (1 <= width <= 65535 and 1 <= height <= 65535 and width * height <= MOST_PIXELS):
+        raise InputError(
+            f"size {width}x{height}: sides must be 1..65535 pixels, {MOST_PIXELS // 10**6} million in all at most"
+        )
     return width, height
 
 

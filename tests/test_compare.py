@@ -47,3 +47,23 @@ def test_what_is_no_run_or_no_comparison_is_refused_and_kept(runs, tmp_path, ref
     assert "no earlier comparison" in refuse(compare, runs[0], "--out", tmp_path / "photos")
     assert "would replace the input" in refuse(compare, runs[0], "--out", tmp_path)
     assert (tmp_path / "photos/cat.png").exists()
+
+
+def test_odd_lines_and_configs_of_a_run_are_left_out_or_refused(runs, tmp_path, refuse, capsys):
+    stats = runs[0] / "logs/train_stats.json"
+    whole = stats.read_bytes()
+    odd = (
+        b"[]",
+        b"null",
+        b"{}",
+        b"\xff\xfe",
+        b'{"step": "x", "val": {"score": 1}}',
+        b'{"step": 1, "val": [1]}',
+        b"[" * 9999,
+    )
+    stats.write_bytes(b"\n".join(odd) + b"\n" + whole + b'{"step": 30, "val": {"sc')
+    assert compare.last_validation(runs[0]) == {"step": 20, "score": 0.25}
+    assert capsys.readouterr().out == f"7 lines of {stats} are no records and are left out\n"
+    for content in (b"\xff\xfe\xfa", b"a: &a [*a]", b"[1, 2]", b"a: ${oc.env:HOME}"):
+        (runs[0] / "config.yaml").write_bytes(content)
+        assert "config.yaml" in refuse(compare, runs[0], "--keys", "a")

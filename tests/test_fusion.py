@@ -358,6 +358,21 @@ def test_a_killed_evaluation_continues_where_it_stopped(evaluated, monkeypatch):
     assert (out / "results.json").read_text() == before
 
 
+def test_an_evaluation_goes_over_odd_lines_and_measures_anew_what_they_held(evaluated, monkeypatch, capsys):
+    out, arguments = evaluated
+    before, lines = (out / "results.json").read_text(), (out / "objects.jsonl").read_bytes().splitlines(keepends=True)
+    spoiled = json.loads(lines[-1])
+    spoiled["iou"] = "high"
+    odd = [b"[]\n", b"null\n", b"\xff\xfe\n", json.dumps(spoiled).encode() + b"\n"]
+    (out / "objects.jsonl").write_bytes(b"".join([*lines[:-1], *odd]))
+    calls = []
+    score = evaluate.score
+    monkeypatch.setattr(evaluate, "score", lambda *a: (calls.append(a), score(*a))[1])
+    evaluate.main(arguments)
+    assert len(calls) == 1 and f"4 lines of {out / 'objects.jsonl'} are no records" in capsys.readouterr().out
+    assert (out / "results.json").read_text() == before
+
+
 def test_workers_measure_what_one_process_measures(evaluated, tmp_path):
     out, arguments = evaluated
     evaluate.main([*arguments, f"out={tmp_path}", "workers=2", "threads=1"])
@@ -379,7 +394,6 @@ def test_evaluation_refuses_what_it_cannot_do(refuse, tmp_path):
         "workers=0",
         "join_every=0",
         "out=null",
-        "data.scenes=5",
     ):
         key, value = wrong.split("=")
         line = refuse(evaluate, "arms=[sam2]", f"out={tmp_path}", wrong)

@@ -272,6 +272,48 @@ def test_extracted_frames_tell_their_numbers(video, tmp_path):
         run(tmp_path / "task", folder, tmp_path)
 
 
+def test_numbers_that_may_count_the_video_or_its_extracted_frames_are_refused_until_told(tmp_path, refuse, capsys):
+    """frame_000010 of sixteen frames that are every 5th of a video: its tenth, or the third of the folder."""
+    folder = make_frames(tmp_path / "every5", [f"{n:04d}" for n in range(16)])
+    make(folder, {"frames.json": {"frame_rate": "2", "every": 5, "source_size": [W, H]}})
+    export = make(tmp_path / "task", VIDEO_EXPORT)  # frames 10 and 13
+    arguments = (export, "--frames", folder, "--out", tmp_path / "masks")
+    line = refuse(import_masks, *arguments)
+    assert "13 may count the frames of the video or those of" in line and "--counts video or --counts frames" in line
+    assert not (tmp_path / "masks").exists()
+    for counts, stems in (("frames", ["0010.png", "0013.png"]), ("video", ["0002.png"])):
+        import_masks.main([str(a) for a in (*arguments, "--counts", counts)])
+        assert sorted(f.name for f in (tmp_path / "masks").glob("*.png")) == stems
+    first = make(tmp_path / "first", cvat_export(stems=("frame_000000",)))  # 0 is 0 either way
+    assert list(run(first, folder, tmp_path)[0]) == ["0000"]
+
+
+def test_the_size_of_the_masks_tells_what_was_annotated(tmp_path):
+    folder = make_frames(tmp_path / "small", [f"{n:04d}" for n in range(16)], (3, 2))
+    make(folder, {"frames.json": {"frame_rate": "2", "every": 5, "source_size": [W, H]}})
+    assert list(run(make(tmp_path / "video", VIDEO_EXPORT), folder, tmp_path)[0]) == ["0002"]
+    small = {"labelmap.txt": LABELMAP, "SegmentationClass/frame_000010.png": png(np.full((2, 3, 3), VASE, np.uint8))}
+    assert list(run(make(tmp_path / "frames", small), folder, tmp_path)[0]) == ["0010"]
+
+
+def test_a_task_longer_than_the_folder_is_of_the_video(tmp_path):
+    folder = make_frames(tmp_path / "every5", [f"{n:04d}" for n in range(8)])
+    make(folder, {"frames.json": {"frame_rate": "2", "every": 5, "source_size": [W, H]}})
+    meta = "<meta><task><size>{}</size><mode>interpolation</mode></task></meta>"
+    export = make(tmp_path / "task", {"annotations.xml": cvat_images(meta.format(40), track(0, "cup", (5, 0), (6, 1)))})
+    assert list(run(export, folder, tmp_path)[0]) == ["0001"]
+    make(export, {"annotations.xml": cvat_images(meta.format(8), track(0, "cup", (5, 0), (6, 1)))})
+    with pytest.raises(InputError, match="5 may count the frames of the video or those of"):
+        run(export, folder, tmp_path)
+
+
+@pytest.mark.parametrize("about", ["[]", '{"every": 0}', '{"every": "6"}', '{"every": true}', '{"source_size": "abc"}'])
+def test_a_frames_json_of_another_form_is_refused(frames, tmp_path, about):
+    make(frames, {"frames.json": about.replace("{", '{"frame_rate": "2", ')})
+    with pytest.raises(InputError, match=r"frames\.json"):
+        run(make(tmp_path / "task", cvat_export()), frames, tmp_path)
+
+
 def test_numbers_are_not_guessed(tmp_path):
     """0010.jpg may be the tenth or eleventh frame of any video."""
     folder = make_frames(tmp_path / "frames", [f"{n:04d}" for n in range(16)])
@@ -494,7 +536,8 @@ def test_coco_track_ids_hold_and_crowds_are_kept(frames, tmp_path):
         ([coco_mask(1, 1, COCO_TEXT) | {"segmentation": {"size": [W, H], "counts": COCO_TEXT}}], "mask is 4x6"),
         ([coco_mask(1, 1, [[0.0, 1.0, 2.0, 3.0]])], "a polygon has 4 numbers"),
         ([coco_mask(1, 1, [[0.0, 1.0, 2.0, 3.0, float("nan"), 1.0]])], "no pixels"),
-        ([coco_mask(1, 5, COCO_LIST)], "instances.json: not COCO with masks"),
+        ([coco_mask(1, 77, COCO_LIST)], r"annotation 1: image_id 77 is not among the images of this file"),
+        ([coco_mask(1, 1, COCO_LIST, category=9)], r"annotation 1: category_id 9 is not among the categories"),
     ],
 )
 def test_coco_damage_is_told(entries, message, frames, tmp_path):

@@ -6,6 +6,7 @@ vos-benchmark declares opencv-python, which would overwrite our headless OpenCV.
 
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -443,6 +444,9 @@ def _damage(file: Path, change) -> None:
             "damaged",
         ),
         (lambda pred, gt: ["--pred", pred, "--gt", gt, "--json", gt / "0000.png" / "x.json"], "0000.png"),
+        (lambda pred, gt: ["--pred", pred, "--gt", gt, "--json", gt], "exists and is not a file"),
+        (lambda pred, gt: os.mkfifo(gt / "0001.png") or ["--pred", pred, "--gt", gt], "0001.png: is a pipe"),
+        (lambda pred, gt: os.mkfifo(pred / "0001.png") or ["--pred", pred, "--gt", gt], "0001.png: is a pipe"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path, spoil, said):

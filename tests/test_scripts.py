@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 import signal
@@ -339,13 +340,36 @@ def test_prompt_files_of_wrong_form_are_refused(refuse, frames, tmp_path, entrie
     assert "p.json" in refuse(ab_iou, "--frames", frames, "--prompts", tmp_path / "p.json", "--out", tmp_path / "o")
 
 
+def test_a_pipe_in_place_of_a_mask_does_not_hang(refuse, frames, tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    line = refuse(ab_iou, "--frames", frames, "--mask", tmp_path / "pipe.png", "--out", tmp_path / "o")
+    assert "pipe.png: is a pipe" in line
+
+
+def test_weights_that_need_consent_say_so_where_nobody_can_be_asked(monkeypatch, refuse, tmp_path):
+    monkeypatch.setitem(main.must3r_loader.MODELS, "512", tmp_path / "none.pth")
+    for stdin in (None, open(os.devnull)):  # noqa: SIM115
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert "agree with --accept-licence" in refuse(main, "weights", "--must3r", "512")
+    stdin.close()
+    assert "agree with --accept-licence" in refuse(main, "weights", "--must3r", "512")
+
+
 def test_weights_options_are_checked(refuse):
     assert "xyz" in refuse(main, "weights", "--sam2", "tiny", "--sha256", "xyz")
     assert "--sam2" in refuse(main, "weights", "--url", "http://127.0.0.1:9/x")
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["frames"], ["fly"], ["frames", "x.mp4", "--size", "big"], ["frames", "none.mp4"]]
+    "command",
+    [
+        [],
+        ["frames"],
+        ["fly"],
+        ["frames", "x.mp4", "--size", "big"],
+        ["frames", "none.mp4"],
+        ["frames", str(SAMPLE / "video.mp4"), "--size", "65000x65000"],
+    ],
 )
 def test_main_refuses_bad_commands_in_one_line(refuse, command):
     refuse(main, *command)

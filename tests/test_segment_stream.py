@@ -314,11 +314,23 @@ def test_the_window_shows_masks_takes_clicks_and_ends_by_a_key(clip, tmp_path):
     assert set(np.unique(read_ids(sorted((tmp_path / "masks").glob("*.png"))[-1]))) <= {0, 1, 2}
 
 
-def test_what_cannot_be_streamed_is_refused(clip, tmp_path, refuse):
+def test_what_cannot_be_streamed_is_refused(clip, tmp_path, refuse, monkeypatch):
     out = ["--out", tmp_path / "o"]
     assert "excludes --frames" in refuse(main, "segment", "--source", "0", "--frames", clip, POINT, *out)
     assert "camera 0" in refuse(main, "segment", "--source", "0", POINT, *out)
-    assert "must be positive" in refuse(main, "segment", "--frames", clip, POINT, "--objects-at-once", "0", *out)
+    for flag, value in (
+        ("--objects-at-once", "0"),
+        ("--timeout", "nan"),
+        ("--timeout", "0"),
+        ("--save-every", "nan"),
+        ("--save-every", "inf"),
+        ("--max-keyframes", "1"),
+        ("--join-every", "0"),
+    ):
+        line = refuse(main, "segment", "--frames", clip, POINT, flag, value, *out)
+        assert f"{flag} {value}" in line and "must be a" in line
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert "no-such-compiler is not here" in refuse(main, "segment", "--frames", clip, POINT, "--compile", *out)
     assert "--mode full: needs --frames" in refuse(main, "segment", "--source", "0", "--mode", "full", POINT, *out)
     assert "frame 99 does not exist" in refuse(main, "segment", "--frames", clip, POINT, "--prompt-frame", "99", *out)
     assert "no merger weights" in refuse(

@@ -1,5 +1,6 @@
 """Real codecs and real damage; the judge of rotation and colour is the `ffmpeg` program."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -13,8 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from geometry_fusion import interlaced as interlaced_module
 from geometry_fusion import video as video_module
 from geometry_fusion.errors import InputError
+from geometry_fusion.interlaced import deinterlaced
+from geometry_fusion.sources import open_source
 from geometry_fusion.video import FrameFolder, VideoFile, VideoWriter, extract_frames, open_frames, opened_frames
 
 NTSC = Fraction(30000, 1001)
@@ -237,7 +241,10 @@ def test_bad_folders_are_named(tmp_path):
     (broken / "1.png").write_bytes((broken / "1.png").read_bytes()[:60])
     with pytest.raises(InputError, match=r"1\.png: not a readable image"):
         list(open_frames(broken))
-    for content in ("", "[]", "{}", '{"frame_rate": "0"}', '{"frame_rate": "1/0"}', '{"frame_rate": "fast"}'):
+    for content in (
+        *("", "[]", "{}", '{"frame_rate": "0"}', '{"frame_rate": "1/0"}', '{"frame_rate": "fast"}'),
+        *('{"frame_rate": "1e999999999"}', '{"frame_rate": NaN}', '{"frame_rate": [1]}', "[" * 100_000),
+    ):
         (sizes / "2.png").unlink(missing_ok=True)
         (sizes / "frames.json").write_text(content)
         with pytest.raises(InputError, match=r"frames\.json: no usable frame_rate"):
@@ -400,3 +407,107 @@ sys.exit(run_cli(main))
     assert done.returncode == 2, done.stderr
     assert "out.mp4" in done.stderr and done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+# --- interlaced video, and pictures that move
+
+
+def moving_bar(index: float) -> np.ndarray:
+    """A white bar that moves by 6 pixels a frame over grey: interlaced, its edges are combs."""
+    image = np.full((64, 160, 3), 60, np.uint8)
+    x = 10 + round(6 * index)
+    image[:, x : x + 30] = 220
+    return image
+
+
+def combs(frame: np.ndarray) -> float:
+    """How much neighbouring rows differ while those two rows apart agree."""
+    rows = frame.astype(float).mean(2)
+    return float((np.abs(rows[1:-1] - rows[2:]) - np.abs(rows[:-2] - rows[2:])).clip(min=0).mean())
+
+
+@pytest.fixture(scope="module", params=["libx264", "mpeg2video"])
+def interlaced(request, tmp_path_factory):
+    """12 interlaced frames of 24 moments, and the frames as they are stored."""
+    folder = tmp_path_factory.mktemp("interlaced")
+    with VideoWriter(folder / "fields.mp4", 50, (160, 64), crf=1) as writer:
+        for index in range(24):
+            writer.write(moving_bar(index / 2))
+    how = ["-x264opts", "tff=1"] if request.param == "libx264" else []
+    clip = folder / "clip.mkv"
+    woven = ("-vf", "tinterlace=interleave_top,fieldorder=tff,setfield=tff")
+    ffmpeg("-i", folder / "fields.mp4", *woven, "-c:v", request.param, "-flags", "+ildct+ilme", *how, "-q:v", 1, clip)
+    with av.open(str(clip)) as container:
+        stored = list(container.decode(video=0))
+    assert len(stored) == 12 and all(frame.interlaced_frame for frame in stored)
+    return clip, [frame.to_ndarray(format="rgb24") for frame in stored]
+
+
+def test_interlaced_video_comes_out_in_whole_frames(interlaced):
+    clip, stored = interlaced
+    source = VideoFile(clip)
+    frames = list(source)
+    assert len(frames) == source.num_frames == 12 and not source.lost
+    assert min(map(combs, stored[1:-1])) > 5 * max(map(combs, frames[1:-1]))
+    for index, frame in enumerate(frames):  # the same moments in the same order
+        bar = np.flatnonzero(frame[20:44].mean((0, 2)) > 140)
+        assert abs(bar.mean() - (24.5 + 6 * index)) < 5, index
+    assert np.array_equal(next(iter(source.frames_from(7))), frames[7])
+    with opened_frames(clip) as extracted:
+        assert np.array_equal(extracted[11], frames[11])
+
+
+def test_streams_of_interlaced_video_are_the_same(interlaced):
+    clip, _ = interlaced
+    with open_source(clip) as source:
+        assert all(np.array_equal(a.image, b) for a, b in zip(source, VideoFile(clip), strict=True))
+
+
+def test_progressive_video_is_not_filtered(tmp_path, monkeypatch):
+    monkeypatch.setattr(interlaced_module, "_Deinterlacer", lambda frame: pytest.fail("was filtered"))
+    assert sum(1 for _ in VideoFile(make_video(tmp_path / "clip.mp4"))) == 12
+
+
+def test_frames_that_were_held_back_come_before_an_error(interlaced):
+    def cut_off(container):
+        yield from itertools.islice(container.decode(video=0), 3)
+        raise OSError("cut off")
+
+    got = []
+    with av.open(str(interlaced[0])) as container, pytest.raises(OSError, match="cut off"):
+        for frame in deinterlaced(cut_off(container)):
+            got.append(frame.to_ndarray(format="rgb24"))
+    assert len(got) == 3 and combs(got[1]) < 0.5 * combs(interlaced[1][1])
+
+
+def test_animated_pictures_are_named_with_a_cure(tmp_path):
+    first, *rest = (Image.fromarray(picture(i)) for i in range(3))
+    first.save(tmp_path / "moving.webp", save_all=True, append_images=rest, duration=100)
+    with pytest.raises(
+        InputError, match=r"moving\.webp: is an animated WebP, which is not read; convert it to a video"
+    ):
+        VideoFile(tmp_path / "moving.webp")
+    first.save(tmp_path / "still.webp")
+    assert VideoFile(tmp_path / "still.webp").size == first.size
+    avif = b"\0\0\0\x20ftypavis\0\0\0\0avifavismsf1miaf"
+    (tmp_path / "moving.avif").write_bytes(avif)
+    with pytest.raises(InputError, match="is an animated AVIF"):
+        VideoFile(tmp_path / "moving.avif")
+
+
+@pytest.mark.parametrize(
+    ("names", "cure"),
+    [
+        (["a.TIFF", "b.tiff"], r"its 2 \.tiff files are not read, convert them: magick mogrify -format png"),
+        (["IMG_1.HEIC"], r"its 1 \.heic files are not read"),
+        (["walk.MOV"], r"it holds the video walk\.MOV, give that file"),
+        (["inner/0001.jpg", "notes.txt"], r"did you mean its folder inner\?"),
+        (["notes.txt"], r"extract them from a video first: python main\.py frames VIDEO"),
+    ],
+)
+def test_folders_without_frames_get_a_cure_that_fits(tmp_path, names, cure):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(InputError, match=cure):
+        FrameFolder(tmp_path)

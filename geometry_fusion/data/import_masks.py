@@ -37,8 +37,10 @@ from geometry_fusion.errors import InputError, OneLineParser, run_cli
 from geometry_fusion.files import check_apart, check_replaceable, replacing_folder
 from geometry_fusion.frame_folder import FRAMES_JSON, FrameFolder, Size
 from geometry_fusion.mask_files import write_palette_mask
+from geometry_fusion.parsing import each, is_whole, reading, whole
 from geometry_fusion.video import VideoFile, open_frames
 
+COUNTS = ("auto", "video", "frames")  # what numbers in the names of an export count
 FORMATS = ("auto", "cvat", "cvat_xml", "labelme", "coco", "davis", "png")
 NONE_EMPTY = (
     "no annotated frame is empty; where no object is in view, tell that too: by a tag on the image in CVAT (exported "
@@ -59,12 +61,20 @@ class Imported:
 
 
 def import_masks(
-    export: Path, frames: Path, out: Path, kind: str = "auto", labels: Sequence[str] = (), progress: bool = False
+    export: Path,
+    frames: Path,
+    out: Path,
+    kind: str = "auto",
+    labels: Sequence[str] = (),
+    progress: bool = False,
+    counts: str = "auto",
 ) -> Imported:
     """Write the masks of an export to `out`, which is replaced once all are there.
 
-    `labels` keeps the objects of these labels; ids do not depend on it. Raises InputError for everything that would
-    give wrong masks: names that fit no frame, other sizes, identities that the export does not tell.
+    `labels` keeps the objects of these labels; ids do not depend on it. `counts`: whether names such as frame_000012
+    count frames of the video or of the folder, where the folder holds every n-th of them. Raises InputError for
+    everything that would give wrong masks: names that fit no frame, other sizes, identities that the export does not
+    tell.
     """
     export, out = Path(export), Path(out)
     check_apart([out], [export, frames])
@@ -75,7 +85,8 @@ def import_masks(
     objects = _chosen(annotations.objects, labels, files.path)
     notes = list(annotations.notes)
     about = _about(source)
-    targets = _targets(annotations, _FrameNames(source, about, annotations.num_images), notes)
+    counts = _counted(annotations, source, about, counts)
+    targets = _targets(annotations, _FrameNames(source, about, annotations.num_images, counts), notes)
     kept, frames_of, empty = [o.id for o in objects], Counter(), 0
     with replacing_folder(out.resolve()) as fresh:
         for stem, frame in tqdm(targets.items(), unit="mask", disable=None if progress else True):
@@ -154,16 +165,66 @@ def _about(source: VideoFile | FrameFolder) -> dict:
     if isinstance(source, VideoFile):
         return {"every": 1, "source_size": source.size}
     file = source.path / FRAMES_JSON
-    about = read_json(file) if file.exists() else {}
-    return about if isinstance(about, dict) else {}
+    if not file.exists():
+        return {}
+    about = read_json(file)
+    with reading(file, "what main.py frames writes", "extract the frames again, or delete the file"):
+        every, size = about.get("every"), about.get("source_size")
+        if every is not None and not (is_whole(every) and every >= 1):
+            raise ValueError(f"every is {every!r}")
+        if size is not None and not (len(each(whole, size, "source_size")) == 2 and min(size) >= 1):
+            raise ValueError(f"source_size is {size!r}")
+    return about
+
+
+def _counted(annotations: Annotations, source: VideoFile | FrameFolder, about: dict, wanted: str) -> str:
+    """What frame_000012 of an export counts: "video", or "frames" of a folder that holds every n-th of the video.
+
+    Tools number what they were given. Raises InputError where that may have been either: the masks would land on other
+    frames.
+    """
+    every, known = about.get("every", 1), set(source.stems)
+    numbered = [(_number(f.name), f) for f in annotations.frames if isinstance(f.name, str)]
+    numbered = [(n, f) for n, f in numbered if n is not None and stem_of(f.name) not in known]
+    highest = max((number for number, _ in numbered), default=0)
+    if wanted != "auto":
+        return wanted
+    if every == 1 or not highest or max(highest, (annotations.num_frames or 1) - 1) >= len(source.stems):
+        return "video"
+    shrunk_from = tuple(about.get("source_size") or source.size)
+    number, frame = max(numbered, key=lambda pair: pair[0])
+    drawn = _drawn_size(frame, (tuple(source.size), shrunk_from))
+    if shrunk_from != tuple(source.size) and drawn is not None:
+        return "video" if drawn == shrunk_from else "frames"
+    raise InputError(
+        f"{frame.name}: {number} may count the frames of the video or those of {source.path}, which holds every "
+        f"{every}th; say which was annotated: --counts video or --counts frames"
+    )
+
+
+def _drawn_size(frame: AnnotatedFrame, sizes: Sequence[Size]) -> Size | None:
+    """(width, height) of the picture that was annotated; None where the export draws at any size."""
+    if frame.size:
+        return tuple(frame.size)
+    try:
+        found = {frame.ids(size).shape[::-1] for size in sizes}
+    except InputError:
+        return None
+    return found.pop() if len(found) == 1 else None
+
+
+def _number(name: str) -> int | None:
+    """CVAT's number of a frame, 12 of frame_000012.PNG."""
+    numbered = re.fullmatch(r"frame_(\d{6,12})", stem_of(name))
+    return int(numbered[1]) if numbered else None
 
 
 class _FrameNames:
     """Finds the frame that an export means: by stem, by CVAT's number of a video's frame, or by position."""
 
-    def __init__(self, source: VideoFile | FrameFolder, about: dict, num_images: int | None):
+    def __init__(self, source: VideoFile | FrameFolder, about: dict, num_images: int | None, counts: str):
         self.stems, self.path, self.num_images = source.stems, source.path, num_images
-        self.every = about.get("every") if isinstance(about.get("every"), int) and about["every"] >= 1 else None
+        self.every = 1 if counts == "frames" else about.get("every")
         self._known = set(self.stems)
         self._by_number = {int(stem): stem for stem in self.stems if stem.isdecimal()}
 
@@ -180,10 +241,10 @@ class _FrameNames:
         if stem in self._known:
             return stem
         cure = f"name masks like the frames, such as {self.stems[0]}"
-        if numbered := re.fullmatch(r"frame_(\d{6,})", stem):
+        if (number := _number(name)) is not None:
             if self.every:
                 # CVAT's number is the video's frame, whatever its start and step were.
-                index, rest = divmod(int(numbered[1]), self.every)
+                index, rest = divmod(number, self.every)
                 if rest:
                     return None
                 if index in self._by_number:
@@ -240,13 +301,16 @@ def parse(argv=None) -> argparse.Namespace:
     parser.add_argument("--frames", type=Path, required=True, help="the folder of frames, or the video, of the masks")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="receives the masks")
     parser.add_argument("--format", choices=FORMATS, default="auto", help="what EXPORT is")
+    parser.add_argument(
+        "--counts", choices=COUNTS, default="auto", help="what frame_000012 counts; auto: told or asked"
+    )
     parser.add_argument("--label", nargs="+", default=[], metavar="NAME", help="only these labels; default: all")
     return parser.parse_args(argv)
 
 
 def main(argv=None) -> None:
     args = parse(argv)
-    done = import_masks(args.export, args.frames, args.out, args.format, args.label, progress=True)
+    done = import_masks(args.export, args.frames, args.out, args.format, args.label, progress=True, counts=args.counts)
     listed = (f"{o.id} {o.name} ({done.frames_of[o.id]} frames)" for o in done.objects)
     print(f"objects: {', '.join(listed)}")
     print(f"{args.out}: {done.num_annotated} of {done.num_frames} frames are annotated, {done.num_empty} of them empty")

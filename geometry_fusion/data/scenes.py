@@ -22,6 +22,7 @@ import numpy as np
 
 from geometry_fusion.errors import InputError
 from geometry_fusion.files import digest_of, replacing_folder
+from geometry_fusion.mask_files import check_regular
 
 VOID = 65535  # in files; -1 in memory
 
@@ -82,6 +83,7 @@ def _write(file: Path, image: np.ndarray, options=()) -> None:
 
 
 def _read(file: Path, flags: int) -> np.ndarray:
+    check_regular(file)
     image = cv2.imread(str(file), flags)
     if image is None:
         raise InputError(f"{file}: missing or not an image; write the scene again or remove its stem everywhere")

@@ -27,8 +27,8 @@ class RoPE2D:
     """
 
     def __init__(self, name: str):
-        parsed = re.fullmatch(r"RoPE(\d+(?:\.\d*)?)(?:_(\d+):(\d+))?", name)
-        if not parsed:
+        parsed = re.fullmatch(r"RoPE(\d{1,6}(?:\.\d{0,6})?)(?:_(\d{1,6}):(\d{1,6}))?", name)
+        if not parsed or not all(float(number) for number in parsed.groups("1")):
             raise ValueError(f"pos_embed {name!r}: unknown; expected RoPE<base> or RoPE<base>_<old>:<new>")
         base, old, new = parsed.groups()
         self.base = float(base)

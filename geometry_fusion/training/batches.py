@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from geometry_fusion.data.scenes import Scene
+from geometry_fusion.errors import InputError
 from geometry_fusion.predictor import normalise
 
 MAX_REDRAWS = 1000
@@ -107,4 +108,7 @@ class SceneClips:
                 ids = rng.permutation(ids)[:objects].tolist()
                 clip = augment(rng, *clip_arrays(scene, indices, ids, self.size))
                 return clip, f"{scene.folder.name} frames {indices} objects {ids}"
-        raise ValueError(f"no frame of {len(self.scenes)} scenes shows an object of {self.min_area} pixels")
+        raise InputError(
+            f"no frame of {len(self.scenes)} scenes of at least {length} frames shows an object of "
+            f"data.min_area={self.min_area} pixels; lower data.min_area or batches.kinds.*.frames"
+        )

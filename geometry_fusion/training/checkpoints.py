@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from geometry_fusion.errors import InputError, one_line
 from geometry_fusion.files import replacing_file
+from geometry_fusion.weights import check_finite_state
 
 FORMAT_VERSION = 1
 
@@ -31,9 +32,14 @@ def save_resume(file: Path, state: dict) -> None:
 
 
 def load_resume(file: Path) -> dict:
-    """Read what `save_resume` wrote; tensors and plain values only. Raises InputError on a damaged file."""
+    """Read what `save_resume` wrote; tensors and plain values only.
+
+    Raises InputError on a damaged file, and where a number of model or optimizer is not finite, naming the tensor.
+    """
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds here: zip, pickle, EOF, runtime
         reason = one_line(error)[:200]
         raise InputError(f"{file}: cannot be resumed from ({reason}); delete it or set trainer.resume=false") from None
+    check_finite_state(file, state)
+    return state

@@ -13,17 +13,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
-from geometry_fusion.files import check_apart, read_json_lines, replacing_folder
+from geometry_fusion.files import check_apart, replacing_folder
+from geometry_fusion.training.stats import read_stats
+from geometry_fusion.yaml_file import read_yaml
 
 RECORDS = ("logs/log.txt", "logs/train_stats.json", "config.yaml")
 
 
 def last_validation(run: Path) -> dict:
     """{"step", measure: value ...} of a run. Raises InputError for folders without one."""
-    validations = [r for r in read_json_lines(run / "logs/train_stats.json") if "val" in r]
+    validations = [r for r in read_stats(run / "logs/train_stats.json") if "score" in r.get("val", {})]
     if not validations:
         raise InputError(f"{run}: no validation in logs/train_stats.json; is it a finished run of train.py?")
     return {"step": validations[-1]["step"], **validations[-1]["val"]}
@@ -34,13 +34,21 @@ def rows_of(runs: Sequence[Path], keys: Sequence[str]) -> list[dict]:
     rows = []
     for run in runs:
         validation = last_validation(run)
-        config = OmegaConf.load(run / "config.yaml")
-        missing = object()
-        values = {key: OmegaConf.select(config, key, default=missing) for key in keys}
+        config, missing = read_yaml(run / "config.yaml"), object()
+        values = {key: _value_of(config, key, missing) for key in keys}
         if wrong := [key for key, value in values.items() if value is missing]:
             raise InputError(f"--keys {wrong[0]}: {run / 'config.yaml'} has no such key")
         rows.append({"run": run.name, **values, **validation})
     return sorted(rows, key=lambda row: -row["score"])
+
+
+def _value_of(config: dict, key: str, missing: object):
+    """The value of a dotted key."""
+    for part in key.split("."):
+        if not isinstance(config, dict) or part not in config:
+            return missing
+        config = config[part]
+    return config
 
 
 def table_of(rows: list[dict]) -> str:

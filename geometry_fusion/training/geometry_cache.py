@@ -5,19 +5,22 @@ order. The folder is named after what the geometry depends on, so that other wei
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from geometry_fusion.data.sampling import tracking_order
 from geometry_fusion.data.scenes import Scene
+from geometry_fusion.errors import InputError, one_line
 from geometry_fusion.files import digest_of, replacing_file
 from geometry_fusion.fit import Fit
 from geometry_fusion.geometry import GeometrySource
+from geometry_fusion.parsing import parse_json, reading
 from geometry_fusion.types import GeometryFrame
 
 CACHE_VERSION = 2  # counts up when the same inputs would give other files
@@ -50,8 +53,9 @@ class GeometryCache:
     def clip(self, scene: Scene, reference: int, frames: list[int]) -> list[GeometryFrame]:
         """Geometry of some frames of the walk that was streamed from `reference` on."""
         file = self.fill(scene, reference)
-        with safe_open(file, framework="pt") as handle:
-            metadata = {k: json.loads(v) for k, v in handle.metadata().items()}
+        cure = "delete it, it is computed again"
+        with reading(file, "geometry of a walk", cure), _opened(file, cure) as handle:
+            metadata = {k: parse_json(v, file, cure) for k, v in handle.metadata().items()}
             fit = Fit(**{k: tuple(v) for k, v in metadata["fit"].items()}, shrink_filter=metadata["shrink_filter"])
             names = [f"level{i}" for i in range(metadata["levels"])]
             slices = {name: handle.get_slice(name) for name in (*names, "points", "rays", "confidence", "scale")}
@@ -92,6 +96,15 @@ class GeometryCache:
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing_file(file) as fresh:
             save_file(tensors, fresh, metadata)
+
+
+@contextmanager
+def _opened(file: Path, cure: str) -> Iterator[safe_open]:
+    try:
+        with safe_open(file, framework="pt") as handle:
+            yield handle
+    except SafetensorError as error:
+        raise InputError(f"{file}: damaged ({one_line(error)}); {cure}") from None
 
 
 def _read_by(size: int, cells: int) -> slice:

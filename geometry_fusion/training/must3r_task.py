@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
 from geometry_fusion.data.scenes import Scene
+from geometry_fusion.errors import InputError
 from geometry_fusion.must3r import Dust3rEncoder, MUSt3R, camera_to_world, pointmaps
 from geometry_fusion.must3r.layers import split_heads
 from geometry_fusion.must3r.postprocess import Pointmaps
@@ -284,6 +285,11 @@ def validation_clips(clips: PosedClips, count: int, frames: int, per_batch: int 
     for repeat in range(repeats):
         for number in numbers:
             scene = clips.loaded(int(number))
+            if len(scene.images) < frames:
+                raise InputError(
+                    f"{clips.scenes[number].folder}: has {len(scene.images)} frames, fewer than "
+                    f"validation.val_frames={frames}; lower it"
+                )
             start = repeat * (len(scene.images) - frames) // max(repeats - 1, 1)
             indices = list(range(start, start + frames))
             drawn.append((clip(scene, indices), f"{clips.scenes[number].folder.name} frames {indices}"))

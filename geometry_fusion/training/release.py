@@ -7,7 +7,6 @@ writes checkpoints/sam2_tiny.safetensors (the best checkpoint of the run, in hal
 folder checkpoints/sam2_tiny, the run's config.yaml, log.txt, train_stats.json and a curve.png drawn from it.
 """
 
-import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -17,8 +16,10 @@ import matplotlib
 import numpy as np
 
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
-from geometry_fusion.files import read_json_lines, replacing_folder
+from geometry_fusion.files import replacing_folder
+from geometry_fusion.parsing import parse_json
 from geometry_fusion.training.checkpoints import save_weights
+from geometry_fusion.training.stats import read_stats
 from geometry_fusion.weights import read_metadata, read_weights
 
 matplotlib.use("Agg", force=False)
@@ -47,7 +48,13 @@ def draw_curve(records: list[dict], file: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     for name in val[0]["val"] if val else ():
         if name not in ("score", "fallbacks", "rotation_error") and not name.endswith("_frames"):  # other units
-            right.plot([r["step"] for r in val], [r["val"][name] for r in val], marker="o", ms=3, label=f"val {name}")
+            right.plot(
+                [r["step"] for r in val],
+                [r["val"].get(name, np.nan) for r in val],
+                marker="o",
+                ms=3,
+                label=f"val {name}",
+            )
     right.set(ylim=(0, 1))
     right.legend(frameon=False, fontsize=8)
     figure.savefig(file, dpi=110, format="png")
@@ -62,7 +69,7 @@ def release(run_dir: Path, target: Path, without: Sequence[str] = ()) -> None:
     best = run_dir / "checkpoints" / "checkpoint_best.safetensors"
     if not best.is_file():
         raise InputError(f"{best}: no such checkpoint; train first: python train.py experiment=...")
-    metadata = {key: json.loads(text) for key, text in read_metadata(best).items()}
+    metadata = {key: parse_json(text, f"{best}: {key}", "train again") for key, text in read_metadata(best).items()}
     tensors = {k: v.half() if v.is_floating_point() else v for k, v in read_weights(best).items()}
     for module in without:
         if not any(name.startswith(f"{module}.") for name in tensors):
@@ -73,7 +80,7 @@ def release(run_dir: Path, target: Path, without: Sequence[str] = ()) -> None:
         shutil.copyfile(run_dir / "config.yaml", fresh / "config.yaml")
         for name in ("log.txt", "train_stats.json"):
             shutil.copyfile(run_dir / "logs" / name, fresh / name)
-        draw_curve(read_json_lines(fresh / "train_stats.json"), fresh / "curve.png")
+        draw_curve(read_stats(fresh / "train_stats.json"), fresh / "curve.png")
 
 
 def main(argv=None) -> None:

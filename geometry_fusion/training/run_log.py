@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from geometry_fusion.files import read_json_lines
+from geometry_fusion.training.stats import read_stats
 
 
 class RunLog:
@@ -18,7 +18,7 @@ class RunLog:
         logs = run_dir / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         self._stats_file = logs / "train_stats.json"
-        kept = [r for r in read_json_lines(self._stats_file) if first_step and r["step"] <= first_step]
+        kept = [r for r in read_stats(self._stats_file) if first_step and r["step"] <= first_step]
         self._stats_file.write_text("".join(json.dumps(r) + "\n" for r in kept))
         self._stats = open(self._stats_file, "a", buffering=1)  # noqa: SIM115  open as long as the run
         self._board = SummaryWriter(run_dir / "tensorboard", purge_step=first_step + 1)

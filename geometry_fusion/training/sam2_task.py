@@ -20,6 +20,7 @@ from training.loss_fns import CORE_LOSS_KEY, MultiStepMultiMasksAndIous
 from training.model.sam2 import SAM2Train
 
 from geometry_fusion.data.scenes import Scene
+from geometry_fusion.errors import InputError
 from geometry_fusion.training.batches import ClipBatch, SceneClips, clip_arrays, to_batch
 
 
@@ -183,6 +184,11 @@ class Sam2Task:
         self._correction_share = correction_share
         self._loss = sam2_losses(loss_weights)
         self._val = _spread(_validation_windows(val_scenes, val_frames, min_area), val_objects)
+        if not self._val:
+            raise InputError(
+                f"no object of the validation scenes keeps data.min_area={min_area} pixels over "
+                f"val_frames={val_frames} frames; lower one of them"
+            )
         self._pictures: dict[str, np.ndarray] = {}
 
     def _set_batches(self, kinds: dict[str, dict], stages: list[dict], max_steps: int) -> None:

@@ -9,14 +9,12 @@ masks whose ids change between frames would be worse than none.
 """
 
 import io
-import json
 import lzma
 import re
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -26,6 +24,7 @@ from PIL import Image
 
 from geometry_fusion.errors import InputError, one_line
 from geometry_fusion.frame_folder import Size
+from geometry_fusion.parsing import parse_json
 
 MAX_BYTES = 1 << 30  # of one file of an export
 
@@ -52,6 +51,7 @@ class Annotations:
     frames: list[AnnotatedFrame]
     notes: list[str] = field(default_factory=list)
     num_images: int | None = None  # of the task, where frames are known by position
+    num_frames: int | None = None  # of the video that was annotated, where the export states it
 
 
 @dataclass(frozen=True)
@@ -150,12 +150,8 @@ class Files:
             raise InputError(f"{self.where(name)}: cannot be unpacked ({one_line(error)}); download it again") from None
 
     def json(self, name: str):
-        try:
-            return json.loads(self.read(name))
-        except InputError:
-            raise
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{self.where(name)}: not valid JSON ({one_line(error)}); export it again") from None
+        """The value of a JSON file, within the limits of geometry_fusion.parsing."""
+        return parse_json(self.read(name), self.where(name))
 
     def picture(self, name: str) -> Image.Image:
         return picture(self.read(name), self.where(name))
@@ -173,17 +169,6 @@ def picture(data: bytes, where: str, size: Size | None = None) -> Image.Image:
         found = "x".join(map(str, image.size))
         raise InputError(f"{where}: the picture is {found}, expected {size[0]}x{size[1]}; export it again")
     return image
-
-
-@contextmanager
-def reading(where: str, what: str) -> Iterator[None]:
-    """Damage and surprises inside a file become an InputError that names it."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise InputError(f"{where}: not {what} ({type(error).__name__}: {one_line(error)}); export it again") from None
 
 
 def stem_of(name: str) -> str:

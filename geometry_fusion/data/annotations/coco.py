@@ -9,9 +9,10 @@ from functools import partial
 
 import numpy as np
 
-from geometry_fusion.data.annotations import Annotations, Files, Shape, from_shapes, reading
+from geometry_fusion.data.annotations import Annotations, Files, Shape, from_shapes
 from geometry_fusion.errors import InputError
 from geometry_fusion.frame_folder import Size
+from geometry_fusion.parsing import each, reading, whole
 
 CURE = (
     "export from a task with tracks (COCO then has attributes.track_id), give every object its own label, or use "
@@ -85,7 +86,7 @@ def read(files: Files, video: str) -> Annotations:
     [(name, document)] = found.items()
     where = files.where(name)
     with reading(where, "COCO with masks"):
-        labels = {category["id"]: str(category["name"]) for category in document["categories"]}
+        labels = {_key(category["id"]): str(category["name"]) for category in document["categories"]}
         annotations = document["annotations"]
         if any("segmentations" in annotation for annotation in annotations):
             return _of_video(document, annotations, labels, where, video)
@@ -104,28 +105,56 @@ def _mask(segmentation, where: str, size: Size) -> np.ndarray:
 
 
 def _of_images(document: dict, annotations: list, labels: dict, where: str) -> Annotations:
-    images = {image["id"]: image for image in document["images"]}
+    images = {_key(image["id"]): image for image in document["images"]}
     shapes: dict = {}
     notes, boxes = [], 0
     for annotation in annotations:
-        track = annotation.get("attributes", {}).get("track_id", annotation.get("track_id"))
+        named = f"{where}, annotation {annotation.get('id')}"
+        track = (annotation.get("attributes") or {}).get("track_id", annotation.get("track_id"))
         if not annotation.get("segmentation"):
             boxes += 1
             continue
-        name = images[annotation["image_id"]]["file_name"]
-        mask = partial(_mask, annotation["segmentation"], f"{where}, annotation {annotation['id']} ({name})")
-        shape = Shape(labels[annotation["category_id"]], mask, None if track in (None, "") else _whole(track))
+        image = _known(images, annotation["image_id"], f"{named}: image_id", "images")
+        label = _known(labels, annotation["category_id"], f"{named}: category_id", "categories")
+        mask = partial(_mask, annotation["segmentation"], f"{named} ({image['file_name']})")
+        shape = Shape(label, mask, None if track in (None, "") else _whole(track))
         shapes.setdefault(annotation["image_id"], []).append(shape)
     if boxes:
         notes.append(f"{boxes} annotations without a mask left out")
     # An image without annotations was not annotated, or is empty: the format does not tell.
-    frames = [(images[i]["file_name"], (int(images[i]["width"]), int(images[i]["height"])), shapes[i]) for i in shapes]
+    frames = [(_name(images[i]["file_name"]), _size(images[i]), shapes[i]) for i in shapes]
     return from_shapes(frames, CURE, notes=notes)
+
+
+def _known(table: dict, key, what: str, where: str):
+    """The entry of a table by its id. Raises InputError for an id that the file does not have."""
+    if _key(key) not in table:
+        raise InputError(f"{what} {key} is not among the {where} of this file; export it again")
+    return table[key]
+
+
+def _key(value) -> int | str:
+    if not isinstance(value, (int, str)) or isinstance(value, bool):
+        raise TypeError(f"{value!r} is no id"[:80])
+    return value
+
+
+def _name(value) -> str:
+    if not isinstance(value, str) or not value:
+        raise TypeError(f"{value!r} is no file name"[:80])
+    return value
+
+
+def _size(entry: dict) -> Size:
+    size = whole(entry["width"]), whole(entry["height"])
+    if min(size) < 1:
+        raise ValueError(f"an image of {size[0]}x{size[1]}")
+    return size
 
 
 def _of_video(document: dict, annotations: list, labels: dict, where: str, wanted: str) -> Annotations:
     videos = document["videos"]
-    fits = lambda video: any(wanted in name.replace("\\", "/").split("/")[:-1] for name in video["file_names"])  # noqa: E731
+    fits = lambda video: any(wanted in _name(name).replace("\\", "/").split("/")[:-1] for name in video["file_names"])  # noqa: E731
     chosen = videos if len(videos) == 1 else [video for video in videos if fits(video)]
     if len(chosen) != 1:
         raise InputError(
@@ -133,7 +162,7 @@ def _of_video(document: dict, annotations: list, labels: dict, where: str, wante
             "name the folder of frames like the one that is meant"
         )
     video = chosen[0]
-    names, size = video["file_names"], (int(video["width"]), int(video["height"]))
+    names, size = each(_name, video["file_names"], "file_names"), _size(video)
     shapes: list[list[Shape]] = [[] for _ in names]
     for annotation in annotations:
         if annotation["video_id"] != video["id"]:
@@ -143,7 +172,8 @@ def _of_video(document: dict, annotations: list, labels: dict, where: str, wante
         for index, segmentation in enumerate(annotation["segmentations"]):
             if segmentation:
                 mask = partial(_mask, segmentation, f"{where}, annotation {annotation['id']} ({names[index]})")
-                label = labels[annotation["category_id"]]
+                what = f"{where}, annotation {annotation['id']}: category_id"
+                label = _known(labels, annotation["category_id"], what, "categories")
                 shapes[index].append(Shape(label, mask, _whole(annotation["id"])))
     # null is an object out of view: all frames of the video are annotated.
     return from_shapes([(name, size, found) for name, found in zip(names, shapes)], CURE)
@@ -151,4 +181,4 @@ def _of_video(document: dict, annotations: list, labels: dict, where: str, wante
 
 def _whole(number) -> str:
     """Track ids may be 3, 3.0 or "3"."""
-    return str(int(number) if isinstance(number, float) else number)
+    return _key(number) if isinstance(number, str) else str(whole(number))

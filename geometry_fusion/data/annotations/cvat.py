@@ -21,13 +21,13 @@ from geometry_fusion.data.annotations import (
     Files,
     Shape,
     from_shapes,
-    reading,
     stem_of,
 )
 from geometry_fusion.data.annotations.coco import decode_polygons
 from geometry_fusion.data.readers.source import note_dropped
 from geometry_fusion.errors import InputError, one_line
 from geometry_fusion.frame_folder import Size
+from geometry_fusion.parsing import reading
 
 CLASSES, INSTANCES = "SegmentationClass", "SegmentationObject"
 CURE = (
@@ -234,8 +234,10 @@ def _of_video(root: ET.Element, where: str, left_out: Counter) -> Annotations:
         (f if of_images else f"frame_{f:06d}", size, [s for _, s in sorted(shapes[f], key=lambda pair: pair[0])])
         for f in sorted(set(shapes) - set(open_at))
     ]
-    count = int(root.findtext(".//size")) if of_images else None
-    return from_shapes(frames, CURE, notes=notes, num_images=count)
+    count = root.findtext(".//size")
+    count = None if count is None else int(count)
+    named = {"num_images": count} if of_images else {"num_frames": count}
+    return from_shapes(frames, CURE, notes=notes, **named)
 
 
 def _unknown_at(frame: int, order: list[int], seen: dict[int, bool]) -> bool:

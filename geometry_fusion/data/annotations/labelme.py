@@ -11,9 +11,11 @@ from functools import partial
 import numpy as np
 from PIL import Image, ImageDraw
 
-from geometry_fusion.data.annotations import Annotations, Files, Shape, from_shapes, picture, reading, stem_of
+from geometry_fusion.data.annotations import Annotations, Files, Shape, from_shapes, picture, stem_of
+from geometry_fusion.data.annotations.coco import FARTHEST
 from geometry_fusion.errors import InputError
 from geometry_fusion.frame_folder import Size
+from geometry_fusion.parsing import each, is_number, reading, whole
 
 CURE = (
     "in labelme give every object its own label, or its own group_id in all frames (parts of one object share theirs)"
@@ -32,13 +34,17 @@ def read(files: Files) -> Annotations:
         where = files.where(name)
         with reading(where, "a labelme file"):
             image = document.get("imagePath") or name
+            if not isinstance(image, str):
+                raise TypeError("its imagePath is no text")
             own = stem_of(name.removesuffix(name[-5:]))
             if document.get("imagePath") and stem_of(image) != own:
                 raise InputError(
                     f"{where}: belongs to {image!r} by its imagePath; rename one of them so that they agree"
                 )
             stated = document.get("imageWidth"), document.get("imageHeight")
-            size = None if None in stated else tuple(map(int, stated))
+            size = None if None in stated else (whole(stated[0]), whole(stated[1]))
+            if size and min(size) < 1:
+                raise ValueError(f"an image of {size[0]}x{size[1]}")
             frames.append((own, size, _shapes(document["shapes"], where, left_out)))
     if not frames:
         raise InputError(
@@ -56,16 +62,25 @@ def _shapes(entries: list[dict], where: str, left_out: Counter) -> list[Shape]:
     shapes = []
     for entry in entries:
         kind, label, group = entry.get("shape_type"), str(entry["label"]), entry.get("group_id")
-        points = [(float(x), float(y)) for x, y in entry["points"]]
+        points = each(_point, entry["points"], "points")
         if kind == "mask":
+            if not isinstance(entry["mask"], str):
+                raise TypeError("its mask is no text")
             draw = partial(_pasted, entry["mask"], points, where)
         elif kind in (*POLYGONS, "rectangle", "circle"):
             draw = partial(_drawn, kind, points, where)
         else:
             left_out[str(kind)] += 1
             continue
-        shapes.append(Shape(label, draw, None if group is None else int(group), kind=KINDS.get(label, 1)))
+        shapes.append(Shape(label, draw, None if group is None else whole(group), kind=KINDS.get(label, 1)))
     return shapes
+
+
+def _point(pair) -> tuple[float, float]:
+    x, y = pair
+    if not (is_number(x) and is_number(y) and abs(x) < FARTHEST and abs(y) < FARTHEST):
+        raise ValueError(f"the point {str(pair)[:60]} is no place in a picture")
+    return float(x), float(y)
 
 
 def _pasted(encoded: str, points: list[tuple[float, float]], where: str, size: Size) -> np.ndarray:

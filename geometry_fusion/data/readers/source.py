@@ -1,6 +1,5 @@
 """What every reader gives, and the steps that readers share: numbers in names, poses, depth and ids at frame size."""
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import numpy as np
 from geometry_fusion.data.scenes import SceneFrame, SceneObject
 from geometry_fusion.errors import InputError, one_line
 from geometry_fusion.mask_files import open_image
+from geometry_fusion.parsing import load_json
 
 SHOWN = 5  # names in a note
 
@@ -145,11 +145,9 @@ def read_numbers(file: Path, shape: tuple[int, ...] | None = None) -> np.ndarray
 def read_json(file: Path):
     """The content of a JSON file; raises InputError when it is missing or damaged."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return load_json(file, "copy it again")
     except FileNotFoundError:
         raise InputError(f"{file}: missing; is this the right format and folder?") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file}: not valid JSON ({one_line(error)})") from None
 
 
 def read_values(file: Path) -> np.ndarray:

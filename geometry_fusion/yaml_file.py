@@ -1,0 +1,102 @@
+"""Reading a YAML file that may come from anywhere, within limits, before anything expands it.
+
+Aliases are followed when values are counted: a few lines of them can name more values than fit into memory, and a list
+can hold itself. Nothing that a file names is resolved either: `${oc.env:NAME}` in a foreign file would put values of
+the environment into saved configs. References to other keys (`${trainer.run_dir}`) stay what they are.
+"""
+
+from pathlib import Path
+
+import yaml
+
+from geometry_fusion.errors import InputError, one_line
+
+MAX_BYTES, MAX_VALUES, MAX_DEPTH = 256 << 10, 10_000, 32
+LIMITS = f"at most {MAX_BYTES >> 10} KiB, {MAX_VALUES:,} values with aliases followed, {MAX_DEPTH} levels"
+
+
+def read_yaml(file: Path) -> dict:
+    """Keys and values of a YAML file. Raises InputError for everything else, naming the file."""
+    size = file.stat().st_size
+    if size > MAX_BYTES:
+        raise InputError(f"{file}: has {size >> 10} KiB; read are {LIMITS}")
+    data = file.read_bytes()
+    try:
+        root = yaml.compose(data, yaml.SafeLoader)
+        if root is not None:
+            _measure(root, file, {}, set(), 0)  # before values are built: merging with << would build them all
+        content = yaml.safe_load(data)
+    except RecursionError:
+        raise InputError(f"{file}: is nested too deep; read are {LIMITS}") from None
+    except (yaml.YAMLError, ValueError, OverflowError, TypeError) as error:  # the last three: odd numbers, dates, keys
+        raise InputError(f"{file}: not valid YAML: {one_line(error)}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{file}: expected keys and values, found {type(content).__name__}")
+    _refuse_resolvers(content, file)
+    return content
+
+
+def _measure(
+    node: yaml.Node, file: Path, known: dict[int, tuple[int, int]], above: set[int], depth: int
+) -> tuple[int, int]:
+    """How many values a node holds, aliases followed, and in how many levels.
+
+    known: of nodes that were measured, so that a bomb of aliases takes no time; above: the nodes around it.
+    """
+    if isinstance(node, yaml.ScalarNode):
+        return 1, 0
+    if id(node) in above:
+        raise _beyond(node, file, "holds itself")
+    if id(node) not in known:
+        inside = node.value
+        if isinstance(node, yaml.MappingNode):
+            inside = [part for pair in node.value for part in pair]
+        if depth > MAX_DEPTH or len(inside) > MAX_VALUES:
+            raise _beyond(node, file, "is nested too deep" if depth > MAX_DEPTH else "holds too many values")
+        parts = [_measure(part, file, known, above | {id(node)}, depth + 1) for part in inside]
+        known[id(node)] = 1 + sum(size for size, _ in parts), 1 + max((levels for _, levels in parts), default=0)
+        _refuse_doubles(node, file)
+    size, levels = known[id(node)]
+    if size > MAX_VALUES or depth + levels > MAX_DEPTH:
+        raise _beyond(node, file, "holds too many values" if size > MAX_VALUES else "is nested too deep")
+    return size, levels
+
+
+def _beyond(node: yaml.Node, file: Path, what: str) -> InputError:
+    return InputError(f"{file}: line {node.start_mark.line + 1}: {what}; read are {LIMITS}")
+
+
+def _refuse_doubles(node: yaml.Node, file: Path) -> None:
+    pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+    met: set[str] = set()
+    for key, _ in pairs:
+        if isinstance(key, yaml.ScalarNode) and key.value in met:
+            raise InputError(f"{file}: line {key.start_mark.line + 1}: the key {key.value!r} is there twice; keep one")
+        met.add(key.value if isinstance(key, yaml.ScalarNode) else "")
+
+
+def _refuse_resolvers(content: dict, file: Path) -> None:
+    waiting: list[tuple[str, object]] = [("", content)]
+    while waiting:
+        where, value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [(f"{where}.{key}".lstrip("."), part) for key, inner in value.items() for part in (key, inner)]
+        elif isinstance(value, (list, tuple, set)):
+            waiting += [(where, inner) for inner in value]
+        elif isinstance(value, str) and _calls_resolver(value):
+            raise InputError(
+                f"{file}: {where}: {value[:60]!r} calls a resolver, which is not done for files; write the value itself"
+            )
+
+
+def _calls_resolver(text: str) -> bool:
+    """Whether a colon stands inside ${...}: references to keys have none."""
+    depth = 0
+    for index, character in enumerate(text):
+        if text.startswith("${", index):
+            depth += 1
+        elif character == "}" and depth:
+            depth -= 1
+        elif character == ":" and depth:
+            return True
+    return False
