@@ -1,4 +1,4 @@
-"""Which annotated frames are validated on: drawn as text, P = object in view, A = absent; small = held out."""
+"""Which annotated frames are validated on, drawn as text: P in view, A absent; small: held out."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def drawn(count: int, *objects: str) -> list[str]:
         (2, ["PPAAPP", "PPPPAP"], ["PpAAPp", "PpPPAp"]),
     ],
 )
-def test_frames_are_held_out_in_blocks_that_say_whether_the_object_is_found_again(count, objects, expected):
+def test_held_out_blocks_say_whether_the_object_is_found_again(count, objects, expected):
     assert drawn(count, *objects) == expected
 
 

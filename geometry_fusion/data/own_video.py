@@ -1,8 +1,9 @@
 """Frames of one video and masks for some of them, as a scene to train on: `experiment=my_video`.
 
-Masks are PNGs named like the frames (palette index = object id, 255 = void; or 0/255 for one object); a frame without
-a mask file is not annotated, a mask without any object says that none is there. Some annotated frames are held out:
-they are validated on and never trained on (geometry_fusion/data/hold_out.py).
+Masks are PNGs named like the frames (palette index = object id, 255 = void; or 0/255 for one
+object); a frame without a mask file is not annotated, a mask without any object says that none is
+there. Some annotated frames are held out: they are validated on and never trained on
+(geometry_fusion/data/hold_out.py).
 """
 
 from dataclasses import dataclass
@@ -23,11 +24,12 @@ LEAST = 2  # annotated frames of either part
 
 
 class AnnotatedVideo:
-    """All frames of a video and masks of some, with the interface of geometry_fusion.data.scenes.Scene (no depth, no
-    cameras).
+    """All frames of a video and masks of some, with the interface of
+    geometry_fusion.data.scenes.Scene (no depth, no cameras).
 
-    `annotated` [T] bool tells which frames have a mask. Geometry is streamed through all frames, as at inference;
-    clips use annotated ones. Raises InputError for masks of another size than the frames.
+    `annotated` [T] bool tells which frames have a mask. Geometry is streamed through all frames, as
+    at inference; clips use annotated ones. Raises InputError for masks of another size than the
+    frames.
     """
 
     has_ids = True
@@ -47,13 +49,14 @@ class AnnotatedVideo:
         return self.frames[index]
 
     def instance(self, index: int) -> np.ndarray:
-        """[H, W] int32 ids of an annotated frame, 0 = nothing, -1 = void. Raises KeyError for another frame."""
+        """[H, W] int32 ids of an annotated frame, 0 = nothing, -1 = void. Raises KeyError for
+        another frame."""
         ids = read_ids(self._masks[index], self.size).astype(np.int32)
         return np.where(ids == VOID, -1, ids)
 
     @cached_property
     def areas(self) -> np.ndarray:
-        """Pixels of every id in every frame, int [T, max_id + 1]; zero in frames that are not annotated."""
+        """Pixels of every id in every frame, int [T, max_id + 1]; zero where nothing is annotated."""
         table = np.zeros((len(self), VOID), int)
         for index in self._masks:
             ids = self.instance(index)
@@ -64,12 +67,14 @@ class AnnotatedVideo:
     @cached_property
     def cache_name(self) -> str:
         """Tells these frames from others, for files that depend on them."""
-        return f"video_{digest_of([[file.name, file.stat().st_size] for file in self.frames.files])}"
+        facts = [[file.name, file.stat().st_size] for file in self.frames.files]
+        return f"video_{digest_of(facts)}"
 
     @property
     def digest(self) -> str:
         """Tells frames and masks from others."""
-        return digest_of([self.cache_name, {self.stems[i]: file_digest(file) for i, file in self._masks.items()}])
+        masks = {self.stems[index]: file_digest(file) for index, file in self._masks.items()}
+        return digest_of([self.cache_name, masks])
 
 
 @dataclass(frozen=True)
@@ -79,40 +84,44 @@ class Split:
     train: AnnotatedVideo
     val: AnnotatedVideo
     prompts: dict[int, int]  # object id -> the frame that prompts it
-    returned: dict[int, frozenset[int]]  # object id -> frames of `val` that show it after an absence
+    returned: dict[int, frozenset[int]]  # object id -> frames of `val` that show it again
 
     @property
     def digest(self) -> str:
-        """Tells frames and masks of both parts from others: what a training on them must not change when resumed."""
+        """Tells frames and masks from others: a run on them is only resumed on the same."""
         return digest_of([self.train.digest, self.val.digest])
 
     def describe(self) -> str:
         """What was chosen, in one line."""
-        held, known = (np.flatnonzero(part) for part in (self.val.annotated, self.val.annotated | self.train.annotated))
+        held = np.flatnonzero(self.val.annotated)
+        known = np.flatnonzero(self.val.annotated | self.train.annotated)
         after = len(frozenset().union(*self.returned.values()))
-        coming_back = f"{after} of them after an absence" if after else "none of them after an absence"
+        back = f"{after} of them after an absence"
         if not after:
-            coming_back += ", so that coming back is not validated"
+            back = "none of them after an absence, so that coming back is not validated"
         stems = self.train.stems
-        prompts = ", ".join(f"{object_id} on {stems[frame]}" for object_id, frame in self.prompts.items())
+        prompts = ", ".join(f"{i} on {stems[frame]}" for i, frame in self.prompts.items())
         return (
             f"validation: {len(held)} of {len(known)} annotated frames are held out "
-            f"({self._blocks(held, known)}), {coming_back}; prompted by a mask that is trained on: object {prompts}"
+            f"({self._blocks(held, known)}), {back}; prompted by a mask that is trained on: "
+            f"object {prompts}"
         )
 
     def _blocks(self, held: np.ndarray, known: np.ndarray) -> str:
-        """Stems of held-out frames; the first and the last of those that follow each other among the annotated."""
+        """Stems of held-out frames; of those without an annotated one between, first and last."""
         rows = np.searchsorted(known, held)
         blocks = np.split(held, np.flatnonzero(np.diff(rows) > 1) + 1)
-        ends = [dict.fromkeys((self.val.stems[block[0]], self.val.stems[block[-1]])) for block in blocks]
+        stems = self.val.stems
+        ends = [dict.fromkeys((stems[block[0]], stems[block[-1]])) for block in blocks]
         return ", ".join("..".join(pair) for pair in ends)
 
 
 def split_video(frames: Path, masks: Path, val_share: float, min_area: float = 0) -> Split:
-    """A folder of frames and a folder of masks; about `val_share` of the annotated frames are held out.
+    """A folder of frames and a folder of masks; about `val_share` of the annotated frames are held
+    out.
 
-    min_area: share of the image; an object is prompted on the first annotated frame in which it is at least so large,
-    or else on its largest view.
+    min_area: share of the image; an object is prompted on the first annotated frame in which it is
+    at least so large, or else on its largest view.
     Raises InputError where there are too few masks, naming how many are needed.
     """
     folder, by_stem = _read(Path(frames), Path(masks))
@@ -121,8 +130,8 @@ def split_video(frames: Path, masks: Path, val_share: float, min_area: float = 0
     count = max(LEAST, round(val_share * len(annotated)))
     if len(annotated) < count + LEAST:
         raise InputError(
-            f"{masks}: {len(annotated)} frames of {frames} have masks; training needs at least {LEAST} and validation "
-            f"{count}: annotate more frames, spread over the video"
+            f"{masks}: {len(annotated)} frames of {frames} have masks; training needs at least "
+            f"{LEAST} and validation {count}: annotate more frames, spread over the video"
         )
     areas = video.areas[annotated, 1:]  # [N, ids]
     columns = np.flatnonzero(areas.any(0))
@@ -137,12 +146,12 @@ def split_video(frames: Path, masks: Path, val_share: float, min_area: float = 0
     if not (areas[rows] > 0).any():
         shown = ", ".join(dict.fromkeys(video.stems[frame] for frame in prompts.values()))
         raise InputError(
-            f"{masks}: only the frames that prompt the objects show them ({shown}); validation needs others: annotate "
-            "more frames that show an object"
+            f"{masks}: only the frames that prompt the objects show them ({shown}); validation "
+            "needs others: annotate more frames that show an object"
         )
     held = {video.stems[annotated[row]] for row in rows}
-    parts = [{stem: f for stem, f in by_stem.items() if (stem in held) == out} for out in (False, True)]
-    train, val = (AnnotatedVideo(folder, part) for part in parts)
+    train = AnnotatedVideo(folder, {stem: f for stem, f in by_stem.items() if stem not in held})
+    val = AnnotatedVideo(folder, {stem: f for stem, f in by_stem.items() if stem in held})
     states = [states_of(column > 0, row) for column, row in zip(areas.T, first)]
     back = [frozenset(int(annotated[row]) for row in rows if of[row] == BACK) for of in states]
     return Split(train, val, prompts, dict(zip(prompts, back)))
@@ -155,8 +164,9 @@ def _read(frames: Path, masks: Path) -> tuple[FrameFolder, dict[str, Path]]:
     folder = FrameFolder(frames)
     if not masks.is_dir():
         raise InputError(f"{masks}: no such folder of masks; import them: python -m geometry_fusion.data.import_masks")
-    files = sorted(f for f in masks.iterdir() if f.suffix.lower() == ".png" and not f.name.startswith("."))
+    visible = sorted(file for file in masks.iterdir() if not file.name.startswith("."))
+    files = [file for file in visible if file.suffix.lower() == ".png"]
     known = set(folder.stems)
-    if stray := [f for f in files if f.stem not in known]:
+    if stray := [file for file in files if file.stem not in known]:
         raise InputError(f"{stray[0]}: no frame of {frames} is called {stray[0].stem}; name masks like their frames")
-    return folder, {f.stem: f for f in files}
+    return folder, {file.stem: file for file in files}

@@ -1,6 +1,6 @@
-"""Validation by tracking, as the product tracks: a fresh predictor gets the weights that a checkpoint would hold and
-follows objects through whole videos (geometry_fusion.segment.track). What a run says of its weights is so what
-`ab_iou.py` says of the saved file.
+"""Validation by tracking, as the product tracks: a fresh predictor gets the weights that a
+checkpoint would hold and follows objects through whole videos (geometry_fusion.segment.track).
+What a run says of its weights is what `ab_iou.py` says of the saved file.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -48,9 +48,10 @@ class VideoValidation:
     def measure(self, weights: dict[str, Tensor], predictor_of: PredictorMaker) -> dict[str, float]:
         """Means over objects of their mean IoU; the numbers of frames are sums over objects.
 
-        `score` and `positive_iou`: held-out frames that show the object; `after_absence_iou`: those of them after an
-        absence; `held_out_iou`: all held-out frames; `annotated_positive_iou`: all annotated frames that show the
-        object, those that are trained on among them, as `ab_iou.py` scores the file with the same masks.
+        `score` and `positive_iou`: held-out frames that show the object; `after_absence_iou`: those
+        of them after an absence; `held_out_iou`: all held-out frames; `annotated_positive_iou`: all
+        annotated frames that show the object, those that are trained on among them, as `ab_iou.py`
+        scores the file with the same masks.
         """
         ious = self._ious(predictor_of(weights, self.make_source))
         held, returned = self.split.val.annotated, self.split.returned
@@ -62,38 +63,47 @@ class VideoValidation:
         }
         result = {}
         for name, counts in chosen.items():
-            by_object = [
-                [iou for frame, (iou, present) in of.items() if counts(i, frame, present)] for i, of in ious.items()
-            ]
-            by_object = [values for values in by_object if values]
-            if by_object:
-                result[f"{name}_iou"] = float(np.mean([np.mean(values) for values in by_object]))
-                result[f"{name}_frames"] = sum(map(len, by_object))
+            values: dict[int, list[float]] = {}
+            for i, frame, iou, present in ious:
+                if counts(i, frame, present):
+                    values.setdefault(i, []).append(iou)
+            if values:
+                result[f"{name}_iou"] = float(np.mean([np.mean(of) for of in values.values()]))
+                result[f"{name}_frames"] = sum(map(len, values.values()))
         return {"score": result["positive_iou"], **result}
 
-    def _ious(self, predictor) -> dict[int, dict[int, tuple[float, bool]]]:
-        """Object id -> annotated frame -> IoU, and whether the object is in view."""
+    def _ious(self, predictor) -> list[tuple[int, int, float, bool]]:
+        """Object id, annotated frame, IoU there, and whether the object is in view."""
         train, val, prompts = self.split.train, self.split.val, self.split.prompts
         asked = [Prompt(frame, i, mask=train.instance(frame) == i) for i, frame in prompts.items()]
         steps = track(predictor, train.frames, asked, self.precision, progress=False)
-        ious = {i: {} for i in prompts}
-        for frame, ids in tqdm(steps, total=len(train), desc="validation", unit="frame", leave=False, disable=None):
+        bar = {"total": len(train), "desc": "validation", "unit": "frame"}
+        ious = []
+        for frame, ids in tqdm(steps, **bar, leave=False, disable=None):
             if val.annotated[frame] or train.annotated[frame]:
                 truth = (val if val.annotated[frame] else train).instance(frame)
                 for i in prompts:
-                    ious[i][frame] = mask_iou(ids == i, truth == i), bool((truth == i).any())
+                    present = bool((truth == i).any())
+                    ious.append((i, frame, mask_iou(ids == i, truth == i), present))
         return ious
 
 
 class WalkValidation:
-    """Tracks objects of scenes, each on its own, through every few frames of its walk, from its largest view.
+    """Tracks objects of scenes, each on its own, through every few frames of its walk, from its
+    largest view.
 
-    walks: of `whole_walks`. The geometry is that of the whole walk, from the cache.
+    walks: (scene, frames, [object]), the largest view first. The geometry is that of the whole
+    walk, from the cache.
     """
 
     notes = ()
 
-    def __init__(self, walks: Iterable[tuple[Scene, list[int], list[int]]], cache: GeometryCache, precision: str):
+    def __init__(
+        self,
+        walks: Iterable[tuple[Scene, list[int], list[int]]],
+        cache: GeometryCache,
+        precision: str,
+    ):
         self._walks, self._cache, self._precision = list(walks), cache, precision
 
     @property
@@ -101,20 +111,22 @@ class WalkValidation:
         return [(self._cache, scene, frames[0]) for scene, frames, _ in self._walks]
 
     def measure(self, weights: dict[str, Tensor], predictor_of: PredictorMaker) -> dict[str, float]:
-        """Mean IoU over frames that show the object, from a click and from a mask; `score` is the mask's."""
+        """Mean IoU over frames that show the object, from a click and from a mask; `score` is the
+        mask's."""
         ious = {"click": [], "mask": []}
         sources = [None]  # of the walk at hand
         predictor = predictor_of(weights, lambda: sources[0])
-        for scene, frames, (object_id,) in tqdm(self._walks, desc="validation", leave=False, disable=None):
+        bar = tqdm(self._walks, desc="validation", unit="walk", leave=False, disable=None)
+        for scene, frames, (object_id,) in bar:
             walk = SomeFrames(scene, sorted(frames))
             truth = [scene.instance(frame) == object_id for frame in walk.chosen]
             start = walk.chosen.index(frames[0])
             point = tuple(map(float, innermost_point(truth[start])))
             for kind, given in (("click", {"points": (point,)}), ("mask", {"mask": truth[start]})):
                 sources[0] = CachedWalk(self._cache, scene, frames[0], walk.chosen)
-                found = dict(track(predictor, walk, [Prompt(start, **given)], self._precision, progress=False))
-                values = [mask_iou(found[i] > 0, mask) for i, mask in enumerate(truth) if mask.any()]
-                ious[kind].append(float(np.mean(values)))
+                steps = track(predictor, walk, [Prompt(start, **given)], self._precision, False)
+                shown = ((ids > 0, truth[i]) for i, ids in steps if truth[i].any())
+                ious[kind].append(float(np.mean([mask_iou(*pair) for pair in shown])))
         result = {f"{kind}_positive_iou": float(np.mean(values)) for kind, values in ious.items()}
         return {"score": result["mask_positive_iou"], **result}
 
