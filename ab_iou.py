@@ -23,6 +23,7 @@ import sam2_model
 from geometry_fusion.devices import DEVICES, PRECISIONS, pick_device, uses_bf16
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
 from geometry_fusion.files import check_apart, check_replaceable, replacing_file, replacing_folder
+from geometry_fusion.footage import note_on_sam2
 from geometry_fusion.geometry import Must3rStream
 from geometry_fusion.mask_files import innermost_point, read_ids
 from geometry_fusion.prompts import add_prompt_arguments, check_prompts, point_xy_px, prompts_from_arguments
@@ -179,6 +180,9 @@ def main(argv=None) -> None:
                 "the arms are compared with each other" if fused else "nothing is measured here, look at the video"
             )
             notes.append(f"No ground truth was given: {compared}.")
+        shipped = sam2_model.MODELS["tiny"][1]
+        if note := note_on_sam2(args.sam2, args.sam2_checkpoint, shipped, frames[0], args.frames):
+            notes.append(note)
         write_report(
             report,
             title=title,

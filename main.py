@@ -1,7 +1,7 @@
 """The everyday commands; each explains itself with --help.
 
     python main.py frames VIDEO                       video -> videos/frames/0000.jpg ...
-    python main.py pick                               click in a window, prints --point "x,y"
+    python main.py pick                               click in a window, see the mask; prints the command to run
     python main.py segment --point "180,296"          masks and an overlay video of one arm, of any length
     python main.py segment --source 0 --show          the same live: click in the window
     python main.py reconstruct --frames DIR           point cloud, camera path and a picture of both, by MUSt3R
@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import numpy as np
+
 import fusion
 import must3r_loader
 import sam2_model
@@ -24,12 +26,21 @@ from geometry_fusion.devices import DEVICES, PRECISIONS, check_compiler, pick_de
 from geometry_fusion.downloads import check_digest, fetch, file_digest
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
 from geometry_fusion.files import check_apart, check_replaceable, digest_of, replacing_file, replacing_folder
+from geometry_fusion.footage import note_on_must3r, note_on_sam2
+from geometry_fusion.frame_browser import browse
 from geometry_fusion.limits import COUNT, LIMITS, SECONDS, SECONDS_ABOVE_0, check_option
 from geometry_fusion.live_window import LiveWindow
 from geometry_fusion.mask_files import digest_of_mask
 from geometry_fusion.object_batches import BATCH_LIMIT
-from geometry_fusion.pick import pick_point
-from geometry_fusion.prompts import add_prompt_arguments, check_prompts, prompts_from_arguments
+from geometry_fusion.pick import PickWindow
+from geometry_fusion.picked_prompts import MaskPreview, PickedPrompts
+from geometry_fusion.prompts import (
+    add_prompt_arguments,
+    check_prompts,
+    command_line,
+    prompts_from_arguments,
+    write_prompts,
+)
 from geometry_fusion.reconstruct import reconstruct, write_reconstruction
 from geometry_fusion.segment import MASK_SUFFIXES, segment_stream, write_masks_and_videos
 from geometry_fusion.session import MODES, SNAPSHOT_FORMAT, Session
@@ -37,6 +48,7 @@ from geometry_fusion.video import extract_frames, frame_size, open_frames, opene
 
 ROOT = Path(__file__).resolve().parent
 FRAMES = Path("videos/frames")
+ARM_WORDS = {"3am": "with geometry", "sam2": "SAM2 alone"}
 
 _SAM2_URL = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/"
 _MUST3R_URL = "https://download.europe.naverlabs.com/ComputerVision/MUSt3R/"
@@ -68,9 +80,13 @@ def parse(argv=None) -> argparse.Namespace:
     frames.add_argument("--size", type=frame_size, default=None, help="WxH or keep; default: long side at most 1280")
     frames.add_argument("--out", type=Path, default=FRAMES, help="folder that receives the frames")
 
-    pick = commands.add_parser("pick", help="click on an object, get its --point")
+    pick = commands.add_parser("pick", help="click on objects, see their masks, get the command to run")
     pick.add_argument("--frames", type=Path, default=FRAMES, help="folder of frames or a video file")
-    pick.add_argument("--prompt-frame", type=int, default=0, help="frame to show")
+    pick.add_argument("--prompt-frame", type=int, default=0, metavar="N", help="frame to show first")
+    pick.add_argument("--save", type=Path, metavar="JSON", help="receives the prompts, which may be on several frames")
+    pick.add_argument("--sam2", default="tiny", help=f"model that makes the masks: {', '.join(sam2_model.MODELS)}")
+    pick.add_argument("--sam2-checkpoint", type=Path, metavar="FILE", help="weights, if not in checkpoints/")
+    pick.add_argument("--device", default="auto", help=f"one of {', '.join(DEVICES)}")
 
     segment = commands.add_parser("segment", help="track the prompted objects through all frames")
     segment.add_argument("--frames", type=Path, default=FRAMES, help="folder of frames or a video file")
@@ -87,9 +103,11 @@ def parse(argv=None) -> argparse.Namespace:
     segment.add_argument("--carry-masks", action="store_true", help="unreadable frames get the mask before")
     segment.add_argument("--save-every", type=float, default=20.0, metavar="S", help="seconds between snapshots")
     segment.add_argument("--timeout", type=float, default=10.0, metavar="S", help="seconds a live source may be silent")
-    segment.add_argument("--arm", default="sam2", choices=("sam2", "3am"), help="3am: with geometry")
-    segment.add_argument("--must3r", default="tiny", help="geometry backbone of --arm 3am")
-    segment.add_argument("--checkpoint", type=Path, metavar="FILE", help="merger weights of --arm 3am")
+    segment.add_argument(
+        "--arm", default="auto", choices=("auto", "sam2", "3am"), help="3am: with geometry; auto: 3am where it can run"
+    )
+    segment.add_argument("--must3r", default="tiny", help="geometry backbone")
+    segment.add_argument("--checkpoint", type=Path, metavar="FILE", help="merger weights of the geometry")
     segment.add_argument("--compile", action="store_true", help="torch.compile; the first frames take a minute")
     segment.add_argument("--max-keyframes", type=int, metavar="N", help="cap on MUSt3R's memory; default: checkpoint's")
     segment.add_argument(
@@ -131,9 +149,37 @@ def run_frames(args: argparse.Namespace) -> None:
 
 
 def run_pick(args: argparse.Namespace) -> None:
-    with opened_frames(args.frames) as frames:
-        x, y = pick_point(frames, args.prompt_frame)
-    print(f'--point "{x},{y}"' + (f" --prompt-frame {args.prompt_frame}" if args.prompt_frame else ""))
+    frames = browse(args.frames)
+    if not 0 <= args.prompt_frame < len(frames):
+        raise InputError(f"--prompt-frame {args.prompt_frame}: does not exist; frames are 0..{len(frames) - 1}")
+    if args.save is not None and args.save.exists():
+        raise InputError(f"--save {args.save}: exists; choose another name")
+    picked = PickedPrompts(args.prompt_frame, several_frames=args.save is not None)
+    predictor = sam2_model.build_predictor(args.sam2, args.sam2_checkpoint, pick_device(args.device))
+    PickWindow(frames, picked, MaskPreview(predictor, frames)).run()
+    prompts = picked.prompts()
+    for object_id in picked.incomplete():
+        print(f"object {object_id}: left out, nothing but clicks beside it", file=sys.stderr)
+    if not prompts:
+        raise InputError("the window was closed without a click on an object; run it again, or give --point x,y")
+    if args.save is not None:
+        write_prompts(args.save, prompts)
+    print(command_line(command_of(args, picked)))
+
+
+def command_of(args: argparse.Namespace, picked: PickedPrompts) -> list[str]:
+    """Words of the command that runs both arms on what was picked, with the options of `pick` that it shares."""
+    script = Path(sys.argv[0]).with_name("ab_iou.py") if Path(sys.argv[0]).name == "main.py" else "ab_iou.py"
+    words = ["python", str(script)]
+    words += picked.arguments() if args.save is None else ["--prompts", str(args.save)]
+    for flag, value, default in (
+        ("--frames", args.frames, FRAMES),
+        ("--sam2", args.sam2, "tiny"),
+        ("--sam2-checkpoint", args.sam2_checkpoint, None),
+        ("--device", args.device, "auto"),
+    ):
+        words += [flag, str(value)] if value != default else []
+    return words
 
 
 def run_segment(args: argparse.Namespace) -> None:
@@ -152,38 +198,60 @@ def run_segment(args: argparse.Namespace) -> None:
     check_replaceable(args.out / "masks", MASK_SUFFIXES, "--out")
     paths = (Path(spec), args.mask, args.prompts, args.sam2_checkpoint, args.checkpoint)
     check_apart((args.out / "masks", args.out / "segmented.mp4"), paths)
-    predictor = segment_predictor(args)
+    predictor, arm = segment_predictor(args)
     if args.mode == "full":
-        segment_full(args, predictor, prompts)
+        first_image = segment_full(args, predictor, prompts, arm)
     else:
-        segment_once(args, predictor, prompts, spec)
+        first_image = segment_once(args, predictor, prompts, spec, arm)
+    shipped = sam2_model.MODELS["tiny"][1]
+    if note := note_on_sam2(args.sam2, args.sam2_checkpoint, shipped, first_image, footage_name(args)):
+        print(note)
 
 
-def segment_predictor(args: argparse.Namespace):
-    """The predictor of `--arm`."""
+def footage_name(args: argparse.Namespace) -> str:
+    """Where the frames of `segment` come from, without the password that an address may hold."""
+    return str(args.frames) if args.source is None else re.sub(r"//[^/]*@", "//", args.source)
+
+
+def segment_predictor(args: argparse.Namespace) -> tuple[object, str]:
+    """The predictor of `--arm` and the arm that it is, sam2 or 3am. Where auto is sam2, one line says why."""
+    if args.arm == "sam2" and args.checkpoint:
+        raise InputError(f"--checkpoint {args.checkpoint}: is for geometry; leave out --arm sam2")
     device = pick_device(args.device)
     options = {"objects_at_once": args.objects_at_once, "compile": args.compile}
     predictor = sam2_model.build_predictor(args.sam2, args.sam2_checkpoint, device, **options)
     if args.arm == "sam2":
+        return predictor, "sam2"
+    must3r_loader.checked_name(args.must3r)
+    try:
+        fuse_geometry(args, predictor)
+    except InputError as error:
         if args.checkpoint:
-            raise InputError(f"--checkpoint {args.checkpoint}: is for geometry; add --arm 3am")
-        return predictor
+            raise
+        if args.arm == "3am":
+            raise InputError(f"--arm 3am: {error}") from None
+        print(f"SAM2 alone, without geometry: {error}", flush=True)
+        return predictor, "sam2"
+    return predictor, "3am"
+
+
+def fuse_geometry(args: argparse.Namespace, predictor) -> None:
+    """Give the predictor the geometry that the options name. Raises InputError, with what is missing."""
     checkpoint = args.checkpoint or fusion.DEFAULT_CHECKPOINTS.get((args.sam2, args.must3r))
     if checkpoint is None:
         raise InputError(
-            f"--arm 3am: there are no merger weights for sam2 '{args.sam2}' with must3r '{args.must3r}'; train them "
-            "(README) and name them with --checkpoint"
+            f"there are no merger weights for sam2 '{args.sam2}' with must3r '{args.must3r}'; train them (README) "
+            "and name them with --checkpoint"
         )
     backbones = {"sam2": args.sam2, "sam2_file": args.sam2_checkpoint, "must3r": args.must3r}
     options = {"precision": args.precision, "max_keyframes": args.max_keyframes, "join_every": args.join_every}
     spec = fusion.fuse_checkpoint(predictor, checkpoint, **backbones, **options)
     if spec.source == "depth":
         raise InputError(f"--checkpoint {checkpoint}: the oracle needs depth and poses; use evaluate.py with scenes")
-    return predictor
 
 
-def segment_full(args: argparse.Namespace, predictor, prompts: list) -> None:
-    """Forwards and backwards from the first prompted frame."""
+def segment_full(args: argparse.Namespace, predictor, prompts: list, arm: str) -> np.ndarray:
+    """Forwards and backwards from the first prompted frame; returns the first image."""
     if args.source is not None or args.show:
         raise InputError("--mode full: needs --frames, and shows nothing; leave out --source and --show")
     check_prompts(prompts, open_frames(args.frames))
@@ -191,19 +259,23 @@ def segment_full(args: argparse.Namespace, predictor, prompts: list) -> None:
         masks = swaps.enter_context(replacing_folder(args.out / "masks"))
         video = swaps.enter_context(replacing_file(args.out / "segmented.mp4"))
         (seconds,) = write_masks_and_videos([predictor], frames, prompts, [masks], [video], args.precision)
-    print(f"{args.out / 'masks'}/ and {args.out / 'segmented.mp4'}, {1 / seconds:.1f} frames/s")
+        first_image = frames[0]
+    pace = f"{1 / seconds:.1f} frames/s, {ARM_WORDS[arm]}"
+    print(f"{args.out / 'masks'}/ and {args.out / 'segmented.mp4'}: {pace}")
+    return first_image
 
 
-def segment_once(args: argparse.Namespace, predictor, prompts: list, spec: str | Path) -> None:
-    """Each frame once, in constant memory; what a kill leaves is gone on with."""
+def segment_once(args: argparse.Namespace, predictor, prompts: list, spec: str | Path, arm: str) -> np.ndarray:
+    """Each frame once, in constant memory; what a kill leaves is resumed. Returns the first image."""
+    session = Session(predictor, precision=args.precision)
     with ExitStack() as stack:
-        watch = stack.enter_context(LiveWindow()) if args.show else None
+        watch = stack.enter_context(LiveWindow(needs_click=not prompts)) if args.show else None
         found = segment_stream(
-            Session(predictor, precision=args.precision),
+            session,
             spec,
             prompts,
             args.out,
-            run_identity(args, prompts, spec),
+            run_identity(args, prompts, spec, arm),
             carry_masks=args.carry_masks,
             save_every_s=args.save_every,
             watch=watch,
@@ -215,26 +287,31 @@ def segment_once(args: argparse.Namespace, predictor, prompts: list, spec: str |
     first = min((p.frame for p in prompts), default=0)
     if first:
         print(f"frames before {first} hold no masks: --mode full tracks backwards as well")
+    if found.closed_at is not None:
+        print(f"ended at frame {found.closed_at}, where the window was closed: later frames have no masks")
+    if not session.object_ids:
+        print("no object was clicked on: all masks are empty")
     for line in found.lost:
         print(f"not read: {line}")
     if found.dropped:
         print(f"{found.dropped} frames were skipped to keep up with {spec}")
-    pace = f"{found.num_frames} frames, {1 / found.seconds_per_frame:.1f} frames/s"
+    pace = f"{found.num_frames} frames, {1 / found.seconds_per_frame:.1f} frames/s, {ARM_WORDS[arm]}"
     print(f"{args.out / 'masks'}/ and {args.out / 'segmented.mp4'}: {pace}")
+    return found.first_image
 
 
-def run_identity(args: argparse.Namespace, prompts: list, spec: str | Path) -> dict[str, str]:
-    """What the masks of a run depend on; an interrupted run is gone on with only where all of it is the same."""
+def run_identity(args: argparse.Namespace, prompts: list, spec: str | Path, arm: str) -> dict[str, str]:
+    """What the masks of a run depend on; an interrupted run is resumed only where all of it is the same."""
     file = Path(spec)
     prompt_facts = [[p.frame, p.object_id, p.points, p.negatives, p.box, digest_of_mask(p.mask)] for p in prompts]
     weights = {"sam2": args.sam2_checkpoint or sam2_model.model_files(args.sam2)[1]}
-    if args.arm == "3am":
+    if arm == "3am":
         weights["checkpoint"] = args.checkpoint or fusion.DEFAULT_CHECKPOINTS[args.sam2, args.must3r]
         weights["must3r"] = must3r_loader.model_file(args.must3r)
     facts = {
         "source": f"{file.resolve()} of {file.stat().st_mtime_ns}" if file.exists() else str(spec),
         "prompts": digest_of(prompt_facts),
-        "arm": args.arm,
+        "arm": arm,
         "device": pick_device(args.device).type,
         "precision": args.precision,
         "objects at once": str(args.objects_at_once),
@@ -251,13 +328,20 @@ def run_reconstruct(args: argparse.Namespace) -> None:
     check_replaceable(args.out, (".ply", ".json", ".png"), "--out")
     check_apart((args.out,), (args.frames,))
     spec = fusion.spec_of(fusion.merger_of("auto", args.must3r))
-    make = fusion.source_maker(spec, must3r_loader.model_file(args.must3r), pick_device(args.device))
+    must3r_file = must3r_loader.model_file(args.must3r)
+    make = fusion.source_maker(spec, must3r_file, pick_device(args.device))
     with opened_frames(args.frames) as frames, replacing_folder(args.out) as folder:
         found = reconstruct(make(), frames, min_confidence=args.min_confidence)
         write_reconstruction(found, frames.stems, folder)
+        first_image = frames[0]
     if not len(found.points):
         print(f"no point is as sure as --min-confidence {args.min_confidence:g}: lower it")
     print(f"{args.out}/: {len(found.points):,} points, {len(found.keyframes)} keyframes of {len(found.poses)} frames")
+    print(found.quality)
+    if warnings := found.quality.warnings():
+        print(f"warning: do not trust this shape: {'; '.join(warnings)}")
+    if note := note_on_must3r(must3r_file, must3r_loader.MODELS["tiny"], first_image, args.frames):
+        print(note)
 
 
 def run_weights(args: argparse.Namespace) -> None:

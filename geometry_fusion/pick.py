@@ -1,66 +1,212 @@
-"""A window to click in, from matplotlib: the headless OpenCV build has no windows."""
+"""The window of `main.py pick`: click on objects, see the masks, get the command to run."""
 
-import os
-import sys
+from collections.abc import Callable
 
-import matplotlib
 import numpy as np
 
-from geometry_fusion.errors import InputError, one_line
+from geometry_fusion.errors import InputError
+from geometry_fusion.mask_files import colour, overlay
+from geometry_fusion.picked_prompts import PickedPrompts
+from geometry_fusion.types import Prompt
+from geometry_fusion.windows import close_window, is_on_picture, open_window, picture_axes, pixel_at, signals_after
 
-NO_WINDOW = (
-    "no window can be opened here ({reason}); on a machine without a display open the frame in any image viewer, "
-    'read x,y off it and give --point "x,y"'
-)
+TITLE = "click on the object"
+HELP = "left click: on it, right click: beside it, drag: box"
+DPI = 100
+LARGEST_PICTURE = (1100, 560)  # pixels; fits a laptop with the bar and the toolbar
+SMALLEST_WIDTH = 640
+BAR = 0.14  # of the window's height, for buttons and text
+DRAG = 6  # pixels of the screen; a shorter movement of the mouse is a click
+CHECK_MS = 200  # how often a window that nobody touches looks for Ctrl-C
 
 
-def open_window(title: str):
-    """A matplotlib figure in a window, by any interactive backend that is here. Raises InputError without one."""
-    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise InputError(NO_WINDOW.format(reason="neither DISPLAY nor WAYLAND_DISPLAY is set"))
-    for backend in ("TkAgg", "QtAgg", "MacOSX", "GTK4Agg", "WXAgg"):
+class PickWindow:
+    """Shows a frame with the masks of what was marked in it; `run` returns when the user is done.
+
+    frames: RGB uint8 [H, W, 3] by index; preview: prompts of one frame -> ids [H, W]. Left click,
+    right click, drag; u undoes, n is the next object, 1 to 9 choose one, left and right change the
+    frame, Enter or q is done. Raises InputError where no window can be opened.
+    """
+
+    def __init__(
+        self,
+        frames,
+        picked: PickedPrompts,
+        preview: Callable[[list[Prompt]], np.ndarray],
+        open_figure: Callable = open_window,
+    ):
+        self._frames, self._picked, self._preview = frames, picked, preview
+        self._image = frames[picked.frame]
+        self._pressed: tuple[float, float] | None = None  # where a drag or click began, pixels of the window
+        self._marks_drawn: list = []
+        self._failure: Exception | None = None  # of an event; toolkits would print it and go on
+        self._figure = open_figure(TITLE, window_size(self._image))
+        self._axes = picture_axes(self._figure, BAR)
+        self._picture = self._axes.imshow(self._image, interpolation="nearest")
+        self._axes.autoscale(False)
+        self._text = self._figure.text(0.01, BAR - 0.045, "", fontsize=10)
+        self._add_controls()
+        self._connect()
+        self._show()
+
+    def run(self) -> None:
+        """Until the user is done or closes the window. Raises what made the preview fail."""
+        import matplotlib.pyplot as plt
+
+        with signals_after() as is_interrupted:
+            timer = self._figure.canvas.new_timer(interval=CHECK_MS)
+            timer.add_callback(lambda: close_window(self._figure) if is_interrupted() else None)
+            timer.start()
+            if self._failure is None:
+                plt.show(block=True)
+            close_window(self._figure)
+        if self._failure is not None:
+            raise self._failure
+
+    def _add_controls(self) -> None:
+        from matplotlib.widgets import Button, Slider
+
+        self._buttons = []
+        for place, (label, action) in enumerate(
+            (("Undo (u)", self._undo), ("Next object (n)", self._next_object), ("Done (Enter)", self._done))
+        ):
+            button = Button(self._figure.add_axes((0.01 + 0.17 * place, 0.02, 0.16, BAR - 0.08)), label)
+            button.label.set_fontsize(9)
+            button.on_clicked(lambda _, action=action: action())
+            self._buttons.append(button)
+        self._slider = None
+        if len(self._frames) > 1:
+            place = self._figure.add_axes((0.6, 0.02, 0.3, BAR - 0.08))
+            last = len(self._frames) - 1
+            self._slider = Slider(place, "frame", 0, last, valinit=self._picked.frame, valstep=1, valfmt="%d")
+            self._slider.on_changed(lambda value: self._go_to(int(value)))
+
+    def _connect(self) -> None:
+        for name, handler in (
+            ("button_press_event", self._on_press),
+            ("motion_notify_event", self._on_motion),
+            ("button_release_event", self._on_release),
+            ("key_press_event", self._on_key),
+        ):
+            self._figure.canvas.mpl_connect(name, handler)
+
+    def _on_press(self, event) -> None:
+        if not is_on_picture(event, self._axes):
+            return
+        if event.button == 1:
+            self._pressed = event.x, event.y
+        if event.button == 3:
+            self._mark("negative", pixel_at(event, self._axes, self._image))
+
+    def _on_motion(self, event) -> None:
+        if self._pressed is not None and self._is_drag(event):
+            self._draw_marks(extra_box=self._box_to(event))
+            self._figure.canvas.draw_idle()
+
+    def _on_release(self, event) -> None:
+        if self._pressed is None or event.button != 1:
+            return
+        box = self._box_to(event)
+        is_box = self._is_drag(event) and box[0] < box[2] and box[1] < box[3]
+        place = self._pixel(self._pressed)
+        self._pressed = None
+        if is_box:
+            self._mark("box", box)
+        else:
+            self._mark("point", place)
+
+    def _is_drag(self, event) -> bool:
+        x, y = self._pressed
+        return max(abs(event.x - x), abs(event.y - y)) >= DRAG
+
+    def _box_to(self, event) -> tuple[int, int, int, int]:
+        """The box from where the mouse was pressed to where it is: x0, y0, x1, y1 in pixels of the
+        frame.
+        """
+        (xa, ya), (xb, yb) = self._pixel(self._pressed), pixel_at(event, self._axes, self._image)
+        return min(xa, xb), min(ya, yb), max(xa, xb), max(ya, yb)
+
+    def _pixel(self, place: tuple[float, float]) -> tuple[int, int]:
+        return pixel_at(place, self._axes, self._image)
+
+    def _on_key(self, event) -> None:
+        steps = {"left": -1, "right": 1, "pageup": -10, "pagedown": 10}
+        if event.key in ("u", "ctrl+z", "backspace"):
+            self._undo()
+        elif event.key == "n":
+            self._next_object()
+        elif event.key in ("enter", "q"):
+            self._done()
+        elif event.key in steps:
+            self._go_to(self._picked.frame + steps[event.key])
+        elif event.key in set("123456789"):
+            self._picked.object_id = int(event.key)
+            self._show()
+
+    def _mark(self, kind: str, values: tuple[int, ...]) -> None:
+        problem = self._picked.problem_here()
+        if problem is None:
+            self._picked.add(kind, values)
+        self._show(problem)
+
+    def _undo(self) -> None:
+        self._picked.undo()
+        self._go_to(self._picked.frame)
+
+    def _next_object(self) -> None:
+        self._picked.next_object()
+        self._show()
+
+    def _done(self) -> None:
+        close_window(self._figure)
+
+    def _go_to(self, frame: int) -> None:
+        """Show a frame; beyond the ends the first or last one."""
+        frame = min(max(frame, 0), len(self._frames) - 1)
+        problem = None
         try:
-            matplotlib.use(backend, force=True)
-            import matplotlib.pyplot as plt
+            self._image = self._frames[frame]
+            self._picked.frame = frame
+        except InputError as error:  # a damaged frame: the one before stays
+            problem = str(error)
+        if self._slider is not None and self._slider.val != self._picked.frame:
+            self._slider.eventson = False
+            self._slider.set_val(self._picked.frame)
+            self._slider.eventson = True
+        self._show(problem)
 
-            return plt.figure(num=title)
+    def _show(self, problem: str | None = None) -> None:
+        """Masks and marks of the current frame, and one line of text."""
+        here = [prompt for prompt in self._picked.prompts() if prompt.frame == self._picked.frame]
+        try:
+            self._picture.set_data(overlay(self._image, self._preview(here)) if here else self._image)
         except Exception as error:
-            last = error
-    raise InputError(NO_WINDOW.format(reason=one_line(last)[:120]))
+            self._failure = error
+            close_window(self._figure)
+            return
+        self._draw_marks()
+        self._text.set_text(problem or f"object {self._picked.object_id}: {HELP}")
+        self._text.set_color("#b3261e" if problem else "black")
+        self._figure.canvas.draw_idle()
+
+    def _draw_marks(self, extra_box: tuple[int, ...] | None = None) -> None:
+        for artist in self._marks_drawn:
+            artist.remove()
+        self._marks_drawn = []
+        boxes = [(extra_box, self._picked.object_id)] if extra_box else []
+        for prompt in self._picked.shown_on(self._picked.frame):
+            for points, fill in ((prompt.points, "#28be3c"), (prompt.negatives, "#dc2828")):
+                for x, y in points:
+                    self._marks_drawn += self._axes.plot(x, y, "o", color=fill, mec="white", ms=7)
+            boxes += [(prompt.box, prompt.object_id)] if prompt.box else []
+        for (x0, y0, x1, y1), object_id in boxes:
+            edge = np.array(colour(object_id)) / 255
+            self._marks_drawn += self._axes.plot([x0, x1, x1, x0, x0], [y0, y0, y1, y1, y0], color=edge, lw=2)
 
 
-def pick_point(frames, index: int = 0) -> tuple[int, int]:
-    """Show frame `index`, wait for a click, return its x, y in pixels. Raises InputError without a display or click."""
-    if not 0 <= index < len(frames):
-        raise InputError(f"--prompt-frame {index}: does not exist; frames are 0..{len(frames) - 1}")
-    picture = frames[index]
-    figure = open_window("click on the object")
-    import matplotlib.pyplot as plt
-
-    axes = whole_axes(figure)
-    axes.imshow(picture)
-    clicked: list[tuple[int, int]] = []
-
-    def on_click(event):
-        if event.inaxes is axes:
-            clicked.append(clicked_pixel(event, picture))
-            plt.close(figure)
-
-    figure.canvas.mpl_connect("button_press_event", on_click)
-    plt.show(block=True)
-    if not clicked:
-        raise InputError("the window was closed without a click; run it again, or give --point x,y")
-    return clicked[0]
-
-
-def whole_axes(figure):
-    """Axes that fill the figure, for a picture."""
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.axis("off")
-    return axes
-
-
-def clicked_pixel(event, picture: np.ndarray) -> tuple[int, int]:
-    """x, y of a click on a picture [H, W, 3]."""
-    height, width = picture.shape[:2]
-    return min(max(round(event.xdata), 0), width - 1), min(max(round(event.ydata), 0), height - 1)
+def window_size(image: np.ndarray) -> tuple[float, float]:
+    """Inches of a window in which a picture [H, W, 3] is as large as the screen likely allows."""
+    height, width = image.shape[:2]
+    scale = min(LARGEST_PICTURE[0] / width, LARGEST_PICTURE[1] / height)
+    width_px = max(width * scale, SMALLEST_WIDTH)
+    return width_px / DPI, height * scale / (1 - BAR) / DPI

@@ -10,7 +10,11 @@
 """
 
 import argparse
+import json
 import math
+import os
+import re
+import shlex
 import sys
 from itertools import combinations
 from pathlib import Path
@@ -18,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from geometry_fusion.errors import InputError
+from geometry_fusion.files import replacing_file
 from geometry_fusion.mask_files import VOID, read_ids
 from geometry_fusion.parsing import parse_json
 from geometry_fusion.types import Prompt
@@ -152,6 +157,31 @@ def _box_iou(a: tuple, b: tuple) -> float:
 def _shows(mask: np.ndarray, point: tuple[float, float]) -> bool:
     column, row = (round(value) for value in point)
     return 0 <= row < mask.shape[0] and 0 <= column < mask.shape[1] and bool(mask[row, column])
+
+
+def write_prompts(file: Path, prompts: list[Prompt]) -> None:
+    """Clicks and boxes as `read_prompts` reads them; a file that exists is replaced when the new one is complete."""
+    entries = []
+    for prompt in prompts:
+        entry = {"frame": prompt.frame, "object": prompt.object_id, "points": prompt.points}
+        entry |= {"negatives": prompt.negatives, "box": prompt.box}
+        entries.append({key: value for key, value in entry.items() if value not in ((), None)})
+    lines = ",\n".join(f"  {json.dumps(entry)}" for entry in entries)
+    with replacing_file(file) as fresh:
+        fresh.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+
+
+def command_line(words: list[str]) -> str:
+    """Words of a command as text to paste into a shell."""
+    return " ".join(_quoted(word) for word in words)
+
+
+def _quoted(word: str) -> str:
+    is_plain = re.fullmatch(r"[\w@%+=:./-]+", word, re.ASCII) is not None
+    # PowerShell splits 1,2 into two words.
+    if (re.fullmatch(r"[\w:,.-]+", word, re.ASCII) and not is_plain) or (os.name == "nt" and not is_plain):
+        return f'"{word}"'
+    return shlex.quote(word)
 
 
 def check_prompts(prompts: list[Prompt], frames) -> None:

@@ -4,7 +4,7 @@ Coordinates are those of the first frame's camera: x right, y down, z forward.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import matplotlib
@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from geometry_fusion.files import replacing_file
 from geometry_fusion.geometry import Must3rStream
+from geometry_fusion.reconstruction_quality import Quality, frame_facts, quality_of
 from geometry_fusion.types import GeometryFrame
 
 matplotlib.use("Agg", force=False)
@@ -27,6 +28,7 @@ class Reconstruction:
     poses: np.ndarray  # [T, 4, 4] camera-to-world, as seen by the final memory
     focal: float  # pixels of the original frames
     keyframes: list[int]
+    quality: Quality
 
 
 def reconstruct(stream: Must3rStream, frames, every_pixel: int = 2, min_confidence: float = 0.0) -> Reconstruction:
@@ -36,11 +38,12 @@ def reconstruct(stream: Must3rStream, frames, every_pixel: int = 2, min_confiden
     """
     for index in tqdm(range(len(frames)), desc="stream", unit="frame"):
         stream.push(index, frames[index])
-    points, colours, confidence, poses = [], [], [], []
+    points, colours, confidence, poses, facts = [], [], [], [], []
     for index in tqdm(range(len(frames)), desc="render", unit="frame"):
         image = frames[index]
         answer = stream.render(index, image)
         poses.append(answer.camera.camera_to_world.cpu().numpy())
+        facts.append(frame_facts(answer))
         every = (..., slice(None, None, every_pixel), slice(None, None, every_pixel))
         sure = answer.confidence[every].cpu().numpy()
         keep = (sure >= min_confidence) & answer.points[every].isfinite().all(0).cpu().numpy()
@@ -48,7 +51,7 @@ def reconstruct(stream: Must3rStream, frames, every_pixel: int = 2, min_confiden
         colours.append(answer.fit.apply(image)[::every_pixel, ::every_pixel][keep])
         confidence.append(sure[keep])
     joined = (np.concatenate(parts) for parts in (points, colours, confidence))
-    return Reconstruction(*joined, np.stack(poses), stream.focal, stream.keyframes)
+    return Reconstruction(*joined, np.stack(poses), stream.focal, stream.keyframes, quality_of(facts))
 
 
 def write_ply(file: Path, points: np.ndarray, colours: np.ndarray) -> None:
@@ -62,14 +65,14 @@ def write_ply(file: Path, points: np.ndarray, colours: np.ndarray) -> None:
 
 
 def write_reconstruction(found: Reconstruction, stems: list[str], folder: Path) -> None:
-    """points.ply, cameras.json (camera-to-world and focal length per frame) and overview.png into `folder`."""
+    """points.ply, cameras.json (quality; camera-to-world and focal length per frame) and overview.png into `folder`."""
     write_ply(folder / "points.ply", found.points, found.colours)
     cameras = [
         {"stem": stem, "camera_to_world": pose.tolist(), "focal": found.focal, "keyframe": index in found.keyframes}
         for index, (stem, pose) in enumerate(zip(stems, found.poses))
     ]
     with replacing_file(folder / "cameras.json") as fresh:
-        fresh.write_text(json.dumps({"frames": cameras}, indent=1))
+        fresh.write_text(json.dumps({"quality": asdict(found.quality), "frames": cameras}, indent=1))
     figure, axes = plt.subplots(1, 2, figsize=(12, 5.4), layout="constrained")
     for panel, (side, title) in zip(axes, ((2, "from above"), (1, "from behind"))):
         draw_scene(panel, found.points, found.colours, found.poses, found.keyframes, vertical=side)

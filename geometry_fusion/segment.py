@@ -17,7 +17,7 @@ from geometry_fusion.errors import InputError
 from geometry_fusion.files import replacing_file
 from geometry_fusion.frame_folder import FrameFolder
 from geometry_fusion.mask_files import overlay, read_ids, write_mask, write_palette_mask
-from geometry_fusion.session import Session
+from geometry_fusion.session import Session, id_image
 from geometry_fusion.sharing import SharedEncoder, SharedFrames
 from geometry_fusion.sources import open_source
 from geometry_fusion.types import Prompt
@@ -119,6 +119,8 @@ class StreamSummary:
     seconds_per_frame: float
     lost: list[str]  # a line for each frame, or stretch of a video, that could not be decoded
     dropped: int  # live frames that were skipped because newer ones came
+    closed_at: int | None = None  # the frame at which the user ended the run in the window
+    first_image: np.ndarray | None = None  # [H, W, 3] RGB uint8 of the source
 
 
 def segment_stream(
@@ -130,7 +132,7 @@ def segment_stream(
     *,
     carry_masks: bool = False,
     save_every_s: float = 20.0,
-    watch: Callable[[Session, np.ndarray], bool] | None = None,
+    watch: Callable[[Session, np.ndarray, bool], bool] | None = None,
     several: bool | None = None,
     **source_options,
 ) -> StreamSummary:
@@ -138,9 +140,11 @@ def segment_stream(
 
     Masks are written as they come (see geometry_fusion/unfinished.py); of files and folders an interrupted run goes on
     where its last snapshot was, of anything else the video is written as it comes too, and Ctrl-C is its normal end.
-    carry_masks: a frame of a folder that cannot be read gets the mask of the one before. watch: sees every frame's ids,
-    may prompt the session, and ends the run by returning True. several: whether masks hold ids; default: where objects
-    other than one are prompted.
+    carry_masks: a frame of a folder that cannot be read gets the mask of the one before. watch: gets the session, every
+    frame's ids before they are written, and whether the source waits; it may prompt the session, and ends the run by
+    returning True. several: whether masks hold ids; default: where objects other than one are prompted.
+
+    Raises InputError where `watch` ended the run of a source that waits before any object was prompted.
     """
     repeatable = isinstance(spec, str | Path) and Path(spec).exists()
     run = UnfinishedRun(out, identity, save_every_s)
@@ -157,6 +161,7 @@ def segment_stream(
         session.restore(run.snapshot)
         start = session.frame_index + 1
     count, began = 0, time.perf_counter()
+    first_image, closed_at = None, None
     with ExitStack() as stack:
         source = stack.enter_context(open_source(spec, start=start, **source_options))
         for prompt in prompts:
@@ -172,11 +177,19 @@ def segment_stream(
         bar = tqdm(session.track(source), initial=start, total=source.num_frames, unit="frame", desc=source.name)
         try:
             for index, ids in bar:
+                first_image = session.image if first_image is None else first_image
+                if watch and watch(session, ids, not source.live):
+                    closed_at = index
+                    if not (session.object_ids or source.live):
+                        run.drop_if_empty()
+                        raise InputError("the window was closed before a click on an object; nothing was tracked")
+                if watch and session.logits is not None:
+                    ids = id_image(session.object_ids, session.logits)  # with the clicks on this frame
                 write(run.masks / f"{session.stem}.png", ids)
                 if video:
                     video.write(overlay(session.image, ids if several else (ids > 0) * prompts[0].object_id), index)
                 count += 1
-                if watch and watch(session, ids):
+                if closed_at is not None:
                     break
                 if repeatable and run.is_due and session.settled:
                     run.save(session.snapshot(), run.lost + source.lost)
@@ -192,11 +205,11 @@ def segment_stream(
     with ExitStack() as stack:
         if repeatable:
             fresh = stack.enter_context(replacing_file(out / "segmented.mp4"))
-            _write_overlays(fresh, spec, run.masks, None if several else prompts[0].object_id)
+            first_image = _write_overlays(fresh, spec, run.masks, None if several else prompts[0].object_id)
         run.finish()
     if video:
         growing.replace(out / "segmented.mp4")
-    return StreamSummary(count, start, seconds, lost, dropped)
+    return StreamSummary(count, start, seconds, lost, dropped, closed_at, first_image)
 
 
 def _carry(folder: Path, masks: Path) -> None:
@@ -209,10 +222,14 @@ def _carry(folder: Path, masks: Path) -> None:
         before = file if file.exists() else before
 
 
-def _write_overlays(file: Path, spec: Path, masks: Path, object_id: int | None) -> None:
-    """A second reading of the source, its masks on it. object_id: of the only object, whose masks are 0 and 255."""
+def _write_overlays(file: Path, spec: Path, masks: Path, object_id: int | None) -> np.ndarray | None:
+    """A second reading of the source, its masks on it; returns the first image. object_id: of the only object, whose
+    masks are 0 and 255."""
+    first_image = None
     with open_source(spec) as source, VideoWriter(file, source.frame_rate, source.size) as writer:
         for frame in tqdm(source, total=source.num_frames, unit="frame", desc="overlays"):
+            first_image = frame.image if first_image is None else first_image
             if (masks / f"{frame.stem}.png").exists():
                 ids = read_ids(masks / f"{frame.stem}.png")
                 writer.write(overlay(frame.image, ids if object_id is None else (ids > 0) * object_id))
+    return first_image

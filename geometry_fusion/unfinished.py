@@ -10,6 +10,7 @@ same.
 import os
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -70,6 +71,11 @@ class UnfinishedRun:
         ):
             half.unlink()
         self._last = time.monotonic()
+
+    def drop_if_empty(self) -> None:
+        """Remove the folder of masks of a run that wrote none."""
+        with suppress(OSError):  # it holds masks, or is gone
+            self.masks.rmdir()
 
     def save(self, snapshot: dict, lost: list[str]) -> None:
         """Keep a session's snapshot and what could not be read so far."""

@@ -524,7 +524,7 @@ def test_other_names_are_listed():
         fusion.spec_of("huge")
 
 
-def test_reconstruct_writes_points_cameras_and_a_picture(frames, tmp_path, refuse):
+def test_reconstruct_writes_points_cameras_and_a_picture(frames, tmp_path, refuse, capsys):
     out = tmp_path / "scene"
     arguments = ["reconstruct", "--frames", str(frames.path), "--out", str(out), "--device", "cpu"]
     main.main([*arguments, "--min-confidence", "0"])
@@ -538,6 +538,9 @@ def test_reconstruct_writes_points_cameras_and_a_picture(frames, tmp_path, refus
     rotations = np.array([c["camera_to_world"] for c in cameras])[:, :3, :3]
     assert np.allclose(rotations @ rotations.transpose(0, 2, 1), np.eye(3), atol=1e-4)
     assert read_rgb(out / "overview.png").std() > 10
+    quality = json.loads((out / "cameras.json").read_text())["quality"]
+    assert set(quality) == {"confidence", "plausible_poses", "relief", "movement"}
+    assert f"median confidence {quality['confidence']:.2f}" in capsys.readouterr().out
     assert "--min-confidence 2: must be in 0..1" in refuse(main, *arguments, "--min-confidence", 2)
     assert "--must3r huge: unknown model" in refuse(main, *arguments, "--must3r", "huge")
 

@@ -373,3 +373,17 @@ def test_weights_options_are_checked(refuse):
 )
 def test_main_refuses_bad_commands_in_one_line(refuse, command):
     refuse(main, *command)
+
+
+def test_tiny_weights_on_other_footage_say_so_in_print_and_report(frames, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    (tmp_path / "other").mkdir()
+    for index in range(3):
+        write_rgb(tmp_path / f"other/{index}.jpg", rng.integers(0, 255, (48, 64, 3), np.uint8))
+    for name, folder in (("other", tmp_path / "other"), ("sample", frames)):
+        out = tmp_path / f"out_{name}"
+        assert run_cli(lambda: ab_iou.main(["--frames", str(folder), "--point=20,20", "--out", str(out)])) == 0  # noqa: B023
+        notes = [line for line in capsys.readouterr().out.splitlines() if "made for rendered rooms" in line]
+        page = (out / "ab_report/index.html").read_text()
+        assert len(notes) == page.count("made for rendered rooms") == (name == "other")
+        assert all("python main.py weights --sam2 l" in note and "fine-tune" in note for note in notes)

@@ -12,11 +12,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import fusion
 import main
 import sam2_model
 from geometry_fusion.errors import run_cli
 from geometry_fusion.live_window import LiveWindow
-from geometry_fusion.mask_files import read_ids
+from geometry_fusion.mask_files import read_ids, write_rgb
 from geometry_fusion.segment import segment_stream
 from geometry_fusion.session import Session
 from geometry_fusion.types import Prompt
@@ -102,7 +103,7 @@ def test_killed_again_and_again_finished_masks_are_whole_and_the_run_goes_on(cli
     files = sorted(clip.glob("*.jpg"))
     for index in range(300):
         os.link(files[index % len(files)], long / f"{index:04d}.jpg")
-    arguments = ["--frames", long, POINT, "--save-every", 0.1]
+    arguments = ["--frames", long, POINT, "--save-every", 0.1, "--arm", "sam2"]
     killed = run_script("-c", KILLER, tmp_path / "out", KILLS, *arguments, "--out", tmp_path / "out", timeout=280)
     assert killed.returncode == 0, killed.stderr
     found = json.loads(killed.stdout.splitlines()[-1])
@@ -180,7 +181,8 @@ def test_old_results_stay_until_new_ones_are_complete(clip, tmp_path, monkeypatc
 
 def test_a_video_file_is_streamed_as_its_decoded_frames(tmp_path):
     video = ROOT / "videos/samples/return/video.mp4"
-    assert segment("--source", video, "--point=158,97", "--out", tmp_path / "file") == 0
+    command = ["--source", video, "--point=158,97", "--out", tmp_path / "file", "--arm", "sam2"]
+    assert segment(*command) == 0
     session = Session(sam2_model.build_predictor("tiny", device="cpu"))
     session.add(Prompt(points=((158.0, 97.0),)))
     wanted = {f"{i:04d}.png": ids > 0 for i, ids in session.track(iter(VideoFile(video)))}
@@ -254,9 +256,10 @@ def test_a_live_run_ends_well_by_ctrl_c_and_its_video_plays_at_any_time(clip, tm
     frames = FrameFolder(clip)
     seen = []
 
-    def watch(session, ids):
+    def watch(session, ids, source_waits):
+        assert not source_waits
         seen.append(session.frame_index)
-        if len(seen) == 6:
+        if len(seen) == 7:
             growing = tmp_path / "segmented.unfinished.mp4"
             assert growing.stat().st_size > 0
             raise KeyboardInterrupt
@@ -267,6 +270,7 @@ def test_a_live_run_ends_well_by_ctrl_c_and_its_video_plays_at_any_time(clip, tm
     found = segment_stream(
         session, (frames[i % 30] for i in range(10**6)), prompts, tmp_path, {}, watch=watch, live=True
     )
+    # The frame that Ctrl-C came on was not written.
     assert found.num_frames == 6 and found.dropped > 0 and seen == sorted(set(seen))
     assert len(list((tmp_path / "masks").glob("*.png"))) == 6
     assert VideoFile(tmp_path / "segmented.mp4").num_frames == 6
@@ -281,37 +285,97 @@ def test_what_a_killed_live_run_left_is_not_replaced_by_any_other(clip, tmp_path
 
 
 def test_the_window_shows_masks_takes_clicks_and_ends_by_a_key(clip, tmp_path):
+    """Without a screen; tests/test_windows.py has one."""
     import matplotlib
 
     matplotlib.use("Agg", force=True)
     import matplotlib.pyplot as plt
+    from matplotlib.backend_bases import KeyEvent, MouseEvent
 
     frames, events = FrameFolder(clip), []
     window = LiveWindow(open_figure=lambda title: plt.figure(figsize=(4, 3)))
+    canvas = window._figure.canvas
+    canvas.start_event_loop = lambda timeout: None  # this canvas has none
     session = Session(sam2_model.build_predictor("tiny", device="cpu"))
 
     def click(x, y, button=1):
-        window._on_click(SimpleNamespace(inaxes=window._axes, xdata=x, ydata=y, button=button))
+        place = window._axes.transData.transform((x, y))
+        canvas.callbacks.process("button_press_event", MouseEvent("button_press_event", canvas, *place, button))
 
-    def user(session, ids):
-        closed = window(session, ids)
+    def press(key):
+        canvas.callbacks.process("key_press_event", KeyEvent("key_press_event", canvas, key))
+
+    def user(session, ids, source_waits):
+        assert source_waits
+        closed = window(session, ids, source_waits)
         events.append((session.frame_index, session.object_ids))
         if len(events) == 2:
             click(3, 3, button=3)  # beside an object that does not exist yet: not used
+            canvas.toolbar = SimpleNamespace(mode="zoom rect")
+            click(79, 48)  # a corner of what to zoom to
+            assert session.object_ids == []
+            canvas.toolbar = None
             click(79, 48)
         if len(events) == 4:
-            window._on_key(SimpleNamespace(key="2"))
+            press("2")
             click(30, 80)
         if len(events) == 6:
-            window._on_key(SimpleNamespace(key="q"))
+            press("q")
         return closed
 
     with window:
         found = segment_stream(session, clip, [], tmp_path, {}, watch=user, several=True)
     assert [ids for _, ids in events] == [[], [], [1], [1], [1, 2], [1, 2], [1, 2]] and found.num_frames == 7
+    assert found.closed_at == 6
     shown = window._picture.get_array()
     assert shown.shape == (120, 160, 3) and not np.array_equal(shown, frames[6])
-    assert set(np.unique(read_ids(sorted((tmp_path / "masks").glob("*.png"))[-1]))) <= {0, 1, 2}
+    masks = [read_ids(file) for file in sorted((tmp_path / "masks").glob("*.png"))]
+    assert set(np.unique(masks[-1])) <= {0, 1, 2}
+    # A click shows in the mask of its own frame.
+    assert not masks[0].any() and masks[1][48, 79] == 1 and (masks[3] == 2).any()
+
+
+def test_geometry_runs_by_default_where_it_can_and_one_line_says_why_not(clip, whole, tmp_path, monkeypatch, capsys):
+    assert segment("--frames", clip, POINT, "--out", tmp_path / "auto") == 0
+    assert masks_in(tmp_path / "auto/masks") == whole
+    printed = capsys.readouterr().out
+    assert "with geometry" in printed and "SAM2 alone" not in printed
+
+    monkeypatch.setattr(fusion, "DEFAULT_CHECKPOINTS", {})
+    assert segment("--frames", clip, POINT, "--out", tmp_path / "alone") == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "SAM2 alone" in line]
+    assert lines[0].startswith("SAM2 alone, without geometry: there are no merger weights for sam2 'tiny'")
+    assert len(lines) == 2 and lines[1].endswith("frames/s, SAM2 alone")
+    monkeypatch.undo()
+    assert segment("--frames", clip, POINT, "--out", tmp_path / "sam2", "--arm", "sam2") == 0
+    assert masks_in(tmp_path / "alone/masks") == masks_in(tmp_path / "sam2/masks") != whole
+
+
+def test_an_interrupted_run_is_resumed_by_its_own_arm_only(clip, whole, tmp_path, monkeypatch, refuse):
+    monkeypatch.setattr(Session, "_take", interrupted_after(10))
+    command = ["--frames", clip, POINT, "--out", tmp_path, "--save-every", 0]
+    assert segment(*command) == 130
+    monkeypatch.undo()
+    assert "left by a run with arm 3am, not sam2" in refuse(main, "segment", *command, "--arm", "sam2")
+    assert segment(*command, "--arm", "3am") == 0
+    assert masks_in(tmp_path / "masks") == whole
+
+
+@pytest.mark.parametrize("mode", ["stream", "full"])
+def test_tiny_weights_on_other_footage_say_so(tmp_path, capsys, mode):
+    """Noise is no rendered room; frames of a sample are, though the folder is not the sample's."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "other").mkdir()
+    for index in range(3):
+        write_rgb(tmp_path / f"other/{index}.jpg", rng.integers(0, 255, (48, 64, 3), np.uint8))
+    extract_frames(ROOT / "videos/samples/twins/video.mp4", tmp_path / "sample", every=20, size=(96, 96))
+    for name in ("other", "sample"):
+        command = ["--frames", tmp_path / name, "--point=20,20", "--out", tmp_path / "out", "--mode", mode]
+        assert segment(*command, "--arm", "sam2") == 0
+        notes = [line for line in capsys.readouterr().out.splitlines() if "made for rendered rooms" in line]
+        assert len(notes) == (name == "other")
+        for note in notes:
+            assert "python main.py weights --sam2 l" in note and "fine-tune" in note and str(tmp_path / name) in note
 
 
 def test_what_cannot_be_streamed_is_refused(clip, tmp_path, refuse, monkeypatch):
