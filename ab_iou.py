@@ -5,8 +5,14 @@
     python ab_iou.py --point "180,296"                       # on videos/frames, as `main.py frames` left them
 
 Writes OUT/pred_masks_baseline/, OUT/output_segmented_baseline.mp4, the same for `geom` when that arm runs, and
-OUT/ab_report/index.html; OUT is `videos`. Everything is swapped in at the end: an interrupted run changes nothing.
+OUT/ab_report/index.html; OUT is `videos`. Masks and videos are swapped in together when all are complete, the report
+after them: an interrupted run changes nothing, and a report that fails costs nothing but itself.
 """
+
+from geometry_fusion.interrupts import watch_imports
+
+if __name__ == "__main__":
+    watch_imports()  # Ctrl-C while the packages below load ends without a traceback
 
 import argparse
 import json
@@ -21,15 +27,16 @@ import metrics
 import must3r_loader
 import sam2_model
 from geometry_fusion.devices import DEVICES, PRECISIONS, pick_device, uses_bf16
-from geometry_fusion.errors import InputError, OneLineParser, run_cli
+from geometry_fusion.errors import InputError, OneLineParser, one_line, run_cli
 from geometry_fusion.files import check_apart, check_replaceable, replacing_file, replacing_folder
 from geometry_fusion.footage import note_on_sam2
 from geometry_fusion.geometry import Must3rStream
 from geometry_fusion.mask_files import innermost_point, read_ids
-from geometry_fusion.prompts import add_prompt_arguments, check_prompts, point_xy_px, prompts_from_arguments
+from geometry_fusion.prompts import add_prompt_arguments, check_prompts, mask_files, point_xy_px, prompts_from_arguments
 from geometry_fusion.report import Arm, write_report
 from geometry_fusion.report_geometry import geometry_figures
 from geometry_fusion.segment import MASK_SUFFIXES, write_masks_and_videos
+from geometry_fusion.source_record import OVERWRITE_CURE, Record, check_belongs, check_may_replace, record_of
 from geometry_fusion.video import open_frames, opened_frames
 
 ROOT = Path(__file__).resolve().parent
@@ -46,6 +53,7 @@ def parse(argv=None) -> argparse.Namespace:
     parser.add_argument("--frames", type=Path, default=FRAMES, help="folder of frames or a video file")
     parser.add_argument("--gt", type=Path, metavar="DIR", help="ground-truth masks, PNG, named like the frames")
     parser.add_argument("--out", type=Path, default=Path("videos"), help="where masks, videos and the report go")
+    parser.add_argument("--overwrite", action="store_true", help="replace results of another video")
     parser.add_argument(
         "--pred-a",
         type=Path,
@@ -120,6 +128,26 @@ def geometry_arm(args: argparse.Namespace, device) -> tuple[object | None, str]:
     return predictor, ARM_TITLES[spec.arm]
 
 
+def check_paths(args: argparse.Namespace, folders: dict[str, Path], videos: dict[str, Path], report: Path) -> Record:
+    """Refuse outputs that would replace an input, other files or results of another video, and masks of other frames.
+
+    Returns the record of the frames.
+    """
+    for flag, folder in zip(("--pred-a", "--pred-b"), folders.values()):
+        check_replaceable(folder, MASK_SUFFIXES, flag)
+    check_replaceable(report, REPORT_SUFFIXES, "--out")
+    outputs, masks = (*folders.values(), *videos.values(), report), mask_files(args)
+    weights = (args.sam2_checkpoint, args.checkpoint, must3r_loader.given_file(args.must3r))
+    check_apart(outputs, (args.frames, args.gt, args.prompts, *masks, *weights))
+    record = record_of(args.frames)
+    check_may_replace(outputs, record, args.overwrite, OVERWRITE_CURE)
+    for mask in masks:
+        check_belongs(mask, record, "--mask")
+    if args.gt:
+        check_belongs(args.gt, record, "--gt")
+    return record
+
+
 def main(argv=None) -> None:
     args = parse(argv)
     title = apply_sample(args) if args.sample else f"SAM2 on {args.frames.name}"
@@ -130,19 +158,16 @@ def main(argv=None) -> None:
         "geom": args.pred_b or args.out / "pred_masks_geom",
     }
     report_folder = args.out / "ab_report"
-    for flag, folder in zip(("--pred-a", "--pred-b"), folders.values()):
-        check_replaceable(folder, MASK_SUFFIXES, flag)
-    check_replaceable(report_folder, REPORT_SUFFIXES, "--out")
     videos = {key: args.out / f"output_segmented_{key}.mp4" for key in folders}
-    inputs = (args.frames, args.gt, args.mask, args.prompts, args.sam2_checkpoint, args.checkpoint)
-    check_apart((*folders.values(), *videos.values(), report_folder), inputs)
+    record = check_paths(args, folders, videos, report_folder)
 
     predictors = {"baseline": ("SAM2", sam2_model.build_predictor(args.sam2, args.sam2_checkpoint, device))}
     fused, said = geometry_arm(args, device)
     if fused is not None:
         predictors["geom"] = (said, fused)
     check_prompts(prompts, open_frames(args.frames))  # before a long video is extracted
-    with opened_frames(args.frames) as frames, ExitStack() as swaps:
+    with opened_frames(args.frames) as frames:
+        truth_ids = None
         if args.gt:
             # Bad ground truth is told before minutes of tracking, not after.
             truth_ids = metrics.check_ground_truth(args.gt, frames.stems, frames.size)
@@ -152,28 +177,27 @@ def main(argv=None) -> None:
                     f"--gt {args.gt}: holds objects {', '.join(map(str, truth_ids))}, but object {min(unknown)} is "
                     f"prompted; write --point {truth_ids[0]}:x,y"
                 )
-        report = swaps.enter_context(replacing_folder(report_folder))
-        masks = [swaps.enter_context(replacing_folder(folders[key])) for key in predictors]
-        written = [swaps.enter_context(replacing_file(videos[key])) for key in predictors]
-        both = [predictor for _, predictor in predictors.values()]
-        seconds = write_masks_and_videos(both, frames, prompts, masks, written, args.precision)
+        with ExitStack() as swaps:
+            masks = [swaps.enter_context(replacing_folder(folders[key])) for key in predictors]
+            written = [swaps.enter_context(replacing_file(videos[key])) for key in predictors]
+            both = [predictor for _, predictor in predictors.values()]
+            seconds = write_masks_and_videos(both, frames, prompts, masks, written, args.precision, record)
         arms = [
-            Arm(key, name, folder, video, videos[key].name, pace)
-            for (key, (name, _)), folder, video, pace in zip(predictors.items(), masks, written, seconds)
+            Arm(key, name, folders[key], videos[key], videos[key].name, pace)
+            for (key, (name, _)), pace in zip(predictors.items(), seconds)
         ]
         objects = sorted({p.object_id for p in prompts}) if args.gt and truth_ids else None
-        summary, scored = score(arms, args.gt, objects, frames, prompts)
-        summary |= {
+        summary = {
             "prompt_frame": min(p.frame for p in prompts),
             "device": f"{device}, {'bf16' if uses_bf16(device, args.precision) else 'fp32'}",
             "command": " ".join(["python ab_iou.py", *map(_quoted, sys.argv[1:] if argv is None else argv)]),
+            "source": record,
             "settings": {
                 "SAM2 model": args.sam2,
                 "frames": str(args.frames),
                 "ground truth": str(args.gt or "none given"),
             },
         }
-        figures = figures_of(fused, arms[-1], frames, prompts) if fused else None
         notes = [] if fused else [said]
         if not args.gt:
             compared = (
@@ -183,19 +207,35 @@ def main(argv=None) -> None:
         shipped = sam2_model.MODELS["tiny"][1]
         if note := note_on_sam2(args.sam2, args.sam2_checkpoint, shipped, frames[0], args.frames):
             notes.append(note)
-        write_report(
-            report,
-            title=title,
-            frames=frames,
-            prompts=prompts,
-            arms=arms,
-            read_ids=lambda arm, stem: read_ids(arm.masks / f"{stem}.png"),
-            figures=figures,
-            summary=summary,
-            notes=notes,
-            **scored,
-        )
+        try:
+            scored_facts, scored = score(arms, args.gt, objects, frames, prompts)
+            summary = {**scored_facts, **summary}
+            with replacing_folder(report_folder) as report:
+                write_report(
+                    report,
+                    title=title,
+                    frames=frames,
+                    prompts=prompts,
+                    arms=arms,
+                    read_ids=lambda arm, stem: read_ids(arm.masks / f"{stem}.png"),
+                    figures=figures_of(fused, arms[-1], frames, prompts) if fused else None,
+                    summary=summary,
+                    notes=notes,
+                    **scored,
+                )
+        except Exception as error:  # whatever it is: minutes of tracking are worth more than the report
+            print_arms(arms, folders, args.out)
+            raise report_failed(error, report_folder) from None
     print_result(arms, summary, notes, folders, args.out)
+
+
+def report_failed(error: Exception, report_folder: Path) -> InputError:
+    """One line about a report that could not be written."""
+    reason = (
+        one_line(error) if isinstance(error, InputError | OSError) else f"{type(error).__name__}: {one_line(error)}"
+    )
+    earlier = f"; {report_folder} is that of an earlier run" if report_folder.exists() else ""
+    return InputError(f"{report_folder}: the report failed, masks and videos are complete ({reason[:300]}){earlier}")
 
 
 def figures_of(predictor, arm: Arm, frames, prompts):
@@ -275,6 +315,10 @@ def print_result(arms: list[Arm], summary: dict, notes: list[str], folders: dict
     for note in notes:
         print(note)
     print(f"report: {out / 'ab_report' / 'index.html'}")
+    print_arms(arms, folders, out)
+
+
+def print_arms(arms: list[Arm], folders: dict[str, Path], out: Path) -> None:
     for arm in arms:
         print(f"{arm.title}: {folders[arm.key]}/ and {out / arm.video_name}, {1 / arm.seconds_per_frame:.3g} frames/s")
 

@@ -7,6 +7,11 @@ Takes the overrides of train.py. What is there already is kept; files appear who
 started again at any time, on machines that share the folder `geometry_cache`. Training computes what is missing.
 """
 
+from geometry_fusion.interrupts import watch_imports
+
+if __name__ == "__main__":
+    watch_imports()  # Ctrl-C while the packages below load ends without a traceback
+
 import sys
 
 from tqdm import tqdm

@@ -12,6 +12,11 @@ dotted name: `merger.proj.weight`, `module.merger.norm.bias`. Our files carry me
 be used" says why this project would refuse the file: numbers that are not finite, a description that is none.
 """
 
+from geometry_fusion.interrupts import watch_imports
+
+if __name__ == "__main__":
+    watch_imports()  # Ctrl-C while the packages below load ends without a traceback
+
 import argparse
 import json
 import sys

@@ -8,6 +8,11 @@ object is conditioned on its largest view, by its mask and by one click, and tra
 `out`: results.json, table.txt, objects.csv, ious.png, gains.png, and objects.jsonl, from which a killed run continues.
 """
 
+from geometry_fusion.interrupts import watch_imports
+
+if __name__ == "__main__":
+    watch_imports()  # Ctrl-C while the packages below load ends without a traceback
+
 import csv
 import itertools
 import json
@@ -36,8 +41,9 @@ from geometry_fusion.devices import pick_device, uses_bf16
 from geometry_fusion.downloads import file_digest
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
 from geometry_fusion.evaluation_records import ARMS, MEASURES, PROMPTS, keep_records, read_records
-from geometry_fusion.files import replacing_file
+from geometry_fusion.files import check_apart, naming, replacing_file
 from geometry_fusion.geometry import GeometrySource
+from geometry_fusion.interrupts import ignored_by_children
 from geometry_fusion.limits import check_numbers, check_paths
 from geometry_fusion.mask_files import innermost_point
 from geometry_fusion.segment import track as track_prompts
@@ -46,6 +52,7 @@ from geometry_fusion.types import GeometryFrame, Prompt
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 CHECKPOINTS = {"control": "control", "3am": "fusion", "oracle": "oracle"}  # arm -> key under checkpoints
+RESULTS = ("results.json", "table.txt", "objects.csv", "ious.png", "gains.png")
 GAINS = (("3am", "control"), ("3am", "sam2"), ("oracle", "control"), ("oracle", "sam2"), ("control", "sam2"))
 TRACKING_RULES = 2  # counts up when records of before do not hold any more
 VIEW_BINS = (0, 15, 30, 60, 90, 180)  # degrees at the object between the prompted view and this one
@@ -193,7 +200,9 @@ def measure_by_workers(
 ) -> Iterator[dict]:
     """As `measure`, scene by scene in `config.workers` processes; a scene's records come when it is complete."""
     context = multiprocessing.get_context("spawn")
-    with context.Pool(config.workers, _start_worker, (config, done)) as pool:
+    with ignored_by_children():
+        pool = context.Pool(config.workers, _start_worker, (config, done))
+    with pool:
         for records in pool.imap_unordered(_measure_in_worker, scenes):
             yield from records
         pool.close()
@@ -248,9 +257,10 @@ def run(config: DictConfig, out: Path) -> list[dict]:
     with open(log, "a") as handle, tqdm(total=len(todo), unit="track", mininterval=1) as bar:
         for record in fresh_records:
             bar.update()
-            handle.write(json.dumps(record) + "\n")
-            handle.flush()
-            os.fsync(handle.fileno())
+            with naming(log):
+                handle.write(json.dumps(record) + "\n")
+                handle.flush()
+                os.fsync(handle.fileno())
             records.append(record)
     names = {track.name for track in tracks}
     wanted = [r for r in records if r["object"] in names and r["arm"] in config.arms and r["prompt"] in config.prompts]
@@ -474,6 +484,29 @@ def check_paper(rows: DictConfig | None) -> None:
             raise InputError(f"data.paper.{name}={values}: must be [IoU, positive IoU, accuracy]")
 
 
+def check_out(out: Path, config: DictConfig, config_file: Path | None) -> None:
+    """Refuse to replace an input, files that are no results of an evaluation, or results of other scenes."""
+    trained = [config.checkpoints[CHECKPOINTS[arm]] for arm in config.arms if arm in CHECKPOINTS]
+    inputs = [config.sam2_checkpoint, must3r_loader.given_file(str(config.must3r)), *trained, config_file]
+    outputs = [out / name for name in RESULTS]
+    check_apart([*outputs, out / "objects.jsonl"], [Path(given) for given in inputs if given])
+    if not any(file.exists() for file in outputs):
+        return
+    try:
+        before = json.loads(outputs[0].read_text())["config"]["data"]
+        place = before["scenes"] or before["root"]
+        place = Path(place).resolve()
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        file = next(file for file in outputs if file.exists())
+        raise InputError(f"{file}: is of no evaluation; choose another folder with out=DIR") from None
+    now = Path(config.data.scenes or config.data.root).resolve()
+    if place != now and not config.overwrite:
+        raise InputError(
+            f"{outputs[0]}: holds results of {place}, which those of {now} would replace; add overwrite=true or "
+            "choose another folder with out=DIR"
+        )
+
+
 def main(argv=None) -> None:
     parser = OneLineParser(description=__doc__)
     parser.add_argument("--config", type=Path, help="YAML file that sets keys of the composed config")
@@ -484,6 +517,7 @@ def main(argv=None) -> None:
     if config.threads:
         torch.set_num_threads(config.threads)
     out = Path(config.out)
+    check_out(out, config, args.config)
     out.mkdir(parents=True, exist_ok=True)
     records = run(config, out)
     if shard_of(config.shard)[1] > 1:

@@ -10,6 +10,11 @@ A job with several tasks is one training: every task becomes one process of it. 
 again continue, as the scripts do. `hydra/launcher=submitit_local` does the same in processes on this machine.
 """
 
+from geometry_fusion.interrupts import watch_imports
+
+if __name__ == "__main__":
+    watch_imports()  # Ctrl-C while the packages below load ends without a traceback
+
 import os
 import shlex
 import subprocess

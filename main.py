@@ -10,6 +10,11 @@
 From Python: `from main import getFrames; getFrames("x.mp4")`.
 """
 
+from geometry_fusion.interrupts import watch_imports
+
+if __name__ == "__main__":
+    watch_imports()  # Ctrl-C while the packages below load ends without a traceback
+
 import argparse
 import re
 import sys
@@ -38,12 +43,14 @@ from geometry_fusion.prompts import (
     add_prompt_arguments,
     check_prompts,
     command_line,
+    mask_files,
     prompts_from_arguments,
     write_prompts,
 )
 from geometry_fusion.reconstruct import reconstruct, write_reconstruction
 from geometry_fusion.segment import MASK_SUFFIXES, segment_stream, write_masks_and_videos
 from geometry_fusion.session import MODES, SNAPSHOT_FORMAT, Session
+from geometry_fusion.source_record import OVERWRITE_CURE, check_belongs, check_may_replace, fingerprint, record_of
 from geometry_fusion.video import extract_frames, frame_size, open_frames, opened_frames
 
 ROOT = Path(__file__).resolve().parent
@@ -62,12 +69,13 @@ MUST3R_TERMS = (
 )
 
 
-def getFrames(video, out=FRAMES, every: int = 6, size=None) -> list[Path]:
+def getFrames(video, out=FRAMES, every: int = 6, size=None, overwrite: bool = False) -> list[Path]:
     """Write every `every`-th frame of `video` to `out` as 0000.jpg ... and return the files.
 
-    size: None (keep the shape, long side at most 1280), "keep", or (width, height). Raises InputError on bad input.
+    size: None (keep the shape, long side at most 1280), "keep", or (width, height). overwrite: replace frames of
+    another video. Raises InputError on bad input.
     """
-    return extract_frames(video, out, every, size)
+    return extract_frames(video, out, every, size, overwrite=overwrite)
 
 
 def parse(argv=None) -> argparse.Namespace:
@@ -79,6 +87,7 @@ def parse(argv=None) -> argparse.Namespace:
     frames.add_argument("--every", type=int, default=6, help="keep every N-th frame")
     frames.add_argument("--size", type=frame_size, default=None, help="WxH or keep; default: long side at most 1280")
     frames.add_argument("--out", type=Path, default=FRAMES, help="folder that receives the frames")
+    frames.add_argument("--overwrite", action="store_true", help="replace frames of another video")
 
     pick = commands.add_parser("pick", help="click on objects, see their masks, get the command to run")
     pick.add_argument("--frames", type=Path, default=FRAMES, help="folder of frames or a video file")
@@ -96,6 +105,7 @@ def parse(argv=None) -> argparse.Namespace:
         help="instead of --frames: a camera's number, an address (rtsp, http, ...), - for stdin",
     )
     segment.add_argument("--out", type=Path, default=Path("videos/segment"), help="receives masks/ and segmented.mp4")
+    segment.add_argument("--overwrite", action="store_true", help="replace results of another source")
     segment.add_argument(
         "--mode", default="stream", choices=MODES, help="stream: once, constant memory; full: backwards as well"
     )
@@ -130,6 +140,7 @@ def parse(argv=None) -> argparse.Namespace:
         default=Path("videos/reconstruction"),
         help="receives points.ply, cameras.json, overview.png",
     )
+    scene.add_argument("--overwrite", action="store_true", help="replace a reconstruction of another source")
     scene.add_argument("--must3r", default="tiny", help=f"model: {', '.join(must3r_loader.MODELS)}, or a file")
     scene.add_argument("--min-confidence", type=float, default=0.0, help="0..1; less sure points are left out")
     scene.add_argument("--device", default="auto", help=f"one of {', '.join(DEVICES)}")
@@ -144,7 +155,7 @@ def parse(argv=None) -> argparse.Namespace:
 
 
 def run_frames(args: argparse.Namespace) -> None:
-    files = getFrames(args.video, args.out, args.every, args.size)
+    files = getFrames(args.video, args.out, args.every, args.size, args.overwrite)
     print(f"{len(files)} frames in {args.out}; next: python main.py pick, or python ab_iou.py --point x,y")
 
 
@@ -195,9 +206,7 @@ def run_segment(args: argparse.Namespace) -> None:
     spec = args.frames if args.source is None else args.source
     clicks_later = args.show and not (args.point or args.box or args.mask or args.prompts)
     prompts = [] if clicks_later else prompts_from_arguments(args)
-    check_replaceable(args.out / "masks", MASK_SUFFIXES, "--out")
-    paths = (Path(spec), args.mask, args.prompts, args.sam2_checkpoint, args.checkpoint)
-    check_apart((args.out / "masks", args.out / "segmented.mp4"), paths)
+    check_segment_paths(args, spec)
     predictor, arm = segment_predictor(args)
     if args.mode == "full":
         first_image = segment_full(args, predictor, prompts, arm)
@@ -206,6 +215,21 @@ def run_segment(args: argparse.Namespace) -> None:
     shipped = sam2_model.MODELS["tiny"][1]
     if note := note_on_sam2(args.sam2, args.sam2_checkpoint, shipped, first_image, footage_name(args)):
         print(note)
+
+
+def check_segment_paths(args: argparse.Namespace, spec: str | Path) -> None:
+    """Refuse outputs that would replace an input or results of another source, and masks of other frames."""
+    outputs = (args.out / "masks", args.out / "segmented.mp4")
+    check_replaceable(outputs[0], MASK_SUFFIXES, "--out")
+    masks = mask_files(args)
+    weights = (args.sam2_checkpoint, args.checkpoint, must3r_loader.given_file(args.must3r))
+    unfinished = [args.out / f"{name}.unfinished{suffix}" for name, suffix in (("masks", ""), ("segmented", ".mp4"))]
+    state = args.out / "unfinished.pt"
+    check_apart((*outputs, *unfinished, state), (Path(spec), args.prompts, *masks, *weights))
+    record = record_of(spec)
+    check_may_replace(outputs, record, args.overwrite, OVERWRITE_CURE)
+    for mask in masks:
+        check_belongs(mask, record, "--mask")
 
 
 def footage_name(args: argparse.Namespace) -> str:
@@ -258,7 +282,8 @@ def segment_full(args: argparse.Namespace, predictor, prompts: list, arm: str) -
     with opened_frames(args.frames) as frames, ExitStack() as swaps:
         masks = swaps.enter_context(replacing_folder(args.out / "masks"))
         video = swaps.enter_context(replacing_file(args.out / "segmented.mp4"))
-        (seconds,) = write_masks_and_videos([predictor], frames, prompts, [masks], [video], args.precision)
+        record = record_of(args.frames)
+        (seconds,) = write_masks_and_videos([predictor], frames, prompts, [masks], [video], args.precision, record)
         first_image = frames[0]
     pace = f"{1 / seconds:.1f} frames/s, {ARM_WORDS[arm]}"
     print(f"{args.out / 'masks'}/ and {args.out / 'segmented.mp4'}: {pace}")
@@ -280,6 +305,7 @@ def segment_once(args: argparse.Namespace, predictor, prompts: list, spec: str |
             save_every_s=args.save_every,
             watch=watch,
             several=True if args.show else None,
+            record=record_of(spec),
             timeout=args.timeout,
         )
     if found.first_frame:
@@ -309,7 +335,7 @@ def run_identity(args: argparse.Namespace, prompts: list, spec: str | Path, arm:
         weights["checkpoint"] = args.checkpoint or fusion.DEFAULT_CHECKPOINTS[args.sam2, args.must3r]
         weights["must3r"] = must3r_loader.model_file(args.must3r)
     facts = {
-        "source": f"{file.resolve()} of {file.stat().st_mtime_ns}" if file.exists() else str(spec),
+        "source": fingerprint(spec) if file.exists() else str(spec),
         "prompts": digest_of(prompt_facts),
         "arm": arm,
         "device": pick_device(args.device).type,
@@ -326,16 +352,18 @@ def run_reconstruct(args: argparse.Namespace) -> None:
     if not 0 <= args.min_confidence < 1:
         raise InputError(f"--min-confidence {args.min_confidence:g}: must be in 0..1, below 1")
     check_replaceable(args.out, (".ply", ".json", ".png"), "--out")
-    check_apart((args.out,), (args.frames,))
+    check_apart((args.out,), (args.frames, must3r_loader.given_file(args.must3r)))
+    record = record_of(args.frames)
+    check_may_replace((args.out,), record, args.overwrite, OVERWRITE_CURE)
     spec = fusion.spec_of(fusion.merger_of("auto", args.must3r))
     must3r_file = must3r_loader.model_file(args.must3r)
     make = fusion.source_maker(spec, must3r_file, pick_device(args.device))
     with opened_frames(args.frames) as frames, replacing_folder(args.out) as folder:
         found = reconstruct(make(), frames, min_confidence=args.min_confidence)
-        write_reconstruction(found, frames.stems, folder)
+        if not len(found.points):
+            raise InputError(f"--min-confidence {args.min_confidence:g}: no point is as sure; lower it")
+        write_reconstruction(found, frames.stems, folder, record)
         first_image = frames[0]
-    if not len(found.points):
-        print(f"no point is as sure as --min-confidence {args.min_confidence:g}: lower it")
     print(f"{args.out}/: {len(found.points):,} points, {len(found.keyframes)} keyframes of {len(found.poses)} frames")
     print(found.quality)
     if warnings := found.quality.warnings():

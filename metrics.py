@@ -23,6 +23,11 @@ The ground truth decides, and predictions are read with the same ids. Where only
 folder of the first kind is accepted as well: its object is then that one.
 """
 
+from geometry_fusion.interrupts import watch_imports
+
+if __name__ == "__main__":
+    watch_imports()  # Ctrl-C while the packages below load ends without a traceback
+
 import argparse
 import json
 import re
@@ -36,8 +41,9 @@ import cv2
 import numpy as np
 
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
-from geometry_fusion.files import replacing_file
+from geometry_fusion.files import check_apart, replacing_file
 from geometry_fusion.mask_files import check_regular
+from geometry_fusion.source_record import check_belongs, record_of_masks
 
 MEASURES = ("iou", "positive_iou", "accuracy", "success_rate", "j", "f", "jf")
 BOUNDARY_RADIUS = 0.008  # of the image diagonal
@@ -315,8 +321,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         raise InputError("give either --pred DIR or both --pred-a DIR and --pred-b DIR")
     _check_threshold(args.threshold)
-    if args.json and args.json.exists() and not args.json.is_file():
-        raise InputError(f"--json {args.json}: exists and is not a file; choose another name")
+    if args.json:
+        _check_report_file(args.json, [args.gt, *folders.values()])
+    if truth := record_of_masks(args.gt):
+        for folder in folders.values():
+            check_belongs(folder, truth, "predictions in")
     unknown = [stem for stem in args.prompted if stem not in (stems := _mask_files(args.gt, "ground truth"))]
     if unknown:
         raise InputError(
@@ -368,6 +377,19 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--object", type=int, nargs="+", default=None, metavar="ID", help="score only these object ids (default: all)")
     add("--json", type=Path, default=None, metavar="FILE", help="also write everything, per object and frame, here")
     return parser.parse_args(arguments)
+
+
+def _check_report_file(file: Path, inputs: Sequence[Path]) -> None:
+    """Refuse to replace anything but an earlier report."""
+    check_apart([file], inputs)
+    if not file.exists():
+        return
+    try:
+        before = json.loads(file.read_text()) if file.is_file() else None
+    except (ValueError, RecursionError):
+        before = None
+    if not (isinstance(before, dict) and {"gt", "arms"} <= before.keys()):
+        raise InputError(f"--json {file}: exists and is no earlier report; choose another name")
 
 
 def _report(arms: Mapping[str, FolderScores], folders: Mapping[str, Path], args: argparse.Namespace) -> dict:

@@ -50,6 +50,11 @@ def checked_name(name: str) -> str:
     return name
 
 
+def given_file(name: str) -> Path | None:
+    """The file, where `name` is the path of one and no model's name."""
+    return None if name in MODELS else Path(name)
+
+
 def model_file(name: str) -> Path:
     """Weights of a model name, or the file that is named. Raises InputError for unknown names and missing files, with
     the cure."""

@@ -5,6 +5,11 @@ Several processes:  torchrun --nproc-per-node 2 train.py experiment=tiny_sam2
 Watch:  tensorboard --logdir sam2_logs/RUN/tensorboard
 """
 
+from geometry_fusion.interrupts import watch_imports
+
+if __name__ == "__main__":
+    watch_imports()  # Ctrl-C while the packages below load ends without a traceback
+
 import os
 import sys
 import time
@@ -29,6 +34,7 @@ from geometry_fusion.errors import InputError, OneLineParser, run_cli
 from geometry_fusion.limits import check_numbers, check_paths
 from geometry_fusion.must3r import Dust3rEncoder, MUSt3R
 from geometry_fusion.training.loop import seed_all, train
+from geometry_fusion.training.run_dir import check_run_dir
 from geometry_fusion.training.schedule import parameter_groups
 from geometry_fusion.training.settings import check_batches, check_has_keys, check_posed_batches, check_rates
 from geometry_fusion.weights import load_strictly, read_weights
@@ -329,6 +335,10 @@ def main(argv=None) -> None:
     config = compose_config(CONFIGS, "train", args.overrides, args.config)
     check(config)
     choose_trainable(config)
+    inputs = [config.trainer.init_from, config.get("fusion_from"), config.data.get("frames"), config.data.get("masks")]
+    if str(config.get("must3r")) not in must3r_loader.MODELS:
+        inputs.append(config.get("must3r"))
+    check_run_dir(Path(config.trainer.run_dir), inputs, args.config)
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
 

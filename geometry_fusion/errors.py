@@ -1,13 +1,17 @@
 """How bad input ends: `InputError` carries one line that names the value, the file and the cure.
 
-Scripts run their `main` through `run_cli`: bad input exits with 2 and that one line, Ctrl-C with 130. Anything else
-keeps its traceback, because it is a bug.
+Scripts run their `main` through `run_cli`: bad input exits with 2 and that one line, a signal with 128 + its number
+(Ctrl-C: 130). Anything else keeps its traceback, because it is a bug.
 """
 
 import argparse
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+
+from geometry_fusion.interrupts import MESSAGE, Stopped, stopping_on_signals
+from geometry_fusion.temporary import sweep_working_folders
 
 INTERRUPTED = 130  # 128 + SIGINT, what shells expect
 
@@ -62,19 +66,26 @@ def printable(text: str) -> str:
 
 
 def run_cli(main: Callable[[], int | None]) -> int:
-    """Run a script's `main` and return its exit code: 0, 2 on bad input, 130 on Ctrl-C."""
+    """Run a script's `main` and return its exit code: 0, 2 on bad input, 128 + number of a signal that ended it."""
     if hasattr(sys.stdout, "reconfigure"):
         # Names of files need not be text, nor has every terminal all letters: print such characters escaped.
         sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        return main() or 0
-    except InputError as error:
+    with stopping_on_signals():
+        try:
+            sweep_working_folders()
+            return main() or 0
+        except InputError as error:
+            return _failed(error)
+        except OSError as error:
+            # Full disks, read-only folders, missing permissions: the system's own words and the file say it best.
+            return _failed(error)
+        except KeyboardInterrupt as stop:
+            with suppress(OSError):  # after SIGHUP the terminal may be gone
+                print(MESSAGE, file=sys.stderr)
+            return stop.exit_code if isinstance(stop, Stopped) else INTERRUPTED
+
+
+def _failed(error: Exception) -> int:
+    with suppress(OSError):
         print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        # Full disks, read-only folders, missing permissions: the system's own words and the file say it best.
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: what was complete before is still there", file=sys.stderr)
-        return INTERRUPTED
+    return 2

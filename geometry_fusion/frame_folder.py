@@ -25,6 +25,7 @@ OTHER_IMAGES = (".tif", ".tiff", ".heic", ".heif", ".avif", ".dng", ".cr2", ".cr
 OTHER_IMAGES += (".jp2", ".jxl", ".ppm", ".pgm", ".tga", ".psd", ".raw", ".jfif")
 VIDEOS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp")
 FRAMES_JSON = "frames.json"
+LEAST_RATE, MOST_RATE = Fraction(1, 1000), Fraction(1000)  # frames a second that frames.json may state
 UNSTATED_RATE = Fraction(10)  # of folders without frames.json; a pace at which masks can be judged
 
 
@@ -85,7 +86,7 @@ class FrameFolder:
             if isinstance(stated, str) and not re.fullmatch(r"\d{1,12}([/.]\d{1,12})?", stated):
                 raise ValueError(f"{stated[:20]!r} is no number")
             rate = Fraction(stated)
-            if not Fraction(1, 1000) <= rate <= 1000:
+            if not LEAST_RATE <= rate <= MOST_RATE:
                 raise ValueError(f"frame_rate is {rate}, not 0.001..1000")
         except (ValueError, KeyError, TypeError, ZeroDivisionError, OverflowError) as error:
             raise InputError(

@@ -13,10 +13,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from geometry_fusion.errors import InputError, one_line
 
 EXIF_ORIENTATION = 0x0112
+SOURCE_KEY = "3AM source"  # of the text chunk of mask PNGs that tells what they were made from
 VOID = 255  # palette index of pixels that belong to nothing that is known (DAVIS)
 
 
@@ -132,18 +134,26 @@ def write_rgb(path: Path, image_rgb: np.ndarray, quality: int = 95) -> None:
     _save(Image.fromarray(image_rgb), path, quality=quality, **fast)
 
 
-def write_mask(path: Path, mask: np.ndarray) -> None:
-    """[H, W] bool -> PNG with 0 and 255."""
-    _save(Image.fromarray(np.asarray(mask, bool).astype(np.uint8) * 255), path)
+def write_mask(path: Path, mask: np.ndarray, source: str | None = None) -> None:
+    """[H, W] bool -> PNG with 0 and 255. source: what it was made from, as `source_record.as_text` writes it."""
+    _save(Image.fromarray(np.asarray(mask, bool).astype(np.uint8) * 255), path, **_noting(source))
 
 
-def write_palette_mask(path: Path, ids: np.ndarray) -> None:
-    """[H, W] ids 0..255 -> palette PNG in DAVIS's colours."""
+def write_palette_mask(path: Path, ids: np.ndarray, source: str | None = None) -> None:
+    """[H, W] ids 0..255 -> palette PNG in DAVIS's colours. source: as in `write_mask`."""
     ids = np.asarray(ids)
     assert ids.min() >= 0 and ids.max() <= 255, (ids.min(), ids.max())
     image = Image.fromarray(ids.astype(np.uint8))
     image.putpalette(PALETTE.tobytes())
-    _save(image, path)
+    _save(image, path, **_noting(source))
+
+
+def _noting(source: str | None) -> dict:
+    if source is None:
+        return {}
+    info = PngInfo()
+    info.add_text(SOURCE_KEY, source)
+    return {"pnginfo": info}
 
 
 def _save(image: Image.Image, path: Path, **options) -> None:

@@ -184,6 +184,13 @@ def _quoted(word: str) -> str:
     return shlex.quote(word)
 
 
+def mask_files(args: argparse.Namespace) -> list[Path]:
+    """The mask files that the prompts of a command line name; call it after `prompts_from_arguments`."""
+    entries = parse_json(Path(args.prompts).read_bytes(), args.prompts) if args.prompts else []
+    named = [Path(args.prompts).parent / entry["mask"] for entry in entries if entry.get("mask") is not None]
+    return [*([args.mask] if args.mask else []), *named]
+
+
 def check_prompts(prompts: list[Prompt], frames) -> None:
     """Raise InputError for the first prompt that does not fit `frames` (.size and .stems)."""
     for prompt in prompts:

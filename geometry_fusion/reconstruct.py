@@ -14,6 +14,7 @@ from tqdm import tqdm
 from geometry_fusion.files import replacing_file
 from geometry_fusion.geometry import Must3rStream
 from geometry_fusion.reconstruction_quality import Quality, frame_facts, quality_of
+from geometry_fusion.source_record import Record
 from geometry_fusion.types import GeometryFrame
 
 matplotlib.use("Agg", force=False)
@@ -64,15 +65,20 @@ def write_ply(file: Path, points: np.ndarray, colours: np.ndarray) -> None:
         fresh.write_bytes(("\n".join(head) + "\n").encode() + vertices.tobytes())
 
 
-def write_reconstruction(found: Reconstruction, stems: list[str], folder: Path) -> None:
-    """points.ply, cameras.json (quality; camera-to-world and focal length per frame) and overview.png into `folder`."""
+def write_reconstruction(found: Reconstruction, stems: list[str], folder: Path, record: Record | None = None) -> None:
+    """points.ply, cameras.json (quality; camera-to-world and focal length per frame) and overview.png into `folder`.
+
+    record: of the source, kept in cameras.json.
+    """
     write_ply(folder / "points.ply", found.points, found.colours)
     cameras = [
         {"stem": stem, "camera_to_world": pose.tolist(), "focal": found.focal, "keyframe": index in found.keyframes}
         for index, (stem, pose) in enumerate(zip(stems, found.poses))
     ]
     with replacing_file(folder / "cameras.json") as fresh:
-        fresh.write_text(json.dumps({"quality": asdict(found.quality), "frames": cameras}, indent=1))
+        fresh.write_text(
+            json.dumps({"source": record, "quality": asdict(found.quality), "frames": cameras}, indent=1)
+        )
     figure, axes = plt.subplots(1, 2, figsize=(12, 5.4), layout="constrained")
     for panel, (side, title) in zip(axes, ((2, "from above"), (1, "from behind"))):
         draw_scene(panel, found.points, found.colours, found.poses, found.keyframes, vertical=side)

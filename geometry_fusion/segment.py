@@ -15,11 +15,12 @@ from tqdm import tqdm
 
 from geometry_fusion.errors import InputError
 from geometry_fusion.files import replacing_file
-from geometry_fusion.frame_folder import FrameFolder
+from geometry_fusion.frame_folder import FrameFolder, frame_stem
 from geometry_fusion.mask_files import overlay, read_ids, write_mask, write_palette_mask
 from geometry_fusion.session import Session, id_image
 from geometry_fusion.sharing import SharedEncoder, SharedFrames
-from geometry_fusion.sources import open_source
+from geometry_fusion.source_record import Record, as_text
+from geometry_fusion.sources import Source, open_source
 from geometry_fusion.types import Prompt
 from geometry_fusion.unfinished import MASK_SUFFIXES, UnfinishedRun
 from geometry_fusion.video import VideoWriter
@@ -84,6 +85,7 @@ def write_masks_and_videos(
     masks: Sequence[Path],  # per predictor an existing, empty folder
     videos: Sequence[Path],
     precision: str = "auto",
+    record: Record | None = None,  # of the source, to be kept in what is written
 ) -> list[float]:
     """Track `prompts` with each predictor, write a mask PNG per frame and the overlay video; returns the seconds per
     frame that each would have taken alone.
@@ -91,7 +93,7 @@ def write_masks_and_videos(
     One object gives 0/255 masks, several give palette PNGs whose index is the object id.
     """
     several = len({prompt.object_id for prompt in prompts}) > 1
-    write = write_palette_mask if several else lambda file, ids: write_mask(file, ids > 0)
+    write, comment = _mask_writer(several, record), as_text(record)
     seconds = np.zeros(len(predictors))
     steps = track_together(predictors, frames, prompts, precision)
     for index, found, spent in tqdm(steps, total=len(frames), unit="frame", desc="tracking"):
@@ -101,13 +103,22 @@ def write_masks_and_videos(
     # A single object keeps the colour of its id, though its mask says only yes or no.
     object_id = None if several else prompts[0].object_id
     with ExitStack() as stack:
-        writers = [stack.enter_context(VideoWriter(v, frames.frame_rate, frames.size)) for v in videos]
+        options = {"comment": comment}
+        writers = [stack.enter_context(VideoWriter(v, frames.frame_rate, frames.size, **options)) for v in videos]
         for index, stem in enumerate(frames.stems):
             image = frames[index]
             for writer, folder in zip(writers, masks):
                 ids = read_ids(folder / f"{stem}.png")
                 writer.write(overlay(image, ids if several else (ids > 0) * object_id))
     return (seconds / len(frames)).tolist()
+
+
+def _mask_writer(several: bool, record: Record | None) -> Callable[[Path, np.ndarray], None]:
+    """(file, ids [H, W]) -> nothing; the file gets ids of several objects, or 0 and 255."""
+    source = as_text(record)
+    if several:
+        return lambda file, ids: write_palette_mask(file, ids, source)
+    return lambda file, ids: write_mask(file, ids > 0, source)
 
 
 @dataclass(frozen=True)
@@ -134,15 +145,17 @@ def segment_stream(
     save_every_s: float = 20.0,
     watch: Callable[[Session, np.ndarray, bool], bool] | None = None,
     several: bool | None = None,
+    record: Record | None = None,
     **source_options,
 ) -> StreamSummary:
     """Track a source of any length into `out`/masks/ and `out`/segmented.mp4, in constant memory.
 
-    Masks are written as they come (see geometry_fusion/unfinished.py); of files and folders an interrupted run goes on
-    where its last snapshot was, of anything else the video is written as it comes too, and Ctrl-C is its normal end.
+    Masks are written as they come (see geometry_fusion/unfinished.py); of files and folders an interrupted run is
+    resumed at its last snapshot, of anything else the video is written as it comes too, and Ctrl-C is its normal end.
     carry_masks: a frame of a folder that cannot be read gets the mask of the one before. watch: gets the session, every
     frame's ids before they are written, and whether the source waits; it may prompt the session, and ends the run by
     returning True. several: whether masks hold ids; default: where objects other than one are prompted.
+    record: of the source, to be kept in masks and video.
 
     Raises InputError where `watch` ended the run of a source that waits before any object was prompted.
     """
@@ -155,12 +168,12 @@ def segment_stream(
                 f"{left}: left by a run that did not end well; move it and {run.masks.name} or choose another --out"
             )
     several = len({p.object_id for p in prompts}) != 1 if several is None else several
-    write = write_palette_mask if several else lambda file, ids: write_mask(file, ids > 0)
+    write = _mask_writer(several, record)
     start = 0
     if run.snapshot is not None:
         session.restore(run.snapshot)
         start = session.frame_index + 1
-    count, began = 0, time.perf_counter()
+    count, began, prompted = 0, time.perf_counter(), start > 0
     first_image, closed_at = None, None
     with ExitStack() as stack:
         source = stack.enter_context(open_source(spec, start=start, **source_options))
@@ -168,12 +181,11 @@ def segment_stream(
             prompt.check(source.size, source.num_frames or prompt.frame + 1)
             if prompt.frame >= start:
                 session.add(prompt)
-        run.begin()
-        video = (
-            None
-            if repeatable
-            else stack.enter_context(VideoWriter(growing, source.frame_rate, source.size, growing=True))
-        )
+        run.begin(_tracked_stems(spec, source, start, run.lost) if repeatable else ())
+        video = None
+        if not repeatable:
+            writer = VideoWriter(growing, source.frame_rate, source.size, growing=True, comment=as_text(record))
+            video = stack.enter_context(writer)
         bar = tqdm(session.track(source), initial=start, total=source.num_frames, unit="frame", desc=source.name)
         try:
             for index, ids in bar:
@@ -191,25 +203,62 @@ def segment_stream(
                 count += 1
                 if closed_at is not None:
                     break
+                prompted |= bool(session.object_ids)
                 if repeatable and run.is_due and session.settled:
-                    run.save(session.snapshot(), run.lost + source.lost)
+                    run.save(session.snapshot(), _lost(run, source, spec))
         except KeyboardInterrupt:
             if repeatable or not count:
                 raise
         seconds = (time.perf_counter() - began) / max(count, 1)
-        lost, dropped = run.lost + source.lost, source.dropped
+        lost, dropped = _lost(run, source, spec), source.dropped
+        if repeatable and not (prompted or session.object_ids):
+            run.discard()
+            raise InputError(f"{source.name}: nothing was prompted, so there are no masks; older results stay")
         if repeatable and session.settled:
             run.save(session.snapshot(), lost)  # so that the video below may be interrupted as well
-    if repeatable and carry_masks:
-        _carry(spec, run.masks)
-    with ExitStack() as stack:
-        if repeatable:
-            fresh = stack.enter_context(replacing_file(out / "segmented.mp4"))
-            first_image = _write_overlays(fresh, spec, run.masks, None if several else prompts[0].object_id)
+    final = out / "segmented.mp4"
+    if repeatable:
+        _check_complete(run, _tracked_stems(spec, source, session.frame_index + 1, lost))
+        if carry_masks:
+            _carry(spec, run.masks)
+        with replacing_file(final) as fresh:
+            only = None if several else prompts[0].object_id
+            first_image = _write_overlays(fresh, spec, run.masks, only, as_text(record))
+            run.finish()
+    else:
         run.finish()
-    if video:
-        growing.replace(out / "segmented.mp4")
+        growing.replace(final)
     return StreamSummary(count, start, seconds, lost, dropped, closed_at, first_image)
+
+
+def _lost(run: UnfinishedRun, source: Source, spec) -> list[str]:
+    """What could not be read so far, each line once: a resumed run reads some of it again, of a video file all."""
+    before = run.lost if Path(str(spec)).is_dir() else []
+    return list(dict.fromkeys([*before, *source.lost]))
+
+
+def _tracked_stems(spec: Path, source: Source, end: int, lost: Sequence[str]) -> list[str]:
+    """Stems of the frames before number `end` that could be read."""
+    if not Path(spec).is_dir():
+        return [frame_stem(index, source.num_frames) for index in range(end)]
+    files = FrameFolder(spec, damaged_allowed=True).files[:end]
+    lines = list(lost)
+    stems = []
+    for file in files:
+        if lines and lines[0].startswith(f"{file.name}: "):  # they come in the order of the frames
+            lines.pop(0)
+        else:
+            stems.append(file.stem)
+    return stems
+
+
+def _check_complete(run: UnfinishedRun, stems: Sequence[str]) -> None:
+    """Masks are published when every frame that was read has one: a state may have been edited, a folder emptied."""
+    if missing := run.missing(stems):
+        raise InputError(
+            f"{run.masks}: {len(missing)} of {len(stems)} masks are missing (first: {missing[0]}.png), older results "
+            f"stay; delete {run.masks.name} and unfinished.pt and begin again"
+        )
 
 
 def _carry(folder: Path, masks: Path) -> None:
@@ -222,14 +271,19 @@ def _carry(folder: Path, masks: Path) -> None:
         before = file if file.exists() else before
 
 
-def _write_overlays(file: Path, spec: Path, masks: Path, object_id: int | None) -> np.ndarray | None:
+def _write_overlays(
+    file: Path, spec: Path, masks: Path, object_id: int | None, comment: str | None
+) -> np.ndarray | None:
     """A second reading of the source, its masks on it; returns the first image. object_id: of the only object, whose
     masks are 0 and 255."""
     first_image = None
-    with open_source(spec) as source, VideoWriter(file, source.frame_rate, source.size) as writer:
+    with (
+        open_source(spec) as source,
+        VideoWriter(file, source.frame_rate, source.size, comment=comment) as writer,
+    ):
         for frame in tqdm(source, total=source.num_frames, unit="frame", desc="overlays"):
             first_image = frame.image if first_image is None else first_image
             if (masks / f"{frame.stem}.png").exists():
-                ids = read_ids(masks / f"{frame.stem}.png")
+                ids = read_ids(masks / f"{frame.stem}.png", source.size)
                 writer.write(overlay(frame.image, ids if object_id is None else (ids > 0) * object_id))
     return first_image

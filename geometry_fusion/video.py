@@ -10,7 +10,6 @@ Input that cannot be used raises InputError (one line: value, file, cure); a fai
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
@@ -25,10 +24,20 @@ from av.video.reformatter import ColorRange, Colorspace
 from tqdm import tqdm
 
 from geometry_fusion.errors import InputError
-from geometry_fusion.files import replacing_file, replacing_folder
-from geometry_fusion.frame_folder import FRAMES_JSON, FrameFolder, Size, check_holds_only_frames, frame_stem
+from geometry_fusion.files import check_apart, replacing_file, replacing_folder
+from geometry_fusion.frame_folder import (
+    FRAMES_JSON,
+    LEAST_RATE,
+    MOST_RATE,
+    FrameFolder,
+    Size,
+    check_holds_only_frames,
+    frame_stem,
+)
 from geometry_fusion.interlaced import deinterlaced
 from geometry_fusion.mask_files import write_rgb
+from geometry_fusion.source_record import check_may_replace, record_of
+from geometry_fusion.temporary import working_folder
 
 UNKNOWN_RATE = Fraction(30)  # of video files that do not say
 DEFAULT_LONG_SIDE = 1280
@@ -216,9 +225,9 @@ def opened_frames(path: Path) -> Iterator[FrameFolder]:
     if Path(path).is_dir():
         yield FrameFolder(path)
         return
-    with tempfile.TemporaryDirectory(prefix="frames-") as folder:
-        extract_frames(path, Path(folder) / "frames", every=1, size="keep", lossless=True)
-        yield FrameFolder(Path(folder) / "frames")
+    with working_folder("3am-frames") as folder:
+        extract_frames(path, folder / "frames", every=1, size="keep", lossless=True)
+        yield FrameFolder(folder / "frames")
 
 
 def frame_size(text: str) -> Size | str:
@@ -240,13 +249,15 @@ def extract_frames(
     quality: int = 95,
     progress: bool = True,
     lossless: bool = False,
+    overwrite: bool = False,
 ) -> list[Path]:
     """Write every `every`-th frame of `video` to the folder `out` as 0000.jpg, 0001.jpg, ...; return the files.
 
     size: None shrinks the long side to at most 1280, "keep" keeps the video's, (width, height) is taken as given.
-    lossless: write PNG instead of JPEG.
-    `frames.json` beside the frames states their rate: the video's divided by `every`, so that what is made of them
-    lasts as long as the video. An older extraction in `out` is replaced once the new one is complete.
+    lossless: write PNG instead of JPEG. overwrite: replace frames of another video, which is refused otherwise.
+    `frames.json` beside the frames says which video they are of and states their rate: the video's divided by `every`,
+    so that what is made of them lasts as long as the video. An older extraction in `out` is replaced once the new one
+    is complete.
     """
     if not (isinstance(every, int) and every >= 1):
         raise InputError(f"every {every}: must be a whole number from 1; 1 keeps all frames")
@@ -254,8 +265,17 @@ def extract_frames(
         raise InputError(f"quality {quality}: must be 1..100; 95 is the default")
     out = Path(out)
     check_holds_only_frames(out)
+    check_apart([out], [video])
     source = VideoFile(video)
     target = _target_size(source.size, size)
+    rate = min(source.frame_rate / every, MOST_RATE)
+    if rate < LEAST_RATE:
+        raise InputError(
+            f"every {every}: would keep only the first of {source.num_frames} frames of {video}; choose a smaller one"
+        )
+    record = {**record_of(source.path), "every": every}
+    cure = "add --overwrite (from Python overwrite=True) to replace them, or choose another --out"
+    check_may_replace([out], record, overwrite, cure)
     with replacing_folder(out.resolve()) as fresh:
         count = source.num_frames
         method = cv2.INTER_AREA if target[0] < source.size[0] else cv2.INTER_CUBIC
@@ -269,14 +289,16 @@ def extract_frames(
             suffix = ".png" if lossless else ".jpg"
             write_rgb(fresh / f"{frame_stem(index // every, -(-count // every))}{suffix}", image, quality)
         about = {
-            "source": source.path.name,
-            "every": every,
-            "frame_rate": str(source.frame_rate / every),
+            **record,
+            "frame_rate": str(rate),
             "source_frame_rate": str(source.frame_rate),
             "source_size": source.size,
         }
         (fresh / FRAMES_JSON).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    return FrameFolder(out).files
+        if not any(file.name != FRAMES_JSON for file in fresh.iterdir()):
+            raise InputError(f"{video}: no frame can be decoded; the file is damaged or incomplete, copy it again")
+        names = [file.name for file in FrameFolder(fresh).files]  # proves, before the swap, that they can be read
+    return [out / name for name in names]
 
 
 def _target_size(source: Size, wanted: Size | str | None) -> Size:
@@ -301,14 +323,23 @@ class VideoWriter:
 
     Odd sizes are padded to even ones by repeating the last row or column, because players want 4:2:0 video.
     growing: the file is at `path` from the start and plays up to its last second at any time, also after a kill.
+    comment: kept in the file's metadata.
     """
 
-    def __init__(self, path: Path, frame_rate: Fraction | float, size: Size, crf: int = 20, growing: bool = False):
+    def __init__(
+        self,
+        path: Path,
+        frame_rate: Fraction | float,
+        size: Size,
+        crf: int = 20,
+        growing: bool = False,
+        comment: str | None = None,
+    ):
         self.path, self.size = Path(path), tuple(size)
         self._growing = growing
         # Numerator and denominator have to fit FFmpeg's integers.
         self.frame_rate = Fraction(frame_rate).limit_denominator(65535)
-        self._crf = crf
+        self._crf, self._comment = crf, comment
         self._count = 0
 
     def __enter__(self) -> "VideoWriter":
@@ -316,6 +347,8 @@ class VideoWriter:
             fresh = self.path if self._growing else stack.enter_context(replacing_file(self.path))
             options = {"movflags": "+frag_keyframe+empty_moov+default_base_moof" if self._growing else "+faststart"}
             self._container = stack.enter_context(av.open(str(fresh), "w", format="mp4", options=options))
+            if self._comment is not None:
+                self._container.metadata["comment"] = self._comment
             # A growing file gains a piece with every keyframe: one a second.
             pace = {"g": str(max(1, round(self.frame_rate))), "tune": "zerolatency"} if self._growing else {}
             options = {"crf": str(self._crf), **pace}

@@ -1,12 +1,13 @@
 """Results are swapped in whole: failures leave what existed, and nothing else."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from geometry_fusion.errors import InputError
-from geometry_fusion.files import check_apart, check_replaceable, replacing_file, replacing_folder
+from geometry_fusion.files import check_apart, check_holds_only, check_replaceable, replacing_file, replacing_folder
 from geometry_fusion.mask_files import write_mask, write_rgb
 
 
@@ -69,3 +70,54 @@ def test_inputs_and_outputs_are_kept_apart(tmp_path):
     for given in (tmp_path / "out", tmp_path / "out" / "gt", tmp_path / "in" / ".." / "out"):
         with pytest.raises(InputError, match="would replace the input"):
             check_apart([tmp_path / "out"], [given])
+
+
+def test_links_and_other_paths_of_an_input_are_found(tmp_path, monkeypatch):
+    """All of these name, or lead to, something inside the folder that would be replaced."""
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    out.mkdir()
+    elsewhere.mkdir()
+    (out / "0.png").write_text("frame")
+    (tmp_path / "link").symlink_to(out)
+    (tmp_path / "file_link.png").symlink_to(out / "0.png")
+    (elsewhere / "0.png").symlink_to(out / "0.png")  # a folder of links
+    os.link(out / "0.png", tmp_path / "hard.png")
+    monkeypatch.chdir(elsewhere)
+    inputs = (out / "0.png", tmp_path / "link", tmp_path / "link/0.png", tmp_path / "file_link.png", elsewhere)
+    for given in (*inputs, tmp_path / "hard.png", "../out/0.png", "../link/../out", out / "not_there"):
+        with pytest.raises(InputError, match="would replace the input"):
+            check_apart([out], [given])
+        with pytest.raises(InputError, match="would replace the input"):
+            check_apart([tmp_path / "link"], [given])
+    check_apart([out / "video.mp4"], [out / "0.png", elsewhere])
+    with pytest.raises(InputError, match="would replace the input"):
+        check_apart([out / "0.png"], [tmp_path / "hard.png"])
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(InputError, match="not a usable path"):
+        check_apart([out], [tmp_path / "loop"])
+
+
+def test_outputs_are_kept_apart_from_each_other(tmp_path):
+    check_apart([tmp_path / "a", tmp_path / "b", tmp_path / "ab"], [])
+    for pair in (("a", "a"), ("a", "a/b"), ("a/b", "a"), ("a", "c/../a")):
+        with pytest.raises(InputError, match="would be replaced by the output"):
+            check_apart([tmp_path / name for name in pair], [])
+
+
+def test_the_folder_one_is_in_is_not_replaced(tmp_path, monkeypatch):
+    (tmp_path / "here/inner").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    for folder in (".", tmp_path / "empty", "../empty"):
+        with pytest.raises(InputError, match="the folder you are in"):
+            check_replaceable(Path(folder), (".png",), "--out")
+    check_replaceable(tmp_path / "here/inner", (".png",), "--out")
+
+
+def test_results_with_fixed_names_replace_nothing_else(tmp_path):
+    check_holds_only(tmp_path / "new", ("a",), "--out")
+    (tmp_path / "a").mkdir()
+    check_holds_only(tmp_path, ("a",), "--out")
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match=r"thesis\.txt"):
+        check_holds_only(tmp_path, ("a",), "--out")

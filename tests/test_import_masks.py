@@ -672,7 +672,7 @@ def test_too_many_objects_are_refused(frames, tmp_path):
     values = np.arange(300).reshape(15, 20).astype(np.uint16)
     export = make(tmp_path / "many", {"0000.png": png(values)})
     with pytest.raises(InputError, match="299 objects"):
-        run(export, make_frames(tmp_path / "large", ["0000"], (20, 15)), tmp_path)
+        run(export, make_frames(tmp_path / "large", ["0000"], (20, 15)), tmp_path / "other")
 
 
 def test_other_files_are_never_replaced(frames, tmp_path, refuse):

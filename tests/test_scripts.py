@@ -248,7 +248,7 @@ def test_interrupted_and_failed_runs_leave_the_old_results(sample_run, frames, t
     command = [sys.executable, str(ROOT / "ab_iou.py"), "--sample", "walk", "--device", "cpu", "--out", str(out)]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     deadline = time.time() + 120
-    while not list(out.glob(".pred_masks_baseline.new-*/*.png")) and time.time() < deadline:
+    while not list(out.glob(".pred_masks_baseline.new-*/*/*.png")) and time.time() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)

@@ -6,6 +6,11 @@
 Scenes that are in OUT already are kept, so that an interrupted conversion continues; --again converts them anew.
 """
 
+from geometry_fusion.interrupts import watch_imports
+
+if __name__ == "__main__":
+    watch_imports()  # Ctrl-C while the packages below load ends without a traceback
+
 import argparse
 import sys
 from collections.abc import Iterator
@@ -16,9 +21,9 @@ from tqdm import tqdm
 
 from geometry_fusion.data.readers import FORMATS
 from geometry_fusion.data.readers.source import Source, resized
-from geometry_fusion.data.scenes import SceneFrame, write_scene
+from geometry_fusion.data.scenes import PARTS, SceneFrame, write_scene
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
-from geometry_fusion.files import check_apart
+from geometry_fusion.files import check_apart, check_holds_only
 
 
 def find(kind: str, root: Path) -> list[str]:
@@ -99,6 +104,8 @@ def convert_one(args: argparse.Namespace, name: str) -> None:
     for note in source.notes:
         print(f"  {note}")
     if not args.list:
+        check_apart((folder,), (args.root,))
+        check_holds_only(folder, PARTS, "--out")  # a capture of this name may lie there
         frames = converted(source, args.every, args.long_side)
         total = len(source.stems[:: args.every])
         write_scene(folder, tqdm(frames, total=total, desc=source.name, unit="frame", disable=None), source.objects)

@@ -8,6 +8,11 @@ PNGs. Index 255 of a mask is void. Frames that nobody annotated get no mask; ann
 empty one. `objects.json` beside the masks tells the names: {"objects": [{"id", "name"}]}.
 """
 
+from geometry_fusion.interrupts import watch_imports
+
+if __name__ == "__main__":
+    watch_imports()  # Ctrl-C while the packages below load ends without a traceback
+
 import argparse
 import json
 import re
@@ -38,6 +43,7 @@ from geometry_fusion.files import check_apart, check_replaceable, replacing_fold
 from geometry_fusion.frame_folder import FRAMES_JSON, FrameFolder, Size
 from geometry_fusion.mask_files import write_palette_mask
 from geometry_fusion.parsing import each, is_whole, reading, whole
+from geometry_fusion.source_record import OVERWRITE_CURE, as_text, check_may_replace, record_of
 from geometry_fusion.video import VideoFile, open_frames
 
 COUNTS = ("auto", "video", "frames")  # what numbers in the names of an export count
@@ -68,18 +74,22 @@ def import_masks(
     labels: Sequence[str] = (),
     progress: bool = False,
     counts: str = "auto",
+    overwrite: bool = False,
 ) -> Imported:
     """Write the masks of an export to `out`, which is replaced once all are there.
 
     `labels` keeps the objects of these labels; ids do not depend on it. `counts`: whether names such as frame_000012
     count frames of the video or of the folder, where the folder holds every n-th of them. Raises InputError for
     everything that would give wrong masks: names that fit no frame, other sizes, identities that the export does not
-    tell.
+    tell. `overwrite` lets masks of other frames be replaced.
     """
     export, out = Path(export), Path(out)
     check_apart([out], [export, frames])
     _check_holds_only_masks(out)
     source = open_frames(frames)
+    record = record_of(frames)
+    record.pop("sample", None)  # annotations are work, whatever they are of
+    check_may_replace([out], record, overwrite, OVERWRITE_CURE)
     kind, files, only = _opened(export, kind)
     annotations = _read(kind, files, only, Path(frames).stem)
     objects = _chosen(annotations.objects, labels, files.path)
@@ -95,7 +105,7 @@ def import_masks(
             present = np.unique(ids[ids > 0]).tolist()
             frames_of.update(present)
             empty += not present
-            write_palette_mask(fresh / f"{stem}.png", np.where(ids < 0, VOID, ids))
+            write_palette_mask(fresh / f"{stem}.png", np.where(ids < 0, VOID, ids), as_text(record))
         found = [o for o in objects if frames_of[o.id]]
         if not found:
             raise InputError(f"{export}: no frame shows an object; nothing was imported")
@@ -300,6 +310,7 @@ def parse(argv=None) -> argparse.Namespace:
     parser.add_argument("export", type=Path, metavar="EXPORT", help="folder, zip or file that the tool exported")
     parser.add_argument("--frames", type=Path, required=True, help="the folder of frames, or the video, of the masks")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="receives the masks")
+    parser.add_argument("--overwrite", action="store_true", help="replace masks of another video")
     parser.add_argument("--format", choices=FORMATS, default="auto", help="what EXPORT is")
     parser.add_argument(
         "--counts", choices=COUNTS, default="auto", help="what frame_000012 counts; auto: told or asked"
@@ -310,7 +321,8 @@ def parse(argv=None) -> argparse.Namespace:
 
 def main(argv=None) -> None:
     args = parse(argv)
-    done = import_masks(args.export, args.frames, args.out, args.format, args.label, progress=True, counts=args.counts)
+    options = {"counts": args.counts, "overwrite": args.overwrite, "progress": True}
+    done = import_masks(args.export, args.frames, args.out, args.format, args.label, **options)
     listed = (f"{o.id} {o.name} ({done.frames_of[o.id]} frames)" for o in done.objects)
     print(f"objects: {', '.join(listed)}")
     print(f"{args.out}: {done.num_annotated} of {done.num_frames} frames are annotated, {done.num_empty} of them empty")

@@ -9,6 +9,11 @@ right data the depth agrees to about a percent (sensors: a few) wherever both fr
 is left out.
 """
 
+from geometry_fusion.interrupts import watch_imports
+
+if __name__ == "__main__":
+    watch_imports()  # Ctrl-C while the packages below load ends without a traceback
+
 import argparse
 import sys
 from collections.abc import Callable, Iterable
@@ -23,7 +28,7 @@ from geometry_fusion.data.readers import FORMATS
 from geometry_fusion.data.readers.source import nearest, resized
 from geometry_fusion.data.scenes import Scene, SceneFrame
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
-from geometry_fusion.files import replacing_file
+from geometry_fusion.files import check_apart, replacing_file
 from geometry_fusion.mask_files import colour, overlay
 
 matplotlib.use("Agg", force=False)
@@ -326,6 +331,10 @@ def main(argv=None) -> None:
         raise InputError(f"--frames {args.frames}: must be 1..20")
     if args.out is not None and args.out.suffix.lower() != ".png":
         raise InputError(f"--out {args.out}: must end in .png")
+    if args.out is not None:
+        check_apart([args.out], [args.place])
+        if args.out.exists() and args.out.resolve().is_relative_to(args.place.resolve()):
+            raise InputError(f"--out {args.out}: would replace a file of {args.place}; choose another name")
     if args.scene and not args.format:
         raise InputError(f"--scene {args.scene}: goes with --format; without it give the scene folder itself")
     if args.format:

@@ -19,6 +19,7 @@ from geometry_fusion.errors import InputError
 from geometry_fusion.files import digest_of
 from geometry_fusion.frame_folder import FrameFolder
 from geometry_fusion.mask_files import VOID, read_ids
+from geometry_fusion.source_record import check_belongs, record_of
 
 LEAST = 2  # annotated frames of either part
 
@@ -164,6 +165,7 @@ def _read(frames: Path, masks: Path) -> tuple[FrameFolder, dict[str, Path]]:
     folder = FrameFolder(frames)
     if not masks.is_dir():
         raise InputError(f"{masks}: no such folder of masks; import them: python -m geometry_fusion.data.import_masks")
+    check_belongs(masks, record_of(folder.path), "data.masks")
     visible = sorted(file for file in masks.iterdir() if not file.name.startswith("."))
     files = [file for file in visible if file.suffix.lower() == ".png"]
     known = set(folder.stems)

@@ -10,12 +10,16 @@ Seeds: train 0..99,999; val 100,000..100,099; test 200,000..200,099. Seeds from 
 and must not be rendered for training, tests or tuning.
 """
 
+from geometry_fusion.interrupts import watch_imports
+
+if __name__ == "__main__":
+    watch_imports()  # Ctrl-C while the packages below load ends without a traceback
+
 import multiprocessing
-import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +31,9 @@ from tqdm import tqdm
 from geometry_fusion.data import meshes, textures
 from geometry_fusion.data.scenes import SceneFrame, SceneObject, write_scene
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
+from geometry_fusion.interrupts import ignored_by_children
+from geometry_fusion.mask_files import write_rgb
+from geometry_fusion.temporary import sweep, working_folder
 
 NEAR_M, FAR_M = 0.05, 30.0
 EYE_CLEARANCE_M = 0.4  # smallest distance from the camera to an object's bounding circle and to a wall
@@ -163,18 +170,16 @@ class _Renderer:
         self._layout = layout
 
     def __enter__(self):
-        self._client = self._p.connect(self._p.DIRECT)
-        self._folder = tempfile.TemporaryDirectory()
-        try:
+        with ExitStack() as stack:
+            self._client = self._p.connect(self._p.DIRECT)
+            stack.callback(self._p.disconnect, self._client)
+            self._folder = stack.enter_context(working_folder("3am-textures"))
             self._fill()
-        except BaseException:
-            self.__exit__()
-            raise
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *exc):
-        self._p.disconnect(self._client)
-        self._folder.cleanup()
+        self._stack.close()
 
     def _add(self, mesh: meshes.Mesh, image: np.ndarray, position=(0, 0, 0), yaw: float = 0.0) -> int:
         p = self._p
@@ -188,8 +193,8 @@ class _Renderer:
         )
         turn = (0, 0, np.sin(yaw / 2), np.cos(yaw / 2))
         body = p.createMultiBody(0, -1, shape, position, turn, physicsClientId=self._client)
-        file = Path(self._folder.name) / f"{body}.png"
-        cv2.imwrite(str(file), image[..., ::-1])
+        file = self._folder / f"{body}.png"
+        write_rgb(file, image)
         texture_id = p.loadTexture(str(file), physicsClientId=self._client)
         p.changeVisualShape(body, -1, textureUniqueId=texture_id, rgbaColor=(1, 1, 1, 1), physicsClientId=self._client)
         return body
@@ -293,15 +298,17 @@ def write_rooms(
     context = multiprocessing.get_context("spawn")
     progress = tqdm(total=len(jobs) * frames, unit="frame", desc="rooms")
     # Ctrl-C reaches only this process, which then ends the others: they would die in the middle of a traceback.
-    with context.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool, progress as bar:
+    sweep(out)
+    with ignored_by_children():
+        pool = context.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN))
+    with pool, progress as bar:
         try:
             for _ in pool.imap_unordered(_write_one, jobs):
                 bar.update(frames)
         except BaseException:
             pool.terminate()
             pool.join()
-            for unfinished in Path(out).glob(".room_*.new-*"):
-                shutil.rmtree(unfinished, ignore_errors=True)
+            sweep(out)  # what the workers were at
             raise
 
 

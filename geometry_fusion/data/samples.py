@@ -6,6 +6,11 @@ Each sample is a folder: video.mp4 (H.264), gt/STEM.png (0/255), sample.json (ti
 The click is the innermost point of the object, on the frame of its first appearance that shows it largest.
 """
 
+from geometry_fusion.interrupts import watch_imports
+
+if __name__ == "__main__":
+    watch_imports()  # Ctrl-C while the packages below load ends without a traceback
+
 import json
 import sys
 from itertools import islice
@@ -13,7 +18,7 @@ from pathlib import Path
 
 from geometry_fusion.data.rooms import draw_layout, render_room
 from geometry_fusion.errors import OneLineParser, run_cli
-from geometry_fusion.files import replacing_folder
+from geometry_fusion.files import check_holds_only, replacing_folder
 from geometry_fusion.mask_files import innermost_point, write_mask
 from geometry_fusion.video import VideoWriter
 
@@ -58,6 +63,8 @@ def main(argv=None) -> None:
     parser = OneLineParser(prog="python -m geometry_fusion.data.samples", description="Render the bundled samples.")
     parser.add_argument("--out", type=Path, default=Path("videos/samples"), help="folder that receives one folder each")
     args = parser.parse_args(argv)
+    for name in SAMPLES:
+        check_holds_only(args.out / name, ("video.mp4", "gt", "sample.json"), "--out")
     for name, facts in SAMPLES.items():
         write_sample(args.out / name, *facts)
         print(args.out / name)

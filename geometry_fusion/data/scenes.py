@@ -21,9 +21,10 @@ import cv2
 import numpy as np
 
 from geometry_fusion.errors import InputError
-from geometry_fusion.files import digest_of, replacing_folder
+from geometry_fusion.files import digest_of, naming, replacing_folder
 from geometry_fusion.mask_files import check_regular
 
+PARTS = ("rgb", "instance", "depth", "cameras.json", "scene.json")  # of a scene folder
 VOID = 65535  # in files; -1 in memory
 
 
@@ -70,6 +71,8 @@ def write_scene(folder: Path, frames: Iterable[SceneFrame], objects: list[SceneO
                 pose = frame.camera_to_world.tolist()
                 camera = {"stem": frame.stem, "camera_to_world": pose, "fx": fx, "fy": fy, "cx": cx, "cy": cy}
                 cameras.append({**camera, "width": width, "height": height})
+        if not (fresh / "rgb").exists():
+            raise InputError(f"{folder}: there is no frame to write; choose other frames")
         if cameras:
             (fresh / "cameras.json").write_text(json.dumps({"frames": cameras}))
         if objects:
@@ -78,8 +81,9 @@ def write_scene(folder: Path, frames: Iterable[SceneFrame], objects: list[SceneO
 
 def _write(file: Path, image: np.ndarray, options=()) -> None:
     file.parent.mkdir(exist_ok=True)
-    if not cv2.imwrite(str(file), image, list(options)):
-        raise OSError(f"{file}: could not be written; is the disk full or read-only?")
+    _, data = cv2.imencode(file.suffix, image, list(options))
+    with naming(file):  # imwrite would print lines of its own
+        file.write_bytes(data.tobytes())
 
 
 def _read(file: Path, flags: int) -> np.ndarray:

@@ -7,10 +7,9 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
-from geometry_fusion.errors import InputError, one_line
 from geometry_fusion.files import replacing_file
+from geometry_fusion.state_file import load_state, save_state, write_safetensors
 from geometry_fusion.weights import check_finite_state
 
 FORMAT_VERSION = 1
@@ -21,25 +20,22 @@ def save_weights(file: Path, state: dict[str, torch.Tensor], metadata: dict) -> 
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     text = {key: json.dumps(value) for key, value in {"format_version": FORMAT_VERSION, **metadata}.items()}
     with replacing_file(file) as fresh:
-        save_file(tensors, fresh, metadata=text)
+        write_safetensors(tensors, fresh, text)
         fresh.chmod(0o644)  # safetensors makes private files
 
 
 def save_resume(file: Path, state: dict) -> None:
     """Write everything that continuing needs: model, optimizer, step, best metric."""
-    with replacing_file(file) as fresh:
-        torch.save(state, fresh)
+    save_state(file, state)
 
 
 def load_resume(file: Path) -> dict:
     """Read what `save_resume` wrote; tensors and plain values only.
 
-    Raises InputError on a damaged file, and where a number of model or optimizer is not finite, naming the tensor.
+    Raises InputError on a damaged or edited file, and where a number of model or optimizer is not finite, naming the
+    tensor.
     """
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds here: zip, pickle, EOF, runtime
-        reason = one_line(error)[:200]
-        raise InputError(f"{file}: cannot be resumed from ({reason}); delete it or set trainer.resume=false") from None
+    # Files of versions before have no checksum.
+    state = load_state(file, "delete it or set trainer.resume=false", needs_checksum=False)
     check_finite_state(file, state)
     return state

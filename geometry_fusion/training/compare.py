@@ -6,6 +6,11 @@ prints a table, best first, and copies it and the small records of every run (co
 into OUT. Weights are not copied.
 """
 
+from geometry_fusion.interrupts import watch_imports
+
+if __name__ == "__main__":
+    watch_imports()  # Ctrl-C while the packages below load ends without a traceback
+
 import argparse
 import json
 import shutil
@@ -14,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
-from geometry_fusion.files import check_apart, replacing_folder
+from geometry_fusion.files import check_apart, check_holds_only, replacing_folder
 from geometry_fusion.training.stats import read_stats
 from geometry_fusion.yaml_file import read_yaml
 
@@ -64,7 +69,24 @@ def parse(argv=None) -> argparse.Namespace:
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs: sam2_logs/NAME ...")
     parser.add_argument("--keys", nargs="*", default=[], help="config keys to show, such as variant")
     parser.add_argument("--out", type=Path, help="receives table.txt, results.json and the records of every run")
+    parser.add_argument("--overwrite", action="store_true", help="replace a comparison of other runs")
     return parser.parse_args(argv)
+
+
+def check_out(out: Path, runs: Sequence[str], overwrite: bool) -> None:
+    """Raise InputError unless `out` is new or an earlier comparison, at least one of whose runs is among `runs`."""
+    if not out.exists():
+        return
+    try:
+        before = [row["run"] for row in json.loads((out / "results.json").read_text())]
+    except (OSError, ValueError, TypeError, KeyError):
+        raise InputError(f"--out {out}: exists and is no earlier comparison; choose a new folder") from None
+    check_holds_only(out, ("table.txt", "results.json", *before), "--out")
+    for folder in out.iterdir():
+        if folder.is_dir():
+            check_holds_only(folder, [Path(name).name for name in RECORDS], "--out")
+    if not (overwrite or set(before) & set(runs)):
+        raise InputError(f"--out {out}: compares other runs ({before[0]}, ...); add --overwrite or choose a new folder")
 
 
 def main(argv=None) -> None:
@@ -74,8 +96,7 @@ def main(argv=None) -> None:
     print(table)
     if args.out:
         check_apart((args.out,), args.runs)
-        if args.out.exists() and not (args.out / "table.txt").is_file():
-            raise InputError(f"--out {args.out}: exists and is no earlier comparison; choose a new folder")
+        check_out(args.out, [run.name for run in args.runs], args.overwrite)
         with replacing_folder(args.out) as fresh:
             (fresh / "table.txt").write_text(table + "\n")
             (fresh / "results.json").write_text(json.dumps(rows, indent=1))

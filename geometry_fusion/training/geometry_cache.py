@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from geometry_fusion.data.sampling import tracking_order
 from geometry_fusion.data.scenes import Scene
@@ -21,6 +20,7 @@ from geometry_fusion.files import digest_of, replacing_file
 from geometry_fusion.fit import Fit
 from geometry_fusion.geometry import GeometrySource
 from geometry_fusion.parsing import parse_json, reading
+from geometry_fusion.state_file import write_safetensors
 from geometry_fusion.types import GeometryFrame
 
 CACHE_VERSION = 2  # counts up when the same inputs would give other files
@@ -93,9 +93,8 @@ class GeometryCache:
         fit = {name: list(getattr(first.fit, name)) for name in ("original", "resized", "crop", "size")}
         filter_number = json.dumps(int(first.fit.shrink_filter))
         metadata = {"fit": json.dumps(fit), "shrink_filter": filter_number, "levels": json.dumps(len(first.levels))}
-        file.parent.mkdir(parents=True, exist_ok=True)
         with replacing_file(file) as fresh:
-            save_file(tensors, fresh, metadata)
+            write_safetensors(tensors, fresh, metadata)
 
 
 @contextmanager

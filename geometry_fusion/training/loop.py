@@ -41,6 +41,7 @@ MAY_CHANGE = (
     *("data.root", "data.workers", "data.val_scenes", "data.val_seeds", "val_", "validation"),
     *("geometry_cache", "experiment_name", "name"),
 )
+ANEW = "choose another trainer.run_dir or set trainer.resume=false"
 OTHER_DATA = {
     "facts.video": "on other frames or masks than data.frames and data.masks hold now"
 }  # a digest says little
@@ -253,24 +254,33 @@ def train(
 def _restore(
     file: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, identity: dict[str, str]
 ) -> tuple[int, float]:
+    """Load a resume file into `model` and `optimizer`; returns its step and its best score so far."""
     state = load_resume(file)
-    before = state.get("identity", identity) if isinstance(state, dict) else identity
+    before = state.get("identity", identity)
+    if not isinstance(before, dict):
+        raise InputError(f"{file}: holds no resumable run (identity {before!r}); {ANEW}")
     for key in sorted(before.keys() | identity.keys()):
         if before.get(key) != identity.get(key):
             other = f"with {key}={before.get(key)}, this run has {identity.get(key)}"
-            raise InputError(
-                f"{file}: was trained {OTHER_DATA.get(key, other)}; "
-                "choose another trainer.run_dir or set trainer.resume=false"
-            )
+            raise InputError(f"{file}: was trained {OTHER_DATA.get(key, other)}; {ANEW}")
+    step, best = state.get("step"), state.get("best")
+    if not (type(step) is int and step >= 0 and isinstance(best, int | float) and not math.isnan(best)):
+        raise InputError(f"{file}: holds no resumable run (step {step!r}, best {best!r}); {ANEW}")
     try:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        return int(state["step"]), float(state["best"])
-    except (KeyError, ValueError, RuntimeError, TypeError):
-        raise InputError(
-            f"{file}: holds another model or other trainable parts than this config; "
-            "choose another trainer.run_dir or set trainer.resume=false"
-        ) from None
+        _check_shapes(optimizer)
+    except Exception:  # torch meets edited states with errors of every kind
+        raise InputError(f"{file}: holds another model or other trainable parts than this config; {ANEW}") from None
+    return step, best
+
+
+def _check_shapes(optimizer: torch.optim.Optimizer) -> None:
+    """Raise ValueError for moments of other shapes than their parameters', which torch would only meet in a step."""
+    for parameter, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if torch.is_tensor(value) and value.dim() and value.shape != parameter.shape:
+                raise ValueError(f"{name} is {tuple(value.shape)}, its parameter {tuple(parameter.shape)}")
 
 
 def _stop_if_not_finite(loss: torch.Tensor, step: int, batch) -> None:

@@ -7,6 +7,11 @@ writes checkpoints/sam2_tiny.safetensors (the best checkpoint of the run, in hal
 folder checkpoints/sam2_tiny, the run's config.yaml, log.txt, train_stats.json and a curve.png drawn from it.
 """
 
+from geometry_fusion.interrupts import watch_imports
+
+if __name__ == "__main__":
+    watch_imports()  # Ctrl-C while the packages below load ends without a traceback
+
 import shutil
 import sys
 from collections.abc import Sequence
@@ -16,7 +21,7 @@ import matplotlib
 import numpy as np
 
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
-from geometry_fusion.files import replacing_folder
+from geometry_fusion.files import check_apart, check_holds_only, replacing_folder
 from geometry_fusion.parsing import parse_json
 from geometry_fusion.training.checkpoints import save_weights
 from geometry_fusion.training.stats import read_stats
@@ -25,6 +30,7 @@ from geometry_fusion.weights import read_metadata, read_weights
 matplotlib.use("Agg", force=False)
 import matplotlib.pyplot as plt
 
+LOGS = ("log.txt", "train_stats.json")
 SMOOTHED_OVER = 20  # logged steps
 
 
@@ -61,14 +67,26 @@ def draw_curve(records: list[dict], file: Path) -> None:
     plt.close(figure)
 
 
-def release(run_dir: Path, target: Path, without: Sequence[str] = ()) -> None:
+def check_target(run_dir: Path, target: Path, overwrite: bool) -> None:
+    """Raise InputError where a release would replace the run itself, other files, or the release of another run."""
+    weights = target.with_name(f"{target.name}.safetensors")
+    check_apart([target, weights], [run_dir])
+    check_holds_only(target, ("config.yaml", "curve.png", *LOGS), "target")
+    config, before = run_dir / "config.yaml", target / "config.yaml"
+    same_run = before.is_file() and config.is_file() and before.read_bytes() == config.read_bytes()
+    if (weights.exists() or before.exists()) and not (same_run or overwrite):
+        raise InputError(f"{weights}: is of another run; add --overwrite to replace it, or choose another target")
+
+
+def release(run_dir: Path, target: Path, without: Sequence[str] = (), overwrite: bool = False) -> None:
     """Copy the best weights and the records of a run, without modules that only training needs.
 
-    Raises InputError when the run has no checkpoint yet, or no such module.
+    Raises InputError when the run has no checkpoint yet, or no such module, and when `target` is of another run.
     """
     best = run_dir / "checkpoints" / "checkpoint_best.safetensors"
     if not best.is_file():
         raise InputError(f"{best}: no such checkpoint; train first: python train.py experiment=...")
+    check_target(run_dir, target, overwrite)
     metadata = {key: parse_json(text, f"{best}: {key}", "train again") for key, text in read_metadata(best).items()}
     tensors = {k: v.half() if v.is_floating_point() else v for k, v in read_weights(best).items()}
     for module in without:
@@ -76,11 +94,12 @@ def release(run_dir: Path, target: Path, without: Sequence[str] = ()) -> None:
             raise InputError(f"--without {module}: {best} has no such module")
     tensors = {k: v for k, v in tensors.items() if k.split(".")[0] not in without}
     with replacing_folder(target) as fresh:
-        save_weights(target.with_name(f"{target.name}.safetensors"), tensors, {**metadata, "precision": "fp16"})
         shutil.copyfile(run_dir / "config.yaml", fresh / "config.yaml")
-        for name in ("log.txt", "train_stats.json"):
+        for name in LOGS:
             shutil.copyfile(run_dir / "logs" / name, fresh / name)
         draw_curve(read_stats(fresh / "train_stats.json"), fresh / "curve.png")
+        # Last: weights are not replaced where their records cannot be.
+        save_weights(target.with_name(f"{target.name}.safetensors"), tensors, {**metadata, "precision": "fp16"})
 
 
 def main(argv=None) -> None:
@@ -88,8 +107,9 @@ def main(argv=None) -> None:
     parser.add_argument("run_dir", type=Path, help="folder of a run: sam2_logs/NAME")
     parser.add_argument("target", type=Path, help="where it ships, without suffix: checkpoints/NAME")
     parser.add_argument("--without", nargs="*", default=[], metavar="MODULE", help="modules that only training needs")
+    parser.add_argument("--overwrite", action="store_true", help="replace what another run released")
     args = parser.parse_args(argv)
-    release(args.run_dir, args.target, args.without)
+    release(args.run_dir, args.target, args.without, args.overwrite)
     print(f"{args.target}.safetensors and {args.target}/")
 
 

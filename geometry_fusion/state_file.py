@@ -1,0 +1,79 @@
+"""Files to resume from: tensors and plain values, written whole, and refused when they were changed or damaged."""
+
+import re
+import warnings
+import zlib
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from geometry_fusion.errors import InputError, one_line
+from geometry_fusion.files import replacing_file
+
+CHECKSUM = "checksum"
+
+
+def save_state(file: Path, state: dict) -> None:
+    """Write `state`, which holds tensors, dicts, lists and plain values, and its checksum."""
+    with replacing_file(file) as fresh:
+        write_pickle({**state, CHECKSUM: checksum(state)}, fresh)
+
+
+def load_state(file: Path, cure: str, needs_checksum: bool = True) -> dict:
+    """What `save_state` wrote. Raises InputError, which ends with `cure`, for a file that is anything else."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # torch warns of odd pickles before it refuses them
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds here: zip, pickle, EOF, runtime
+        raise InputError(f"{file}: cannot be resumed from ({one_line(error)[:160]}); {cure}") from None
+    if not isinstance(state, dict):
+        raise InputError(f"{file}: cannot be resumed from (it holds a {type(state).__name__}); {cure}")
+    written = state.pop(CHECKSUM, None)
+    if (written is None and needs_checksum) or (written is not None and written != checksum(state)):
+        raise InputError(f"{file}: cannot be resumed from (it was changed since it was written); {cure}")
+    return state
+
+
+def checksum(value, before: int = 0) -> int:
+    """CRC-32 of nested dicts, lists and tuples of tensors and plain values: of what they hold, however it is stored."""
+    if isinstance(value, torch.Tensor):
+        kind = f"{value.dtype} {tuple(value.shape)}"
+        raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        return zlib.crc32(raw.numpy(), zlib.crc32(kind.encode(), before))
+    if isinstance(value, dict):
+        value = [part for item in value.items() for part in item]
+    if isinstance(value, list | tuple):
+        before = zlib.crc32(f"[{len(value)}]".encode(), before)
+        for part in value:
+            before = checksum(part, before)
+        return before
+    return zlib.crc32(repr(value).encode(errors="backslashreplace"), before)
+
+
+def write_pickle(content, file: Path) -> None:
+    """`torch.save`, but a write that fails is an OSError, as everywhere else."""
+    try:
+        with open(file, "wb") as handle:
+            torch.save(content, handle)
+    except RuntimeError as error:
+        # Torch reports that its archive is incomplete; the reason is the exception before.
+        reason = error
+        while reason is not None and not isinstance(reason, OSError):
+            reason = reason.__cause__ or reason.__context__
+        if reason is None:
+            raise
+        raise OSError(reason.errno, reason.strerror, str(file)) from None
+
+
+def write_safetensors(tensors: dict[str, torch.Tensor], file: Path, metadata: dict[str, str]) -> None:
+    """`save_file` of safetensors, but a write that fails is an OSError."""
+    try:
+        save_file(tensors, file, metadata)
+    except SafetensorError as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        reason = re.sub(r"^.*I/O error: | \(os error.*$", "", one_line(error))
+        raise OSError(int(number[1]), reason, str(file)) from None
