@@ -26,16 +26,19 @@ import fusion
 import metrics
 import must3r_loader
 import sam2_model
+from geometry_fusion.comparison import Arm, ids_reader, look_at_masks, over_frames, truth_of
 from geometry_fusion.devices import DEVICES, PRECISIONS, pick_device, uses_bf16
 from geometry_fusion.errors import InputError, OneLineParser, one_line, run_cli
 from geometry_fusion.files import check_apart, check_replaceable, replacing_file, replacing_folder
 from geometry_fusion.footage import note_on_sam2
+from geometry_fusion.frame_folder import FRAMES_JSON
 from geometry_fusion.geometry import Must3rStream
-from geometry_fusion.mask_files import innermost_point, read_ids
+from geometry_fusion.mask_rule import LARGEST_ID
 from geometry_fusion.prompts import add_prompt_arguments, check_prompts, mask_files, point_xy_px, prompts_from_arguments
-from geometry_fusion.report import Arm, write_report
-from geometry_fusion.report_geometry import geometry_figures
+from geometry_fusion.report import relative_link, write_report
+from geometry_fusion.report_geometry import figures_of
 from geometry_fusion.segment import MASK_SUFFIXES, write_masks_and_videos
+from geometry_fusion.small_masks import small_mask_warnings
 from geometry_fusion.source_record import OVERWRITE_CURE, Record, check_belongs, check_may_replace, record_of
 from geometry_fusion.video import open_frames, opened_frames
 
@@ -97,6 +100,15 @@ def apply_sample(args: argparse.Namespace) -> str:
     return sample["title"]
 
 
+def clip_name(path: Path) -> str:
+    """What readers call the frames: the video that a folder was extracted from, where that is known."""
+    try:
+        source = json.loads((path / FRAMES_JSON).read_text(encoding="utf-8"))["source"]
+    except (OSError, ValueError, LookupError, TypeError):
+        source = None
+    return source if isinstance(source, str) and source else path.resolve().name
+
+
 def geometry_arm(args: argparse.Namespace, device) -> tuple[object | None, str]:
     """The predictor of the second arm and its title, or None and the reason why it cannot run."""
     must3r_loader.checked_name(args.must3r)
@@ -150,7 +162,7 @@ def check_paths(args: argparse.Namespace, folders: dict[str, Path], videos: dict
 
 def main(argv=None) -> None:
     args = parse(argv)
-    title = apply_sample(args) if args.sample else f"SAM2 on {args.frames.name}"
+    about = apply_sample(args) if args.sample else None
     prompts = prompts_from_arguments(args)
     device = pick_device(args.device)
     folders = {
@@ -173,9 +185,11 @@ def main(argv=None) -> None:
             truth_ids = metrics.check_ground_truth(args.gt, frames.stems, frames.size)
             unknown = {p.object_id for p in prompts} - set(truth_ids or [p.object_id for p in prompts])
             if unknown:
+                can_be_prompted = truth_ids[0] <= LARGEST_ID
+                cure = f"write --point {truth_ids[0]}:x,y" if can_be_prompted else "import it with import_masks first"
                 raise InputError(
                     f"--gt {args.gt}: holds objects {', '.join(map(str, truth_ids))}, but object {min(unknown)} is "
-                    f"prompted; write --point {truth_ids[0]}:x,y"
+                    f"prompted; {cure}"
                 )
         with ExitStack() as swaps:
             masks = [swaps.enter_context(replacing_folder(folders[key])) for key in predictors]
@@ -198,7 +212,9 @@ def main(argv=None) -> None:
                 "ground truth": str(args.gt or "none given"),
             },
         }
+        reader = ids_reader(prompts)
         notes = [] if fused else [said]
+        notes += small_mask_warnings(prompts, predictors["baseline"][1].image_size)
         if not args.gt:
             compared = (
                 "the arms are compared with each other" if fused else "nothing is measured here, look at the video"
@@ -210,17 +226,28 @@ def main(argv=None) -> None:
         try:
             scored_facts, scored = score(arms, args.gt, objects, frames, prompts)
             summary = {**scored_facts, **summary}
+            if args.gt and truth_ids is None and len(arms[0].objects) > 1:
+                notes.append(
+                    f"The ground truth shows one object without an id: the {len(arms[0].objects)} prompted objects are "
+                    "scored together against it."
+                )
             with replacing_folder(report_folder) as report:
                 write_report(
                     report,
-                    title=title,
+                    clip=args.sample or clip_name(args.frames),
+                    about=about,
                     frames=frames,
                     prompts=prompts,
                     arms=arms,
-                    read_ids=lambda arm, stem: read_ids(arm.masks / f"{stem}.png"),
-                    figures=figures_of(fused, arms[-1], frames, prompts) if fused else None,
+                    read_ids=reader,
+                    figures=figures_of(fused, arms[-1], frames, prompts, reader) if fused else None,
                     summary=summary,
+                    weights=weights_of(args, fused),
                     notes=notes,
+                    links=[
+                        *(relative_link(f"masks of {arm.title}", folders[arm.key], report_folder) for arm in arms),
+                        *(relative_link(f"video of {arm.title}", videos[arm.key], report_folder) for arm in arms),
+                    ],
                     **scored,
                 )
         except Exception as error:  # whatever it is: minutes of tracking are worth more than the report
@@ -238,67 +265,49 @@ def report_failed(error: Exception, report_folder: Path) -> InputError:
     return InputError(f"{report_folder}: the report failed, masks and videos are complete ({reason[:300]}){earlier}")
 
 
-def figures_of(predictor, arm: Arm, frames, prompts):
-    """Correspondence and view from above for the first prompted object, where MUSt3R is the source."""
-    if not isinstance(predictor.source, Must3rStream):
-        return None
-    prompt = prompts[0]
-    several = len({p.object_id for p in prompts}) > 1
-    found = [read_ids(arm.masks / f"{stem}.png") for stem in frames.stems]
-    masks = [ids == prompt.object_id if several else ids > 0 for ids in found]
-    query = prompt.points[0] if prompt.points else innermost_point(masks[prompt.frame])
-    if not (prompt.points or masks[prompt.frame].any()):
-        return None
-    names = ["MUSt3R encoder" if level == 0 else f"decoder {level}" for level in predictor.source.levels]
-    return geometry_figures(
-        predictor,
-        predictor.source,
-        frames,
-        prompt_frame=prompt.frame,
-        query_xy=query,
-        masks=masks,
-        level_names=names,
-    )
+def weights_of(args: argparse.Namespace, fused) -> dict[str, str]:
+    """What the arms were computed with, by part: names and files."""
+    file = args.sam2_checkpoint or sam2_model.model_files(args.sam2)[1]
+    weights = {"SAM2": f"{args.sam2} ({file.name})"}
+    if fused is None:
+        return weights
+    if isinstance(fused.source, Must3rStream):
+        file = must3r_loader.model_file(args.must3r)
+        name = args.must3r if args.must3r in must3r_loader.MODELS else "file"
+        weights["MUSt3R"] = f"{name} ({file.name})"
+    checkpoint = args.checkpoint or fusion.DEFAULT_CHECKPOINTS[args.sam2, args.must3r]
+    return weights | {"merger": checkpoint.name}
 
 
 def score(arms: list[Arm], gt: Path | None, objects: list[int] | None, frames, prompts) -> tuple[dict, dict]:
-    """Fill the arms' scores against `gt`; returns facts about the clip and what the report needs to show them."""
+    """Fill the arms' objects, and their scores against `gt`; returns facts about the clip and what the report needs.
+
+    objects: those of `gt` that are scored, None if it shows one object without an id.
+    """
     summary = {"num_frames": len(frames), "width": frames.size[0], "height": frames.size[1]}
+    agreement = look_at_masks(arms, frames.stems, prompts, metrics.iou)
     if not gt:
-        return summary, {"agreement": arm_agreement(arms, frames.stems)} if len(arms) == 2 else {}
+        return summary, {"agreement": agreement} if len(arms) == 2 else {}
     prompted = {frames.stems[p.frame] for p in prompts}
     for arm in arms:
         result = metrics.score_folders(arm.masks, gt, prompted=prompted, objects=objects)
         arm.scores = vars(metrics.mean_scores(result.objects.values()))
         if result.without_prompted:
             arm.unprompted = vars(metrics.mean_scores(result.without_prompted.values()))
-        per_frame = dict(zip(result.stems, np.mean([s.frame_ious for s in result.objects.values()], 0).tolist()))
-        arm.ious = [per_frame.get(stem) for stem in frames.stems]
-    files = {file.stem: file for file in gt.glob("*.png")}
-    truth = lambda stem: _only(read_ids(files[stem]), objects) if stem in files else None  # noqa: E731
-    present = [stem in files and bool(truth(stem).any()) for stem in frames.stems]
+        # A single object without an id is the one that was prompted, or all of them.
+        by_id = result.objects if objects else dict(zip(arm.objects, result.objects.values()))
+        for object_id, scores in by_id.items() if objects or len(arm.objects) == 1 else ():
+            arm.objects[object_id].ious = over_frames(result.stems, scores.frame_ious, frames.stems)
+            arm.objects[object_id].scores = {k: v for k, v in vars(scores).items() if k != "frame_ious"}
+        means = np.mean([scores.frame_ious for scores in result.objects.values()], 0).tolist()
+        arm.ious = over_frames(result.stems, means, frames.stems)
+    truth, truth_ids = truth_of(gt, objects, frames.stems, list(arms[0].objects))
     summary |= {
         "num_truth_frames": len(result.stems),
         "num_objects": len(result.objects),
-        "num_positive_frames": sum(present),
+        "num_positive_frames": sum(map(bool, truth.present)),
     }
-    return summary, {"truth_ids": truth, "present": present}
-
-
-def arm_agreement(arms: list[Arm], stems: list[str]) -> list[float]:
-    """Per frame the IoU of the two arms' masks, the mean over objects where there are several."""
-    found = []
-    for stem in stems:
-        a, b = (read_ids(arm.masks / f"{stem}.png") for arm in arms)
-        objects = np.union1d(a, b)
-        ious = [metrics.iou(a == i, b == i) for i in objects[objects > 0]]
-        found.append(float(np.mean(ious)) if ious else 1.0)
-    return found
-
-
-def _only(ids: np.ndarray, objects: list[int] | None) -> np.ndarray:
-    """Ids [H, W] with everything but `objects` set to 0; None keeps all."""
-    return ids if objects is None else np.where(np.isin(ids, objects), ids, 0)
+    return summary, {"truth_ids": truth_ids, "truth": truth}
 
 
 def print_result(arms: list[Arm], summary: dict, notes: list[str], folders: dict[str, Path], out: Path) -> None:

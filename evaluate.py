@@ -311,9 +311,8 @@ def summarise(records: list[dict], config: DictConfig) -> dict:
             means = {m: _mean([o[m] for o in objects]) for m in MEASURES}
             counts = {"n_objects": len(objects), "n_frames": sum(o["num_frames"] for o in objects)}
             result["arms"][arm][subset] = {**means, **counts}
-            if objects:
-                low, high = metrics.bootstrap_interval([o["positive_iou"] for o in objects])
-                result["arms"][arm][subset]["positive_iou_95"] = {"low": low, "high": high}
+            if limits := metrics.interval([o["positive_iou"] for o in objects]):
+                result["arms"][arm][subset]["positive_iou_95"] = dict(zip(("low", "high"), limits))
     for a, b in GAINS:
         for subset in SUBSETS if a in config.arms and b in config.arms else ():
             ours, theirs = table.get((a, subset), {}), table.get((b, subset), {})
@@ -321,8 +320,8 @@ def summarise(records: list[dict], config: DictConfig) -> dict:
                 both = [(ours[k][measure], theirs[k][measure]) for k in ours.keys() & theirs.keys()]
                 gains = [x - y for x, y in sorted(both) if x is not None and y is not None]
                 if gains:
-                    low, high = metrics.bootstrap_interval(gains)
-                    entry = {"mean": float(np.mean(gains)), "low": low, "high": high}
+                    limits = metrics.interval(gains) or ()
+                    entry = {"mean": float(np.mean(gains)), **dict(zip(("low", "high"), limits))}
                     result["gains"].setdefault(f"{a}-{b}", {}).setdefault(subset, {})[measure] = entry
     return result
 
@@ -357,7 +356,8 @@ def text_table(results: dict, config: DictConfig) -> str:
                 row = part["arms"][arm][subset]
                 if row["n_objects"]:
                     cells = [f"{row[m]:.3f}" if row[m] is not None else "-" for m in MEASURES]
-                    interval = f"{row['positive_iou_95']['low']:.3f}..{row['positive_iou_95']['high']:.3f}"
+                    limits = row.get("positive_iou_95")  # one object has none
+                    interval = f"{limits['low']:.3f}..{limits['high']:.3f}" if limits else ""
                     lines.append(
                         f"{subset:<10}{arm:<9}{cells[0]:>7}{cells[1]:>7}  {interval:<15}{cells[2]:>6}{cells[3]:>7}"
                         f"{cells[4]:>7}  {row['n_objects']}"
@@ -365,7 +365,7 @@ def text_table(results: dict, config: DictConfig) -> str:
         for pair, subsets in part["gains"].items():
             for subset, gain in subsets.items():
                 g = gain["positive_iou"]
-                text = f"{g['mean']:+.3f} ({g['low']:+.3f}..{g['high']:+.3f})"
+                text = f"{g['mean']:+.3f}" + (f" ({g['low']:+.3f}..{g['high']:+.3f})" if "low" in g else "")
                 lines.append(f"gain {pair:<15} {subset:<10} IoU+ {text}")
         lines.append("")
     for arm, (iou, positive, accuracy) in (config.data.get("paper") or {}).items():
@@ -413,10 +413,7 @@ def draw(results: dict, config: DictConfig, file: Path, gain: bool) -> None:
 
     gain: what each arm adds to the first one, sam2 unless it was left out.
     """
-    import matplotlib
-
-    matplotlib.use("Agg", force=False)
-    import matplotlib.pyplot as plt
+    from geometry_fusion.plots import plt
 
     figure, rows = plt.subplots(
         len(config.prompts), 2, figsize=(11, 3.4 * len(config.prompts)), layout="constrained", squeeze=False

@@ -50,6 +50,7 @@ from geometry_fusion.prompts import (
 from geometry_fusion.reconstruct import reconstruct, write_reconstruction
 from geometry_fusion.segment import MASK_SUFFIXES, segment_stream, write_masks_and_videos
 from geometry_fusion.session import MODES, SNAPSHOT_FORMAT, Session
+from geometry_fusion.small_masks import small_mask_warnings
 from geometry_fusion.source_record import OVERWRITE_CURE, check_belongs, check_may_replace, fingerprint, record_of
 from geometry_fusion.video import extract_frames, frame_size, open_frames, opened_frames
 
@@ -208,6 +209,8 @@ def run_segment(args: argparse.Namespace) -> None:
     prompts = [] if clicks_later else prompts_from_arguments(args)
     check_segment_paths(args, spec)
     predictor, arm = segment_predictor(args)
+    for warning in small_mask_warnings(prompts, predictor.image_size):
+        print(warning, flush=True)
     if args.mode == "full":
         first_image = segment_full(args, predictor, prompts, arm)
     else:

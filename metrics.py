@@ -13,14 +13,11 @@ Per frame, `IoU` is 1 if both masks are empty. Over the frames of one object:
 A folder with several objects is scored object by object, over all frames of the folder, and averaged over objects.
 
 Folders: ground truth and predictions are PNGs paired by file stem. Every ground-truth frame counts: a missing
-prediction is an empty mask. Predictions without ground truth are not looked at. How a folder is read:
-    one object       grey with 255 (or 1) as the only value besides 0 in the whole folder, or colour (RGB, RGBA):
-                     any pixel that is not 0 is the object; alpha is ignored
-    several objects  palette PNGs (index = id), 16-bit grey, or 8-bit grey with other values: the value is the id.
-                     Index 255 of a palette is void: such pixels count in neither mask (as davis2017-evaluation's
-                     void_pixels). Ids come from the whole ground-truth folder, not from its first frame alone
-The ground truth decides, and predictions are read with the same ids. Where only one id is scored, a prediction
-folder of the first kind is accepted as well: its object is then that one.
+prediction is an empty mask. Predictions without ground truth are not looked at. How the pixels of a folder are read is
+the rule of all masks (geometry_fusion/mask_rule.py, docs/data.md); ids come from the whole ground-truth folder, not
+from its first frame alone. Void pixels of the ground truth count in neither mask (as davis2017-evaluation's
+void_pixels). The ground truth decides: where it shows one object without an id, any pixel of a prediction that is not 0
+is that object; where only one id is scored, predictions of one object without an id are accepted as well.
 """
 
 from geometry_fusion.interrupts import watch_imports
@@ -30,9 +27,7 @@ if __name__ == "__main__":
 
 import argparse
 import json
-import re
 import sys
-import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -42,16 +37,11 @@ import numpy as np
 
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
 from geometry_fusion.files import check_apart, replacing_file
-from geometry_fusion.mask_files import check_regular
+from geometry_fusion.mask_rule import ONE_OBJECT, VOID_ID, MaskFolder, list_masks, read_mask_pixels
 from geometry_fusion.source_record import check_belongs, record_of_masks
 
 MEASURES = ("iou", "positive_iou", "accuracy", "success_rate", "j", "f", "jf")
 BOUNDARY_RADIUS = 0.008  # of the image diagonal
-ONE_OBJECT = 1  # the id under which a folder with a single object is reported
-VOID = 255
-
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PALETTE = 3  # PNG colour type
 
 
 @dataclass(frozen=True)
@@ -183,10 +173,13 @@ def bootstrap_interval(
     draws: int = 10_000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile interval of the mean over objects, from `draws` resamplings with replacement."""
+    """Percentile interval of the mean over objects, from `draws` resamplings with replacement.
+
+    Raises ValueError for fewer than two values: how much objects vary cannot be seen on one.
+    """
     values = np.asarray(values, dtype=np.float64)
-    if not values.size or not np.isfinite(values).all():
-        raise ValueError(f"an interval needs finite values, got {values}")
+    if values.size < 2 or not np.isfinite(values).all():
+        raise ValueError(f"an interval needs two finite values or more, got {values}")
     rng = np.random.default_rng(seed)
     parts = np.array_split(np.arange(draws), 100)  # bounds memory: draws x values would be large for a large test set
     means = np.concatenate([values[rng.integers(values.size, size=(len(p), values.size))].mean(axis=1) for p in parts])
@@ -206,7 +199,7 @@ def score_folders(
     Raises InputError for missing or unreadable files, folders that do not pair, differing sizes and unknown ids.
     """
     _check_threshold(threshold)
-    gt_files, pred_files = _mask_files(gt_dir, "ground truth"), _mask_files(pred_dir, "predictions")
+    gt_files, pred_files = list_masks(gt_dir, "ground truth"), list_masks(pred_dir, "predictions")
     stems = tuple(gt_files)
     if not any(stem in pred_files for stem in stems):
         raise InputError(
@@ -215,37 +208,27 @@ def score_folders(
         )
     missing = tuple(stem for stem in stems if stem not in pred_files)
 
-    gt_ids = _object_ids(gt_files.values())
-    pred_files = {stem: pred_files[stem] for stem in stems if stem in pred_files}
-    # Ids matter only if the ground truth has them: a single object is any non-zero pixel of either folder.
-    pred_has_ids = gt_ids is not None and _holds_ids(pred_files.values(), num_objects=len(gt_ids))
-    if objects is not None:
-        unknown = [i for i in objects if i not in (gt_ids or [ONE_OBJECT])]
-        if unknown or not objects:
-            known = ", ".join(map(str, gt_ids or [ONE_OBJECT]))
-            raise InputError(f"--object {(unknown or ['(none)'])[0]}: not in {gt_dir}, which holds {known}")
-        gt_ids = gt_ids and sorted(objects)
-    if gt_ids and len(gt_ids) > 1 and not pred_has_ids:
+    truth = MaskFolder(gt_files)
+    wanted = _chosen_ids(truth.ids, objects, gt_dir)
+    predictions = _Predictions({stem: pred_files[stem] for stem in stems if stem in pred_files}, truth.ids)
+    if len(wanted) > 1 and not predictions.has_ids:
         raise InputError(
-            f"{pred_dir}: masks of one object, but {gt_dir} holds objects {', '.join(map(str, gt_ids))}; "
-            f"write palette PNGs (index = object id) or choose one with --object {gt_ids[0]}"
+            f"{pred_dir}: masks of one object, but {gt_dir} holds objects {', '.join(map(str, wanted))}; "
+            f"write palette PNGs (index = object id) or choose one with --object {wanted[0]}"
         )
-
-    frames: dict[int, list[FrameScore]] = {object_id: [] for object_id in gt_ids or [ONE_OBJECT]}
+    frames: dict[int, list[FrameScore]] = {object_id: [] for object_id in wanted}
     for stem in stems:
-        gt, gt_is_palette = _read_png(gt_files[stem])
-        pred = _read_png(pred_files[stem])[0] if stem in pred_files else np.zeros_like(gt)
+        gt = truth.read(stem)
+        pred = predictions.read(stem) if stem in predictions.files else np.zeros_like(gt)
         if pred.shape != gt.shape:
             sizes = [f"{image.shape[1]}x{image.shape[0]}" for image in (pred, gt)]
             raise InputError(
                 f"{pred_files[stem]}: mask is {sizes[0]}, the ground truth {gt_files[stem]} is {sizes[1]} "
                 "(width x height); export masks at the size of the original frames"
             )
-        counts = (gt != VOID) | (not gt_is_palette) if gt_ids is not None else True
         for object_id, scored in frames.items():
-            gt_mask = gt != 0 if gt_ids is None else gt == object_id
-            pred_mask = pred == object_id if pred_has_ids else pred != 0
-            scored.append(score_frame(pred_mask & counts, gt_mask))
+            pred_mask = pred == object_id if predictions.has_ids else pred != 0
+            scored.append(score_frame(pred_mask & (gt != VOID_ID), gt == object_id))
 
     skip = {stems.index(stem) for stem in prompted if stem in gt_files}
     partly = len(prompted) > 0 and len(skip) < len(stems)
@@ -257,6 +240,34 @@ def score_folders(
     )
 
 
+def _chosen_ids(ids: list[int] | None, objects: Collection[int] | None, gt_dir: Path | str) -> list[int]:
+    """The ids to score: `objects`, or all that the ground truth has. Raises InputError for others."""
+    known = ids or [ONE_OBJECT]
+    if objects is None:
+        return known
+    unknown = [i for i in objects if i not in known]
+    if unknown or not objects:
+        listed = ", ".join(map(str, known))
+        raise InputError(f"--object {(unknown or ['(none)'])[0]}: not in {gt_dir}, which holds {listed}")
+    return sorted(objects)
+
+
+class _Predictions:
+    """Predicted masks, read as the ids of the ground truth (None: one object without an id) ask for."""
+
+    def __init__(self, files: Mapping[str, Path], gt_ids: list[int] | None):
+        self.files = dict(files)
+        # A single object is any pixel that is not 0, whatever ids the predictions have.
+        self._masks = MaskFolder(files) if gt_ids is not None else None
+        # A lone 1 is an id where the ground truth has several.
+        lone = self._masks is not None and self._masks.rule.values <= {ONE_OBJECT} and len(gt_ids) > 1
+        self.has_ids = self._masks is not None and (self._masks.ids is not None or lone)
+
+    def read(self, stem: str) -> np.ndarray:
+        """[H, W] ids if `has_ids`, else not 0 = object."""
+        return read_mask_pixels(self.files[stem]).values if self._masks is None else self._masks.read(stem)
+
+
 def check_ground_truth(
     gt_dir: Path | str,
     stems: Collection[str],  # of the frames that will be segmented
@@ -266,7 +277,7 @@ def check_ground_truth(
 
     Returns the object ids, or None if it shows a single object without an id.
     """
-    files = _mask_files(gt_dir, "ground truth")
+    files = list_masks(gt_dir, "ground truth")
     if not any(stem in files for stem in stems):
         raise InputError(
             f"{gt_dir}: no mask has the name of a frame (such as {next(iter(files))}.png against frame "
@@ -278,13 +289,9 @@ def check_ground_truth(
             f"{gt_dir}: {len(extra)} masks belong to no frame (such as {extra[0]}.png); name masks like the frames, "
             "or leave these out"
         )
-    for file in files.values():
-        height, width = _read_png(file)[0].shape
-        if (width, height) != tuple(size):
-            raise InputError(
-                f"{file}: mask is {width}x{height}, frames are {size[0]}x{size[1]}; export masks at frame size"
-            )
-    return _object_ids(files.values())
+    masks = MaskFolder(files)
+    masks.check_size(size)
+    return masks.ids
 
 
 def score_table(arms: Mapping[str, Mapping[int, Scores]]) -> str:
@@ -326,7 +333,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if truth := record_of_masks(args.gt):
         for folder in folders.values():
             check_belongs(folder, truth, "predictions in")
-    unknown = [stem for stem in args.prompted if stem not in (stems := _mask_files(args.gt, "ground truth"))]
+    unknown = [stem for stem in args.prompted if stem not in (stems := list_masks(args.gt, "ground truth"))]
     if unknown:
         raise InputError(
             f"--prompted {unknown[0]}: no such mask in {args.gt}; name a frame such as {next(iter(stems))}"
@@ -396,7 +403,7 @@ def _report(arms: Mapping[str, FolderScores], folders: Mapping[str, Path], args:
     """What --json writes: means, intervals, every object with its per-frame IoUs, and the differences."""
 
     def group(objects: Mapping[int, Scores]) -> dict:
-        intervals = {m: _interval(_values(objects.values(), m)) for m in MEASURES}
+        intervals = {m: interval(_values(objects.values(), m)) for m in MEASURES}
         mean = {key: value for key, value in asdict(mean_scores(objects.values())).items() if key != "frame_ious"}
         return {"mean": mean, "interval": intervals, "objects": {i: asdict(s) for i, s in objects.items()}}
 
@@ -408,7 +415,7 @@ def _report(arms: Mapping[str, FolderScores], folders: Mapping[str, Path], args:
             report["arms"][name]["without_prompted"] = group(arm.without_prompted)
     if len(arms) == 2:
         differences = score_differences(*(arm.objects for arm in arms.values()))
-        report["difference"] = {m: {"mean": _mean(v), "interval": _interval(v)} for m, v in differences.items()}
+        report["difference"] = {m: {"mean": _mean(v), "interval": interval(v)} for m, v in differences.items()}
     return report
 
 
@@ -425,7 +432,8 @@ def _mean(values: Sequence[float]) -> float | None:
     return float(np.mean(values)) if len(values) else None
 
 
-def _interval(values: Sequence[float]) -> tuple[float, float] | None:
+def interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """The bootstrap interval of several values; None of one, which has none."""
     return bootstrap_interval(values) if len(values) > 1 else None
 
 
@@ -433,8 +441,8 @@ def _cell(values: Sequence[float], signed: bool = False) -> str:
     if not values:
         return "none"
     sign = "+" if signed else ""
-    interval = _interval(values)
-    return f"{_mean(values):{sign}.4f}" + (f" [{interval[0]:{sign}.4f}, {interval[1]:{sign}.4f}]" if interval else "")
+    limits = interval(values)
+    return f"{_mean(values):{sign}.4f}" + (f" [{limits[0]:{sign}.4f}, {limits[1]:{sign}.4f}]" if limits else "")
 
 
 def _as_masks(pred: np.ndarray, gt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -448,88 +456,6 @@ def _outline(mask: np.ndarray) -> np.ndarray:
     """Pixels that differ from their right, lower or lower right neighbour; DAVIS's `_seg2bmap` at full size."""
     padded = np.pad(mask, ((0, 1), (0, 1)), mode="edge")  # the image border is no outline
     return (mask != padded[:-1, 1:]) | (mask != padded[1:, :-1]) | (mask != padded[1:, 1:])
-
-
-def _mask_files(folder: Path | str, what: str) -> dict[str, Path]:
-    """Stem -> file of a folder's PNGs, in frame order (2 before 10 even without zero-padding)."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; give the folder that holds the {what} as PNG masks")
-    files = [file for file in folder.iterdir() if file.suffix.lower() == ".png" and not file.name.startswith(".")]
-    for file in files:
-        check_regular(file)
-    if not files:
-        inside = next(
-            (f"; did you mean its subfolder {sub.name}?" for sub in sorted(folder.iterdir()) if sub.is_dir()), ""
-        )
-        raise InputError(f"{folder}: holds no PNG files; {what} are PNG masks named by frame number{inside}")
-    order = {file: [int(t) if t.isdecimal() else t for t in re.split(r"(\d+)", file.stem)] for file in files}
-    return {file.stem: file for file in sorted(files, key=order.get)}
-
-
-def _values_in(files: Iterable[Path]) -> tuple[set[int], set[int]]:
-    """The values besides 0 in a folder's palette PNGs and in its other PNGs."""
-    in_palettes, in_others = set(), set()
-    for file in files:
-        image, is_palette = _read_png(file)
-        (in_palettes if is_palette else in_others).update(np.flatnonzero(np.bincount(image.ravel())).tolist())
-    return in_palettes - {0}, in_others - {0}
-
-
-def _object_ids(files: Collection[Path]) -> list[int] | None:
-    """The object ids of a ground-truth folder, or None if it shows a single object without an id."""
-    in_palettes, in_others = _values_in(files)
-    if _is_single(in_palettes, in_others):
-        return None
-    if VOID in in_others and max(in_others) <= VOID:
-        other = min((in_palettes | in_others) - {VOID})
-        raise InputError(
-            f"{next(iter(files)).parent}: grey masks hold 255 beside other values such as {other}, so they are neither "
-            "0/255 masks of one object nor ids; write 0/255 (no smoothing), or palette or 16-bit PNGs with ids"
-        )
-    return sorted((in_palettes - {VOID}) | in_others)
-
-
-def _holds_ids(files: Collection[Path], num_objects: int) -> bool:
-    """Whether predictions carry object ids. A lone grey 1 is id 1 if the ground truth has several."""
-    in_palettes, in_others = _values_in(files)
-    return not _is_single(in_palettes, in_others) or (num_objects > 1 and VOID not in in_palettes | in_others)
-
-
-def _is_single(in_palettes: set[int], in_others: set[int]) -> bool:
-    return in_palettes | in_others <= {VOID} or (not in_palettes and in_others == {1})
-
-
-def _read_png(file: Path) -> tuple[np.ndarray, bool]:
-    """The values of a mask [H, W], uint8 or uint16, and whether they are palette indices; colour becomes 0 and 255.
-
-    OpenCV expands palettes to colours. So the palette is replaced by the grey ramp, in which colour and index agree.
-    """
-    content = file.read_bytes()
-    chunks, position = [], len(_PNG_SIGNATURE) if content.startswith(_PNG_SIGNATURE) else len(content)
-    while position + 12 <= len(content) and b"IEND" not in (chunk[4:8] for chunk in chunks[-1:]):
-        end = position + 12 + int.from_bytes(content[position : position + 4], "big")
-        chunks.append(content[position:end])
-        position = end
-    # Checked here because OpenCV prints complaints of its own to stderr.
-    intact = all(zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big") for chunk in chunks)
-    if not intact or not chunks or chunks[-1][4:8] != b"IEND" or chunks[0][4:8] != b"IHDR" or len(chunks[0]) != 25:
-        raise InputError(f"{file}: not a PNG, truncated or damaged; write the mask again")
-
-    bit_depth, colour_type = chunks[0][16], chunks[0][17]
-    if is_palette := colour_type == _PALETTE:
-        ramp = b"PLTE" + bytes(value for value in range(min(1 << bit_depth, 256)) for _ in range(3))
-        ramp = (len(ramp) - 4).to_bytes(4, "big") + ramp + zlib.crc32(ramp).to_bytes(4, "big")
-        content = _PNG_SIGNATURE + b"".join(ramp if chunk[4:8] == b"PLTE" else chunk for chunk in chunks)
-    try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        image = None
-    if image is None:
-        raise InputError(f"{file}: not a PNG, truncated or damaged; write the mask again")
-    if image.ndim == 3:
-        image = image[..., 0] if is_palette else image[..., :3].any(axis=2).astype(np.uint8) * 255
-    return image, is_palette
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Pictures on disk: frames as RGB, masks as PNG, and masks painted over frames.
 
-A mask is 0 or 255; a mask of several objects is a palette PNG whose index is the object id (1..255) and whose colours
-are DAVIS's. Reading raises InputError (one line: value, file, cure); a failed write is an OSError that names the file.
+We write a mask of one object as 0 and 255, of several as a palette PNG whose index is the object id (1..254) and whose
+colours are DAVIS's; how masks of any origin are read is in `geometry_fusion.mask_rule`.
+Reading raises InputError (one line: value, file, cure); a failed write is an OSError that names the file.
 """
 
 import hashlib
@@ -16,10 +17,10 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from geometry_fusion.errors import InputError, one_line
+from geometry_fusion.mask_rule import VOID, MaskRule, check_regular, read_mask_pixels
 
 EXIF_ORIENTATION = 0x0112
 SOURCE_KEY = "3AM source"  # of the text chunk of mask PNGs that tells what they were made from
-VOID = 255  # palette index of pixels that belong to nothing that is known (DAVIS)
 
 
 def davis_palette() -> np.ndarray:
@@ -31,9 +32,18 @@ def davis_palette() -> np.ndarray:
 PALETTE = davis_palette()
 
 
+def palette_index(ids: np.ndarray | int) -> np.ndarray:
+    """Ids as indices of the palette, uint8: void is the palest colour, colours repeat from 255 on."""
+    ids = np.asarray(ids)
+    if ids.dtype == bool or (ids.min(initial=0) >= 0 and ids.max(initial=0) < VOID):
+        return ids.astype(np.uint8)
+    ids = ids.astype(np.int32)
+    return np.where(ids > 0, (ids - 1) % (VOID - 1) + 1, np.where(ids < 0, VOID, 0)).astype(np.uint8)
+
+
 def colour(object_id: int) -> tuple[int, int, int]:
     """RGB of an object in masks and overlays."""
-    return tuple(int(channel) for channel in PALETTE[object_id])
+    return tuple(int(channel) for channel in PALETTE[palette_index(object_id)])
 
 
 def open_image(path: Path) -> Image.Image:
@@ -45,13 +55,6 @@ def open_image(path: Path) -> Image.Image:
         raise InputError(f"{path}: no such file") from None
     except Exception as error:
         raise _unreadable(path, error) from None
-
-
-def check_regular(path: Path) -> None:
-    """Raise InputError for a pipe, a socket or a device: reading one could wait for ever."""
-    path = Path(path)
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise InputError(f"{path}: is a pipe or a device, not a file; remove it or give a file")
 
 
 def _unreadable(path: Path, error: Exception) -> Exception:
@@ -85,42 +88,34 @@ def read_rgb(path: Path) -> np.ndarray:
             raise _unreadable(path, error) from None
 
 
-def read_ids(
-    path: Path,
-    size: tuple[int, int] | None = None,  # (width, height) that it must have
-) -> np.ndarray:  # [H, W] uint8
-    """Object ids of a mask file. A palette PNG holds ids; of any other picture every pixel that is not black is 1."""
-    with open_image(path) as image:
-        try:
-            pixels = np.array(image)
-        except Exception as error:
-            raise _unreadable(path, error) from None
-        bands, lossy = image.getbands(), image.format in ("JPEG", "WEBP")
-        # Palettes of mask PNGs start with black; others belong to pictures that some tool shrank.
-        holds_ids = image.mode == "P" and image.getpalette()[:3] == [0, 0, 0]
-        if image.mode == "P" and not holds_ids:
-            pixels, bands = np.array(image.convert("RGB")), ("R", "G", "B")
-    if not holds_ids:
-        if pixels.ndim == 3:
-            pixels = pixels[..., [i for i, band in enumerate(bands) if band != "A"]].max(-1)
-        # JPEG rings around edges: black is never quite 0 there.
-        pixels = pixels > (127 if lossy else 0)
-    if size is not None and pixels.shape != size[::-1]:
-        found = f"{pixels.shape[1]}x{pixels.shape[0]}"
-        raise InputError(f"{path}: mask is {found}, frames are {size[0]}x{size[1]}; export masks at frame size")
-    return pixels.astype(np.uint8)
-
-
 def read_mask(
     path: Path,
     size: tuple[int, int] | None = None,  # (width, height) that it must have
     allow_empty: bool = True,
 ) -> np.ndarray:  # [H, W] bool
-    """True where the mask file holds any object: every pixel whose colour is not black, whatever its transparency."""
-    mask = read_ids(path, size) > 0
+    """True where the mask file holds anything: every pixel whose colour is not black, whatever its transparency."""
+    mask = read_mask_pixels(path).values > 0
+    _check_size(path, mask, size)
     if not (allow_empty or mask.any()):
         raise InputError(f"{path}: mask is empty; paint the object in a non-zero value")
     return mask
+
+
+def read_ids(
+    path: Path,
+    size: tuple[int, int] | None = None,  # (width, height) that it must have
+) -> np.ndarray:  # [H, W] int32
+    """Object ids of one mask file by itself, -1 = void; a single object without an id is 1 (see MaskRule)."""
+    pixels = read_mask_pixels(path)
+    _check_size(path, pixels.values, size)
+    return MaskRule.of([(path, pixels)], path).ids_of(pixels)
+
+
+def _check_size(path: Path, mask: np.ndarray, size: tuple[int, int] | None) -> None:
+    if size is not None and mask.shape != size[::-1]:
+        height, width = mask.shape
+        frames = f"{size[0]}x{size[1]}"
+        raise InputError(f"{path}: mask is {width}x{height}, frames are {frames}; export masks at frame size")
 
 
 def digest_of_mask(mask: np.ndarray | None) -> str | None:
@@ -178,7 +173,7 @@ def overlay(
     alpha: float = 0.5,
 ) -> np.ndarray:  # [H, W, 3] uint8
     """Tint every object in its DAVIS colour; the outline is its brightest shade, to be seen on dark frames."""
-    ids = np.asarray(ids).astype(np.uint8)
+    ids = palette_index(ids)
     assert ids.shape == image_rgb.shape[:2], (ids.shape, image_rgb.shape)
     # The outline: pixels whose neighbourhood holds another id. One pixel wide at 360 lines, wider on larger frames.
     width = max(1, round(min(ids.shape) / 360))

@@ -23,7 +23,7 @@ import numpy as np
 
 from geometry_fusion.errors import InputError
 from geometry_fusion.files import replacing_file
-from geometry_fusion.mask_files import VOID, read_ids
+from geometry_fusion.mask_rule import ONE_OBJECT, MaskFolder
 from geometry_fusion.parsing import parse_json
 from geometry_fusion.types import Prompt
 
@@ -198,12 +198,16 @@ def check_prompts(prompts: list[Prompt], frames) -> None:
 
 
 def masks_by_id(file: Path) -> dict[int, np.ndarray]:
-    """Object id -> [H, W] bool of a mask PNG; a black and white mask is object 1, index 255 of a palette is void."""
-    ids = read_ids(file)
-    found = {int(i): ids == i for i in np.unique(ids) if i not in (0, VOID)}
-    if not found:
+    """Object id -> [H, W] bool of a mask file, read by the rule of all masks (docs/data.md).
+
+    A mask of one object without an id, such as a black and white one, is object 1.
+    """
+    masks = MaskFolder([file])
+    ids = masks.read(Path(file).stem)
+    by_id = {i: ids == i for i in (masks.ids or [ONE_OBJECT]) if (ids == i).any()}
+    if not by_id:
         raise InputError(f"--mask {file}: mask is empty; paint the object in a non-zero value")
-    return found
+    return by_id
 
 
 def _integer(value) -> int:

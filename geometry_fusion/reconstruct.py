@@ -7,18 +7,15 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from tqdm import tqdm
 
 from geometry_fusion.files import replacing_file
 from geometry_fusion.geometry import Must3rStream
+from geometry_fusion.plots import plt
 from geometry_fusion.reconstruction_quality import Quality, frame_facts, quality_of
 from geometry_fusion.source_record import Record
 from geometry_fusion.types import GeometryFrame
-
-matplotlib.use("Agg", force=False)
-import matplotlib.pyplot as plt
 
 
 @dataclass(frozen=True)

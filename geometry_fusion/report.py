@@ -6,235 +6,302 @@ that is not also in `metrics.json` and `per_frame.csv` beside it.
 
 import base64
 import csv
-import io
 import json
-from dataclasses import asdict, dataclass, field
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
-import cv2
 import jinja2
-import matplotlib
 import numpy as np
 
-from geometry_fusion.mask_files import PALETTE, overlay, write_rgb
-from geometry_fusion.report_geometry import GeometryFigures, write_side_by_side
-
-matplotlib.use("Agg", force=False)
-import matplotlib.pyplot as plt
+from geometry_fusion import __version__
+from geometry_fusion.comparison import Arm, Truth, differences, frames_that_differ, frames_to_look_at
+from geometry_fusion.mask_files import colour, overlay, write_rgb
+from geometry_fusion.names import shown_name
+from geometry_fusion.report_geometry import GeometryFigures
+from geometry_fusion.report_pictures import (
+    Column,
+    Tile,
+    prompt_in_words,
+    prompt_picture,
+    strip_picture,
+    tile_picture,
+    write_side_by_side,
+)
+from geometry_fusion.report_plots import agreement_plot, iou_plot, presence_plot
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 EMBED_LIMIT = 12 * 2**20  # bytes of video inside the page; larger ones are linked
-STRIP_FRAMES, STRIP_HEIGHT = 8, 150
-ARM_COLOURS = ("#c2571a", "#1f6fb2")
+STRIP_FRAMES = 8
+NO_VALUE = "\N{EN DASH}"
+MOST_PROMPT_PICTURES = 4
+MOST_NAMED = 4  # objects whose IoU a caption tells
+MEASURES = {
+    "iou": "IoU, all frames",
+    "positive_iou": "IoU where the object is in view",
+    "accuracy": "IoU where it was found",
+    "success_rate": "share of frames with IoU ≥ 0.5",
+    "jf": "J&F (DAVIS)",
+}
 
 
-@dataclass
-class Arm:
-    """One run over the clip. Lists run over all frames."""
+@dataclass(frozen=True)
+class Link:
+    """A file or folder beside the report. `href` is relative, so that a folder of results can be moved."""
 
-    key: str  # "baseline", "geom"
-    title: str  # what readers see
-    masks: Path  # folder of STEM.png
-    video: Path
-    video_name: str  # its final name, which the page links when the video is too large to embed
-    seconds_per_frame: float
-    ious: list[float] | None = None  # against ground truth, None for frames without it
-    scores: dict = field(default_factory=dict)  # measure -> value
-    unprompted: dict = field(default_factory=dict)  # the same without the prompted frame
+    text: str
+    href: str
 
 
-def frames_to_show(series: list[list[float]], prompted: int, count: int = STRIP_FRAMES) -> list[int]:
-    """Frames worth a look, in order: where two arms differ most, else the prompt, the worst and evenly spread ones."""
-    num_frames = len(series[0])
-    count = min(count, num_frames)
-    chosen: list[int] = []
-    if len(series) == 2:
-        # Neighbouring frames show the same thing: keep apart.
-        for index in np.argsort(-np.abs(np.subtract(*series)), kind="stable").tolist():
-            if len(chosen) < count and all(abs(index - c) >= max(1, num_frames // (2 * count)) for c in chosen):
-                chosen.append(index)
-    else:
-        chosen = list(dict.fromkeys([prompted, int(np.argmin(series[0]))]))[:count]
-    while len(chosen) < count:
-        distance = np.abs(np.arange(num_frames)[:, None] - np.array(chosen)).min(1)
-        chosen.append(int(distance.argmax()))
-    return sorted(chosen)
+@dataclass(frozen=True)
+class Video:
+    caption: str
+    source: str  # data URI, or a link where it is too large
+    href: str
 
 
-def _jpeg(rgb: np.ndarray) -> str:
-    _, data = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
-    return "data:image/jpeg;base64," + base64.b64encode(data).decode()
-
-
-def _small(rgb: np.ndarray, height: int = STRIP_HEIGHT) -> np.ndarray:
-    scale = min(height / rgb.shape[0], 4 * height / rgb.shape[1])  # panoramas must not blow up
-    return cv2.resize(
-        rgb, (max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))), interpolation=cv2.INTER_AREA
-    )
-
-
-def iou_plot(arms: list[Arm], present: list[bool], prompted: int) -> str:
-    """SVG of IoU over frames, one line per arm; frames without the object are shaded."""
-    figure, axes = plt.subplots(figsize=(9.5, 2.9), layout="constrained")
-    frames = np.arange(len(present))
-    axes.fill_between(
-        frames, 0, 1, where=~np.array(present), step="mid", color="#8888", alpha=0.25, lw=0, label="object not in view"
-    )
-    for arm, colour_name in zip(arms, ARM_COLOURS):
-        axes.plot(frames, [np.nan if v is None else v for v in arm.ious], color=colour_name, lw=1.8, label=arm.title)
-    axes.axvline(prompted, color="#333", lw=1, ls=":", label="prompted frame")
-    axes.set(xlim=(0, max(1, len(present) - 1)), ylim=(-0.02, 1.02), xlabel="frame", ylabel="IoU")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False, fontsize=9)
-    return _svg(figure)
-
-
-def _prompt_picture(frame: np.ndarray, prompts, frame_index: int) -> str:
-    picture = frame.copy()
-    size = max(4, round(max(frame.shape) / 90))
-    for prompt in prompts:
-        if prompt.frame != frame_index:
-            continue
-        if prompt.mask is not None:
-            picture = overlay(picture, prompt.mask.astype(np.int32) * prompt.object_id)
-        if prompt.box is not None:
-            x0, y0, x1, y1 = (round(v) for v in prompt.box)
-            cv2.rectangle(picture, (x0, y0), (x1, y1), PALETTE[prompt.object_id].tolist(), max(2, size // 3))
-        for points, fill in ((prompt.points, (40, 190, 60)), (prompt.negatives, (220, 40, 40))):
-            for x, y in points:
-                cv2.circle(picture, (round(x), round(y)), size, (255, 255, 255), -1, cv2.LINE_AA)
-                cv2.circle(picture, (round(x), round(y)), max(2, size - 2), fill, -1, cv2.LINE_AA)
-    return _jpeg(
-        picture if picture.shape[1] <= 960 else _small(picture, round(960 * picture.shape[0] / picture.shape[1]))
-    )
-
-
-def _strip(strips: list[dict]) -> np.ndarray:
-    """The shown frames side by side, one row per arm, labelled: RGB uint8."""
-    columns = []
-    for entry in strips:
-        rows = []
-        for name, iou, tile in entry["tiles"]:
-            label = name if iou is None else f"{name} {iou:.2f}"
-            bar = np.full((22, tile.shape[1], 3), 255, np.uint8)
-            text = f"{entry['stem']} {label}" if not rows else label
-            cv2.putText(bar, text, (3, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (30, 30, 30), 1, cv2.LINE_AA)
-            rows += [bar, tile]
-        columns.append(np.pad(np.vstack(rows), ((0, 4), (2, 2), (0, 0)), constant_values=255))
-    return np.hstack(columns)
+def relative_link(text: str, target: Path, report: Path) -> Link:
+    """A link from a page in the folder `report` to `target`, whatever bytes its name has."""
+    try:
+        path = os.path.relpath(Path(target).absolute(), Path(report).absolute())
+    except ValueError:  # on another drive of Windows
+        return Link(text, Path(target).absolute().as_uri())
+    return Link(text, quote(os.fsencode(Path(path).as_posix())))
 
 
 def write_report(
     folder: Path,
     *,
-    title: str,
+    clip: str,
+    about: str | None = None,  # the clip, in a sentence
     frames,  # sequence of RGB [H, W, 3] with .stems
     prompts: list,
     arms: list[Arm],
-    read_ids,  # (arm, stem) -> ids [H, W]
-    truth_ids=None,  # (stem) -> ids [H, W] or None where a frame has no ground truth
-    present: list[bool] | None = None,
-    agreement: list[float] | None = None,  # IoU between the two arms per frame, where there is no ground truth
+    read_ids: Callable,  # (arm, stem) -> ids [H, W]
+    truth_ids: Callable | None = None,  # stem -> ids [H, W], or None where a frame has no ground truth
+    truth: Truth | None = None,
+    agreement: dict[int, list[float]] | None = None,  # object -> IoU between the two arms per frame
     figures: GeometryFigures | None = None,
     summary: dict,
+    weights: dict[str, str],
     notes: list[str],
+    links: list[Link] = (),
 ) -> Path:
-    """Write index.html, strip.png, per_frame.csv, metrics.json and, of two arms, side_by_side.mp4 into `folder`.
-
-    Returns the page.
-    """
-    prompted = min(p.frame for p in prompts)
-    num_frames = len(frames)
-    if truth_ids:
-        series = [[1.0 if v is None else v for v in arm.ious] for arm in arms]
-    elif agreement:
-        series = [agreement, [1.0] * num_frames]
-    else:
-        series = [[1.0] * num_frames]
-    shown = frames_to_show(series, prompted)
-    strips = []
-    for index in shown:
-        stem, frame = frames.stems[index], frames[index]
-        tiles = [
-            (arm.title, arm.ious[index] if arm.ious else None, _small(overlay(frame, read_ids(arm, stem))))
-            for arm in arms
-        ]
-        if truth_ids:
-            expected = truth_ids(stem)
-            unknown = expected is None  # the frame has no ground truth: a tile keeps the columns alike
-            picture = frame if unknown else overlay(frame, expected)
-            tiles.insert(0, ("not annotated" if unknown else "ground truth", None, _small(picture)))
-        strips.append({"stem": stem, "prompted": index == prompted, "tiles": tiles})
-    write_rgb(folder / "strip.png", _strip(strips))
-    for entry in strips:
-        entry["tiles"] = [(name, iou, _jpeg(tile)) for name, iou, tile in entry["tiles"]]
+    """Write index.html, per_frame.csv, metrics.json, of two arms side_by_side.mp4, and strip.png if it shows a frame,
+    into `folder`. Returns the page."""
+    prompted = sorted({p.frame for p in prompts})
+    columns = _columns(frames, arms, read_ids, truth_ids, agreement, prompted)
+    if columns:
+        write_rgb(folder / "strip.png", strip_picture(columns))
     if len(arms) == 2:
-        together = folder / "side_by_side.mp4"
-        write_side_by_side(together, frames, arms, read_ids)
-        videos = [(" and ".join(arm.title for arm in arms), _video(together, together.name))]
-    else:
-        videos = [(arm.title, _video(arm.video, f"../{arm.video_name}")) for arm in arms]
-    with open(folder / "per_frame.csv", "w", newline="") as handle:
-        writer = csv.writer(handle)
-        writer.writerow(
-            ["stem", "object_present", *(f"iou_{arm.key}" for arm in arms), *(["agreement"] if agreement else [])]
-        )
-        for index, stem in enumerate(frames.stems):
-            values = [f"{arm.ious[index]:.6f}" if arm.ious and arm.ious[index] is not None else "" for arm in arms]
-            here = int(present[index]) if present else ""
-            writer.writerow([stem, here, *values, *([f"{agreement[index]:.6f}"] if agreement else [])])
-    data = {**summary, "notes": notes, "arms": {arm.key: _arm_json(arm) for arm in arms}}
+        write_side_by_side(folder / "side_by_side.mp4", frames, arms, read_ids)
+    _write_csv(folder / "per_frame.csv", frames.stems, arms, truth, agreement)
+    version = {"version": __version__}
+    data = {**summary, **version, "weights": weights, "notes": notes, "arms": {a.key: _arm_json(a) for a in arms}}
     (folder / "metrics.json").write_text(json.dumps(data, indent=1, default=str))
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    names = " and ".join(arm.title for arm in arms)
+    own = ["side_by_side.mp4", "per_frame.csv", "metrics.json", "strip.png"]
+    options = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True, "undefined": jinja2.StrictUndefined}
+    environment = jinja2.Environment(**options, finalize=_shown)
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        title=title,
+        title=f"{names} on {clip}",
+        about=about,
+        weights=weights | {"3AM": f"version {__version__}"},
         arms=arms,
-        strips=strips,
-        videos=videos,
-        prompt_picture=_prompt_picture(frames[prompted], prompts, prompted),
-        plot=iou_plot(arms, present, prompted) if truth_ids else None,
+        columns=columns,
+        strip_frames=STRIP_FRAMES,
+        videos=_videos(folder, arms, names),
+        prompt_pictures=_prompt_pictures(frames, prompts),
+        prompts_left_out=max(0, len(prompted) - MOST_PROMPT_PICTURES),
         summary=summary,
         notes=notes,
-        differences=_differences(arms),
+        measures=_measures(arms) if truth else None,
+        object_rows=_object_rows(arms) if truth and len(arms[0].objects) > 1 and truth.by_object else None,
+        truth_by_object=truth is not None and bool(truth.by_object),
+        presence_rows=_presence_rows(arms, truth, agreement),
+        plots={
+            "iou": iou_plot(arms, truth, prompted) if truth else None,
+            "agreement": agreement_plot(agreement, prompted) if agreement else None,
+            "presence": presence_plot(arms, truth, prompted),
+        },
         figures=figures,
-        agreement=agreement_plot(agreement, prompted) if agreement else None,
+        links=[*links, *(Link(name, name) for name in own if (folder / name).exists())],
     )
-    # File names may hold bytes that are no text.
-    (folder / "index.html").write_text(page, encoding="utf-8", errors="replace")
+    (folder / "index.html").write_text(page, encoding="utf-8")
     return folder / "index.html"
 
 
-def agreement_plot(agreement: list[float], prompted: int) -> str:
-    """SVG of the IoU between the two arms over frames."""
-    figure, axes = plt.subplots(figsize=(9.5, 2.4), layout="constrained")
-    axes.plot(agreement, color="#555", lw=1.8)
-    axes.axvline(prompted, color="#333", lw=1, ls=":")
-    axes.set(xlim=(0, max(1, len(agreement) - 1)), ylim=(-0.02, 1.02), xlabel="frame", ylabel="IoU of the arms")
-    axes.spines[["top", "right"]].set_visible(False)
-    return _svg(figure)
+def _shown(value):
+    """Names of files may hold bytes that are no text. Markup is ours."""
+    return shown_name(value) if type(value) is str else value
 
 
-def _svg(figure) -> str:
-    text = io.StringIO()
-    figure.savefig(text, format="svg")
-    plt.close(figure)
-    return text.getvalue()[text.getvalue().index("<svg") :]
+def _columns(frames, arms, read_ids, truth_ids, agreement, prompted) -> list[Column]:
+    """The frames worth a look: where two arms differ, of one arm the prompted, the worst and evenly spread ones."""
+    if len(arms) == 2:
+        shown = frames_that_differ(differences(arms, agreement), STRIP_FRAMES)
+    else:
+        shown = frames_to_look_at(arms[0].ious, len(frames), prompted[0], STRIP_FRAMES)
+    columns = []
+    for index in shown:
+        stem, frame = frames.stems[index], frames[index]
+        tiles = [_tile(arm, index, stem, frame, read_ids(arm, stem), agreement) for arm in arms]
+        if truth_ids:
+            expected = truth_ids(stem)
+            # A frame without ground truth gets a tile as well: it keeps the columns alike.
+            name = "not annotated" if expected is None else "ground truth"
+            picture = frame if expected is None else overlay(frame, expected)
+            tiles.insert(0, Tile(name, name, f"Frame {stem}, {name}", tile_picture(picture)))
+        columns.append(Column(stem, index in prompted, tiles))
+    return columns
 
 
-def _video(file: Path, link: str) -> str:
-    """The video itself if it is small, else a link to it."""
-    if file.stat().st_size > EMBED_LIMIT:
-        return link
-    return "data:video/mp4;base64," + base64.b64encode(file.read_bytes()).decode()
+def _tile(arm: Arm, index: int, stem: str, frame, ids, agreement) -> Tile:
+    objects = arm.objects
+    named = {i: o.ious[index] for i, o in objects.items() if o.ious and o.ious[index] is not None}
+    said = ""
+    if arm.ious and arm.ious[index] is not None:
+        said = f"IoU {arm.ious[index]:.2f}"
+        if 1 < len(named) <= MOST_NAMED:
+            said += f" ({', '.join(f'object {i}: {iou:.2f}' for i, iou in named.items())})"
+    shown = [i for i, o in objects.items() if o.pixels[index]]
+    which = ", ".join(map(str, shown))
+    seen = "shows no object" if not shown else "shows the object" if len(objects) == 1 else f"shows objects {which}"
+    same = np.mean([values[index] for values in agreement.values()]) if agreement else None
+    alike = "" if same is None else f"; IoU of the arms {same:.2f}"
+    alt = f"Frame {stem}, {arm.title}: {seen}{', ' + said if said else ''}{alike}"
+    caption = f"{arm.title}, {said}" if said else f"{arm.title} {seen}"
+    return Tile(arm.title, caption, alt, tile_picture(overlay(frame, ids)))
+
+
+def _write_csv(file: Path, stems: list[str], arms: list[Arm], truth: Truth | None, agreement: dict | None) -> None:
+    """One row a frame; of every object the pixels of its mask, and of several objects the IoU of each."""
+    objects = list(arms[0].objects)
+    columns: dict[str, list] = {"stem": [shown_name(stem) for stem in stems]}
+    columns["object_present"] = truth.present if truth else [None] * len(stems)
+    columns |= {f"iou_{arm.key}": arm.ious or [None] * len(stems) for arm in arms}
+    if agreement:
+        columns["agreement"] = np.mean(list(agreement.values()), axis=0).tolist()
+    for i in objects:
+        for arm in arms:
+            if len(objects) > 1 and arm.objects[i].ious:
+                columns[f"iou_{arm.key}_{i}"] = arm.objects[i].ious
+            columns[f"pixels_{arm.key}_{i}"] = arm.objects[i].pixels
+    with open(file, "w", newline="", encoding="utf-8") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(columns)
+        writer.writerows(map(_cell, row) for row in zip(*columns.values()))
+
+
+def _cell(value) -> str | int:
+    if value is None:
+        return ""
+    return int(value) if isinstance(value, bool) else f"{value:.6f}" if isinstance(value, float) else value
+
+
+def _videos(folder: Path, arms: list[Arm], names: str) -> list[Video]:
+    if len(arms) == 2:
+        files = [(f"{names}, side by side", folder / "side_by_side.mp4", "side_by_side.mp4")]
+    else:
+        files = [(arm.title, arm.video, quote(f"../{arm.video_name}")) for arm in arms]
+    videos = []
+    for caption, file, href in files:
+        source = href
+        if file.stat().st_size <= EMBED_LIMIT:
+            source = "data:video/mp4;base64," + base64.b64encode(file.read_bytes()).decode()
+        videos.append(Video(caption, source, href))
+    return videos
+
+
+def _prompt_pictures(frames, prompts: list) -> list[dict]:
+    pictures = []
+    for frame in sorted({p.frame for p in prompts})[:MOST_PROMPT_PICTURES]:
+        here = [p for p in prompts if p.frame == frame]
+        pictures.append(
+            {
+                "stem": frames.stems[frame],
+                "picture": prompt_picture(frames[frame], here),
+                "words": prompt_in_words(here),
+            }
+        )
+    return pictures
+
+
+def _measures(arms: list[Arm]) -> list[dict]:
+    """Two groups of rows, with all frames and without the prompted ones; numbers as text."""
+    groups = []
+    for title, scores in (
+        ("all frames with ground truth", [arm.scores for arm in arms]),
+        ("without the prompted frames", [arm.unprompted for arm in arms]),
+    ):
+        if all(scores):
+            rows = [(label, _numbers([s.get(key) for s in scores])) for key, label in MEASURES.items()]
+            groups.append({"title": title, "rows": rows})
+    return groups
+
+
+def _numbers(values: list[float | None]) -> list[str]:
+    """The values of the arms and, of two, what the second has more."""
+    cells = [NO_VALUE if value is None else f"{value:.3f}" for value in values]
+    if len(values) == 2:
+        cells.append(NO_VALUE if None in values else f"{values[1] - values[0]:+.3f}")
+    return cells
+
+
+def _object_rows(arms: list[Arm]) -> list[dict]:
+    """IoU where an object is in view, per object and as mean."""
+    rows = []
+    for i in arms[0].objects:
+        scores = [arm.objects[i].scores for arm in arms]
+        cells = _numbers([s.get("positive_iou") for s in scores])
+        rows.append(
+            {"name": f"object {i}", "colour": css_colour(i), "count": scores[0]["num_positive_frames"], "cells": cells}
+        )
+    return [
+        *rows,
+        {"name": "mean", "colour": None, "count": "", "cells": _numbers([a.scores["positive_iou"] for a in arms])},
+    ]
+
+
+def _presence_rows(arms: list[Arm], truth: Truth | None, agreement: dict | None) -> list[dict]:
+    """How many frames of every arm show an object, with ground truth in view and out of view apart. Cells are lines."""
+    rows = []
+    for i in arms[0].objects:
+        flags = truth.by_object.get(i) if truth else None
+        cells = [_presence_cell([n > 0 for n in arm.objects[i].pixels], flags) for arm in arms]
+        cells += [[f"{np.mean(agreement[i]):.3f}"]] if agreement else []
+        rows.append({"name": f"object {i}", "colour": css_colour(i), "cells": cells})
+    if agreement and len(agreement) > 1:
+        mean = f"{np.mean(list(agreement.values())):.3f}"
+        rows.append({"name": "mean", "colour": None, "cells": [*([NO_VALUE] for _ in arms), [mean]]})
+    return rows
+
+
+def _presence_cell(shown: list[bool], flags: list[bool | None] | None) -> list[str]:
+    if flags is None:
+        return [f"{sum(shown)} of {len(shown)}"]
+    lines = []
+    for wanted, name in ((True, "in view"), (False, "out of view")):
+        some = [here for here, flag in zip(shown, flags) if flag is wanted]
+        lines += [f"{sum(some)} of {len(some)} {name}"] if some else []
+    return lines
+
+
+def css_colour(object_id: int) -> str:
+    """The colour of an object's outline in overlays."""
+    rgb = np.array(colour(object_id), float)
+    return "#{:02x}{:02x}{:02x}".format(*np.rint(rgb * 255 / rgb.max()).astype(int))
 
 
 def _arm_json(arm: Arm) -> dict:
-    entry = {k: v for k, v in asdict(arm).items() if k not in ("ious", "masks", "video", "key")}
-    return entry
-
-
-def _differences(arms: list[Arm]) -> dict[str, float]:
-    if len(arms) != 2:
-        return {}
-    first, second = (arm.scores for arm in arms)
-    return {k: second[k] - first[k] for k in first if isinstance(first[k], float) and isinstance(second.get(k), float)}
+    objects = {i: {"frames_shown": sum(n > 0 for n in o.pixels), "scores": o.scores} for i, o in arm.objects.items()}
+    return {
+        "title": arm.title,
+        "video_name": arm.video_name,
+        "seconds_per_frame": arm.seconds_per_frame,
+        "scores": arm.scores,
+        "unprompted": arm.unprompted,
+        "objects": objects,
+    }

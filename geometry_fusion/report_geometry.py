@@ -1,12 +1,9 @@
-"""The geometry part of a report: side-by-side video, where features correspond, and the scene from above.
+"""The geometry part of a report: where features correspond, and the scene from above.
 
 The figures look at one prompted object with the geometry as it is after the whole video was seen.
 """
 
-import base64
-import io
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import matplotlib
@@ -15,42 +12,40 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
+from geometry_fusion.comparison import Arm
 from geometry_fusion.geometry import Must3rStream
-from geometry_fusion.mask_files import overlay
+from geometry_fusion.mask_files import innermost_point
 from geometry_fusion.merger import to_appearance
+from geometry_fusion.plots import BLUE, PAGE_STYLE, plt, svg_of
 from geometry_fusion.reconstruct import draw_scene, object_point
-from geometry_fusion.video import VideoWriter
+from geometry_fusion.report_pictures import jpeg, scaled
 
-matplotlib.use("Agg", force=False)
-import matplotlib.pyplot as plt
+PANEL = (320, 720)  # pixels of a similarity map's long side: at least, at most
+LOWEST = -0.2  # similarity drawn darkest
+SHARE_OF_HEAT = 0.62
+QUERY, BEST = (40, 190, 60), (92, 225, 255)
+
+
+@dataclass(frozen=True)
+class SimilarityMap:
+    """How alike all places of a frame are to the place that was asked for, or that place itself."""
+
+    name: str  # of the feature
+    caption: str
+    picture: str  # data URI
+    alt: str
 
 
 @dataclass(frozen=True)
 class GeometryFigures:
-    """SVG or data URIs that the report embeds."""
+    """What the report embeds."""
 
-    correspondence: str
-    above: str
+    maps: list[SimilarityMap]
+    above: str  # SVG
+    above_alt: str
+    object_id: int
+    query_stem: str
     far_stem: str
-
-
-def write_side_by_side(file: Path, frames, arms: list, read_ids) -> None:
-    """The arms' overlays next to each other, each under its name: H.264 at the frames' rate."""
-    width, height = frames.size
-    bar = max(18, height // 14)
-    size = (len(arms) * width // 2 * 2, (height + bar) // 2 * 2)
-    with VideoWriter(file, frames.frame_rate, size) as writer:
-        for index, stem in enumerate(frames.stems):
-            panels = []
-            for arm in arms:
-                panel = np.full((height + bar, width, 3), 255, np.uint8)
-                panel[bar:] = overlay(frames[index], read_ids(arm, stem))
-                scale = bar / 32
-                cv2.putText(
-                    panel, arm.title, (6, bar - 6), cv2.FONT_HERSHEY_SIMPLEX, scale, (30, 30, 30), 1, cv2.LINE_AA
-                )
-                panels.append(panel)
-            writer.write(np.ascontiguousarray(np.hstack(panels)[: size[1], : size[0]]))
 
 
 @torch.inference_mode()
@@ -81,6 +76,28 @@ def similarity(query: Tensor, query_xy: tuple[float, float], image_size: tuple[i
     return interpolate(found[None, None], (height, width), mode="bilinear")[0, 0].cpu().numpy()
 
 
+def figures_of(predictor, arm: Arm, frames, prompts: list, read_ids) -> GeometryFigures | None:
+    """Correspondence and view from above for the first prompted object; None where MUSt3R is not the source, or where
+    the object is found in no second frame."""
+    if not isinstance(predictor.source, Must3rStream):
+        return None
+    prompt = prompts[0]
+    masks = [read_ids(arm, stem) == prompt.object_id for stem in frames.stems]
+    if not (prompt.points or masks[prompt.frame].any()):
+        return None
+    levels = predictor.source.levels
+    return geometry_figures(
+        predictor,
+        predictor.source,
+        frames,
+        prompt_frame=prompt.frame,
+        query_xy=prompt.points[0] if prompt.points else innermost_point(masks[prompt.frame]),
+        masks=masks,
+        level_names=["MUSt3R encoder" if level == 0 else f"MUSt3R decoder {level}" for level in levels],
+        object_id=prompt.object_id,
+    )
+
+
 def geometry_figures(
     predictor,
     source: Must3rStream,
@@ -90,17 +107,18 @@ def geometry_figures(
     query_xy: tuple[float, float],
     masks: list[np.ndarray],  # the object in every frame [H, W] bool, as the arm found it
     level_names: list[str],
+    object_id: int = 1,
 ) -> GeometryFigures | None:
     """None where the object is found in no second frame."""
-    answers, points, colours, places = [], [], [], []
+    cameras, points, colours, places = [], [], [], []
     for index in range(len(frames)):
         answer = source.render(index, frames[index])
-        answers.append(answer.camera.camera_to_world.cpu().numpy())
+        cameras.append(answer.camera.camera_to_world.cpu().numpy())
         every = (..., slice(None, None, 4), slice(None, None, 4))
         points.append(answer.points[every].permute(1, 2, 0).reshape(-1, 3).cpu().numpy())
         colours.append(answer.fit.apply(frames[index])[::4, ::4].reshape(-1, 3))
         places.append(object_point(answer, masks[index]) if masks[index].any() else None)
-    poses = np.stack(answers)
+    poses = np.stack(cameras)
     seen = [i for i, place in enumerate(places) if place is not None and i != prompt_frame]
     if not seen:
         return None
@@ -108,47 +126,67 @@ def geometry_figures(
     turned = np.arccos(np.clip((np.einsum("ij,nij->n", poses[prompt_frame][:3, :3], poses[:, :3, :3]) - 1) / 2, -1, 1))
     moved = np.linalg.norm(poses[:, :3, 3] - poses[prompt_frame][:3, 3], axis=1) / float(answer.scale)
     far = max(seen, key=lambda i: turned[i] + moved[i])
+    scene = np.concatenate(points), np.concatenate(colours), poses, source.keyframes
     return GeometryFigures(
-        _correspondence(predictor, source, frames, prompt_frame, query_xy, far, level_names),
-        _above(np.concatenate(points), np.concatenate(colours), poses, source.keyframes, places, prompt_frame),
+        similarity_maps(predictor, source, frames, prompt_frame, query_xy, far, masks[far], level_names),
+        _above(*scene, places, prompt_frame),
+        f"The scene from above: the path of the camera with {len(source.keyframes)} keyframes, and the place of object "
+        f"{object_id} in the {len(seen)} frames that show it besides frame {frames.stems[prompt_frame]}.",
+        object_id,
+        frames.stems[prompt_frame],
         frames.stems[far],
     )
 
 
-def _correspondence(predictor, source, frames, prompt_frame, query_xy, far, level_names) -> str:
+def similarity_maps(
+    predictor, source, frames, prompt_frame, query_xy, far, far_mask, level_names
+) -> list[SimilarityMap]:
+    """The place that is asked for, and a map of another frame for every kind of feature."""
     query = feature_maps(predictor, source, frames, prompt_frame, level_names)
     other = feature_maps(predictor, source, frames, far, level_names)
-    columns = len(query) + 1
-    figure, axes = plt.subplots(1, columns, figsize=(2.1 * columns, 2.5), layout="constrained")
-    axes[0].imshow(frames[prompt_frame])
-    axes[0].plot(*query_xy, "o", color="#28be3c", ms=7, mec="white", mew=1.5)
-    axes[0].set_title("query", fontsize=10)
-    for panel, name in zip(axes[1:], query):
+    x, y = round(query_xy[0]), round(query_xy[1])
+    stem, far_stem = frames.stems[prompt_frame], frames.stems[far]
+    place = _marked(frames[prompt_frame], query_xy, cv2.MARKER_DIAMOND, QUERY)
+    maps = [SimilarityMap("query", f"the place asked for, frame {stem}", place, f"Frame {stem}, a dot at {x},{y}")]
+    grey = np.repeat(cv2.cvtColor(frames[far], cv2.COLOR_RGB2GRAY)[..., None], 3, 2)
+    for name in query:
         heat = similarity(query[name], query_xy, frames.size, other[name])
-        panel.imshow(cv2.cvtColor(frames[far], cv2.COLOR_RGB2GRAY), cmap="gray", vmin=0, vmax=255)
-        panel.imshow(heat, cmap="inferno", alpha=0.62, vmin=-0.2, vmax=1)
-        y, x = np.unravel_index(heat.argmax(), heat.shape)
-        panel.plot(x, y, "+", color="#5ce1ff", ms=9, mew=2)
-        panel.set_title(name, fontsize=10)
-    for panel in axes:
-        panel.set_axis_off()
-    return _png(figure)
+        best_y, best_x = np.unravel_index(heat.argmax(), heat.shape)
+        shown = (np.clip(heat, LOWEST, 1) - LOWEST) / (1 - LOWEST)
+        shade = matplotlib.colormaps["inferno"](shown)[..., :3] * 255
+        painted = (grey * (1 - SHARE_OF_HEAT) + shade * SHARE_OF_HEAT).astype(np.uint8)
+        where = "on the object" if far_mask[best_y, best_x] else "beside the object"
+        alt = f"Frame {far_stem}, similarity under {name}: the most similar place is {best_x},{best_y}, {where}"
+        picture = _marked(painted, (best_x, best_y), cv2.MARKER_CROSS, BEST)
+        maps.append(SimilarityMap(name, f"most similar place {where}", picture, alt))
+    return maps
+
+
+def _marked(rgb: np.ndarray, xy: tuple[float, float], marker: int, colour: tuple[int, int, int]) -> str:
+    """The picture at a size to look at, with a mark at a place; data URI."""
+    side = max(rgb.shape[:2])
+    scale = np.clip(side, *PANEL) / side
+    picture = np.ascontiguousarray(scaled(rgb, scale))
+    # Pixel centres are at integers.
+    place = tuple(round((float(v) + 0.5) * scale - 0.5) for v in xy)
+    size = max(14, round(max(picture.shape[:2]) / 22))
+    if marker == cv2.MARKER_DIAMOND:
+        cv2.circle(picture, place, size // 2, (255, 255, 255), -1, cv2.LINE_AA)
+        cv2.circle(picture, place, size // 2 - 2, colour, -1, cv2.LINE_AA)
+    else:
+        cv2.drawMarker(picture, place, (0, 0, 0), marker, size + 4, 5, cv2.LINE_AA)
+        cv2.drawMarker(picture, place, colour, marker, size, 2, cv2.LINE_AA)
+    return jpeg(picture)
 
 
 def _above(points, colours, poses, keyframes, places, prompt_frame) -> str:
-    figure, axes = plt.subplots(figsize=(6.4, 5.6), layout="constrained")
-    draw_scene(axes, points, colours, poses, keyframes)
-    known = np.array([p for p in places if p is not None])
-    axes.plot(known[:, 0], known[:, 2], ".", color="#1f6fb2", ms=7, label="object, as found in each frame")
-    asked = places[prompt_frame]
-    if asked is not None:
-        axes.plot(asked[0], asked[2], "*", color="#28be3c", ms=15, mec="white", label="object in the prompted frame")
-    axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=3)
-    return _png(figure)
-
-
-def _png(figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    plt.close(figure)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    with plt.rc_context(PAGE_STYLE):
+        figure, axes = plt.subplots(figsize=(6.4, 5.6), dpi=110, layout="constrained")
+        draw_scene(axes, points, colours, poses, keyframes)
+        known = np.array([p for p in places if p is not None])
+        axes.plot(known[:, 0], known[:, 2], ".", color=BLUE, ms=7, label="object, as found in each frame")
+        asked = places[prompt_frame]
+        if asked is not None:
+            axes.plot(asked[0], asked[2], "*", color="#28be3c", ms=15, mec="white", label="object, prompted frame")
+        figure.legend(frameon=False, fontsize=9, loc="outside upper center", ncols=2)
+        return svg_of(figure, "above")

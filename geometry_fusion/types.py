@@ -8,6 +8,7 @@ from torch import Tensor
 
 from geometry_fusion.errors import InputError
 from geometry_fusion.fit import Fit
+from geometry_fusion.mask_rule import LARGEST_ID
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Prompt:
     """What a user says about one object on one frame: clicks, a box (with or without clicks), or a mask."""
 
     frame: int = 0
-    object_id: int = 1  # 1..255, the index in palette PNGs
+    object_id: int = 1  # 1..254, the index in palette PNGs, where 255 is void
     points: tuple[tuple[float, float], ...] = ()  # on the object
     negatives: tuple[tuple[float, float], ...] = ()  # not on the object
     box: tuple[float, float, float, float] | None = None  # x0, y0, x1, y1
@@ -55,8 +56,8 @@ class Prompt:
         width, height = size
         if not 0 <= self.frame < num_frames:
             raise InputError(f"{self.source}: frame {self.frame} does not exist; frames are 0..{num_frames - 1}")
-        if not 1 <= self.object_id <= 255:
-            raise InputError(f"{self.source}: object id {self.object_id} is not in 1..255; choose another")
+        if not 1 <= self.object_id <= LARGEST_ID:
+            raise InputError(f"{self.source}: object id {self.object_id} is not in 1..{LARGEST_ID}; choose another")
         inside = f"frames are {width}x{height}, x is 0..{width - 1} and y 0..{height - 1}"
         for x, y in (*self.points, *self.negatives):
             if not (0 <= x <= width - 1 and 0 <= y <= height - 1):

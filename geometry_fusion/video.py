@@ -43,6 +43,10 @@ UNKNOWN_RATE = Fraction(30)  # of video files that do not say
 DEFAULT_LONG_SIDE = 1280
 CONVERT = "magick INPUT OUTPUT.mp4"  # what ImageMagick reads of what FFmpeg does not
 MOST_PIXELS = 100_000_000  # of a frame that is made: three times 8K, 300 MB in memory
+# The same frames give the same file: with x264's macroblock tree the bytes of some sizes change from run to run on CPUs
+# with AVX-512 (files are about 5% larger without it), and they depend on the number of threads.
+REPEATABLE = {"mbtree": "0"}
+ENCODER_THREADS = 4
 
 
 class VideoFile:
@@ -321,7 +325,8 @@ def _target_size(source: Size, wanted: Size | str | None) -> Size:
 class VideoWriter:
     """Context manager that writes RGB frames to an H.264 MP4, which appears at `path` when the block ends well.
 
-    Odd sizes are padded to even ones by repeating the last row or column, because players want 4:2:0 video.
+    The same frames give the same bytes. Odd sizes are padded to even ones by repeating the last row or column, because
+    players want 4:2:0 video.
     growing: the file is at `path` from the start and plays up to its last second at any time, also after a kill.
     comment: kept in the file's metadata.
     """
@@ -351,12 +356,15 @@ class VideoWriter:
                 self._container.metadata["comment"] = self._comment
             # A growing file gains a piece with every keyframe: one a second.
             pace = {"g": str(max(1, round(self.frame_rate))), "tune": "zerolatency"} if self._growing else {}
-            options = {"crf": str(self._crf), **pace}
+            options = {"crf": str(self._crf), **REPEATABLE, **pace}
             self._stream = self._container.add_stream("libx264", rate=self.frame_rate, options=options)
             self._stream.width, self._stream.height = (side + side % 2 for side in self.size)
             self._stream.pix_fmt = "yuv420p"
-            # Say which YUV it is: players guess by size, and guess wrong for small videos.
             context = self._stream.codec_context
+            context.thread_count = ENCODER_THREADS
+            if not self._growing:  # threads that share a frame give no delay, but larger files
+                context.thread_type = "FRAME"
+            # Say which YUV it is: players guess by size, and guess wrong for small videos.
             context.colorspace = context.color_primaries = context.color_trc = Colorspace.ITU709
             context.color_range = ColorRange.MPEG
             stack.push(self._flush)

@@ -24,6 +24,8 @@ def run_script(*arguments, cwd: Path = ROOT, env: dict | None = None, timeout: f
         env={"OMP_NUM_THREADS": THREADS, **os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
         capture_output=True,
         text=True,
+        encoding="utf-8",
+        errors="replace",
         timeout=timeout,
     )
 

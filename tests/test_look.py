@@ -1,7 +1,9 @@
 """Looking at a scene: the numbers of the re-projection check against brute force, and pictures of whatever there is."""
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ from PIL import Image
 from geometry_fusion.data import look
 from geometry_fusion.data.look import agreement, choose, from_above
 from geometry_fusion.data.scenes import Scene, SceneFrame, find_scenes, write_scene
+from geometry_fusion.errors import run_cli
+from geometry_fusion.mask_files import palette_index
 
 
 def frame_of(scene, index, **changes):
@@ -193,7 +197,7 @@ def test_ids_beyond_a_byte_and_void_are_painted(tmp_path, capsys):
     write_scene(tmp_path / "s", [SceneFrame("0", np.full((32, 40, 3), 90, np.uint8), ids)], [])
     look.main([str(tmp_path / "s"), "--out", str(tmp_path / "s.png")])
     assert "256 25.0%" in (out := capsys.readouterr().out) and "void 25.0%" in out
-    painted = look._painted(ids)
+    painted = palette_index(ids)
     assert painted[24:].max() == 0 and len({0, *painted[[0, 8, 16], 0].tolist()}) == 4
 
 
@@ -226,3 +230,32 @@ def test_wrong_command_lines_are_refused(refuse, rooms, tmp_path):
     assert "invalid choice" in refuse(look, folder, "--format", "none")
     (tmp_path / "a" / "keyframes").mkdir(parents=True)
     assert "there are: a" in refuse(look, tmp_path, "--format", "polycam", "--scene", "b")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_any_name_can_be_drawn(rooms, tmp_path, capfd):
+    """Bytes that are no text, formulas that are none, letters that no font has: everywhere a name is read or drawn."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/k\xff$\\frac{$ ^_$_$\xe7\x94\xbb\n"))
+    shutil.copytree(find_scenes(rooms)[0], folder)
+    meta = json.loads((folder / "scene.json").read_text())
+    for thing in meta["objects"]:
+        thing["name"] = "a $x_ {$ b"
+    (folder / "scene.json").write_text(json.dumps(meta))
+    stems = [file.stem for file in sorted((folder / "rgb").iterdir())]
+    odd = {stem: os.fsdecode(b"f\xfe$_{$" + stem.encode()) for stem in stems}
+    for part in ("rgb", "instance", "depth"):
+        for file in (folder / part).iterdir():
+            file.rename(file.with_name(odd[file.stem] + file.suffix))
+    cameras = json.loads((folder / "cameras.json").read_text())
+    for camera in cameras["frames"]:
+        camera["stem"] = odd[camera["stem"]]
+    (folder / "cameras.json").write_text(json.dumps(cameras))
+    out = tmp_path / os.fsdecode(b"p\xff.png")
+    assert run_cli(lambda: look.main([str(folder), "--out", str(out), "--frames", "2"])) == 0
+    printed, errors = capfd.readouterr()
+    assert "f\\udcfe$_{$000000" in printed and errors == ""
+    assert Image.open(out).size[0] > 500
+    copy = tmp_path / os.fsdecode(b"copy\xff")  # written and read again
+    scene = Scene(folder)
+    write_scene(copy, [frame_of(scene, 0)], scene.objects)
+    assert Scene(copy).stems == [odd["000000"]] and (Scene(copy).instance(0) == scene.instance(0)).all()

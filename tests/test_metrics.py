@@ -15,8 +15,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 
+import evaluate
 import metrics
 from geometry_fusion.errors import InputError
 
@@ -227,9 +229,10 @@ def test_bootstrap_interval():
     assert metrics.bootstrap_interval(values, seed=1) != (low, high)
     inner = metrics.bootstrap_interval(values, level=0.5)
     assert low < inner[0] < inner[1] < high
-    assert metrics.bootstrap_interval([0.25]) == (0.25, 0.25)
-    with pytest.raises(ValueError):
-        metrics.bootstrap_interval([])
+    for values in ([], [0.25]):
+        with pytest.raises(ValueError, match="two"):
+            metrics.bootstrap_interval(values)
+    assert metrics.interval([0.25]) is None and metrics.interval([0.25, 0.5]) == (0.25, 0.5)
 
 
 # --- folders
@@ -408,6 +411,32 @@ def test_table_of_one_arm_without_presence_says_none(tmp_path, capsys):
     assert "2 frames, 1 object," in out and "[" not in out and "no frame is left" in out
     rows = dict(line.split() for line in out.splitlines() if line.split()[:1] and line.split()[0] in metrics.MEASURES)
     assert rows["iou"] == "1.0000" and rows["positive_iou"] == rows["jf"] == "none"
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_tables_give_an_interval_from_two_objects_on(tmp_path, capsys, count):
+    ids = np.zeros((24, 32), int)
+    for i in range(count):
+        ids[8:16, 3 + 12 * i : 10 + 12 * i] = i + 1
+    off = np.roll(ids, 1, 1)
+    off[:, 20:] = np.roll(off[:, 20:], 2, 1)
+    gt, a, b = (write(tmp_path / n, {"0": palette(x), "1": palette(x)}) for n, x in zip("gab", (ids, ids, off)))
+    metrics.main([f"--pred-a={a}", f"--pred-b={b}", f"--gt={gt}", f"--json={tmp_path / 'm.json'}"])
+    report = json.loads((tmp_path / "m.json").read_text())
+    printed = capsys.readouterr().out
+    assert ("[" in printed) == ("bootstrap" in printed) == (count > 1)
+    assert (report["difference"]["iou"]["interval"] is None) == (count == 1)
+
+    measures = dict.fromkeys(evaluate.MEASURES, 0.5)
+    record = {"subsets": ["all"], "prompt": "mask", "num_frames": 3, **measures}
+    records = [{**record, "object": i, "arm": arm} for i in range(count) for arm in ("sam2", "3am")]
+    config = OmegaConf.create({"arms": ["sam2", "3am"], "prompts": ["mask"], "data": {}})
+    summary = evaluate.summarise(records, config)
+    table = evaluate.text_table({"by_prompt": {"mask": summary}}, config)
+    assert ("positive_iou_95" in summary["arms"]["3am"]["all"]) == (count > 1)
+    assert set(summary["gains"]["3am-sam2"]["all"]["iou"]) == ({"mean", "low", "high"} if count > 1 else {"mean"})
+    assert ("0.500..0.500" in table and "(+0.000..+0.000)" in table) == (count > 1)
+    assert (".." in table) == (count > 1)
 
 
 def _damage(file: Path, change) -> None:

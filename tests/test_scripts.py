@@ -10,16 +10,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 import ab_iou
 import main
 import metrics
 from geometry_fusion.errors import run_cli
-from geometry_fusion.mask_files import innermost_point, read_ids, write_mask, write_palette_mask, write_rgb
+from geometry_fusion.mask_files import innermost_point, read_ids, read_rgb, write_mask, write_palette_mask, write_rgb
+from geometry_fusion.report_pictures import LABEL_HEIGHT, STRIP_HEIGHT, tile_picture
 from tests.conftest import ROOT, error_line, run_script
 
 SAMPLE = ROOT / "videos/samples/walk"
@@ -98,16 +101,24 @@ def test_the_demo_finds_again_what_sam2_loses(tmp_path):
 
 def test_report_is_self_contained(sample_run):
     page = (sample_run[0] / "ab_report/index.html").read_text()
-    sources = re.findall(r'(?:src|href)="([^"]{0,40})', page)
-    assert sources and all(s.startswith(("data:", "#")) for s in sources)
+    sources = re.findall(r'src="([^"]{0,40})', page)
+    assert sources and all(s.startswith("data:") for s in sources)
+    links = re.findall(r'<a href="([^"]+)"', page)
+    assert {"../pred_masks_geom", "../output_segmented_baseline.mp4", "per_frame.csv"} <= set(links)
+    assert all((sample_run[0] / "ab_report" / link).exists() for link in links)
+    for part in ("SAM2 and 3AM on walk", "sam2_tiny.safetensors", "must3r_tiny.safetensors", "fusion_tiny.safetensors"):
+        assert part in re.search("<title>(.*?)</title>", page)[1]
     assert "<svg" in page and "data:video/mp4;base64," in page
 
 
-def test_the_same_run_again_gives_the_same_masks_from_any_folder(sample_run, tmp_path):
+def test_the_same_run_again_gives_the_same_files_from_any_folder(sample_run, tmp_path):
     done = run_script(ROOT / "ab_iou.py", "--sample", "walk", "--device", "cpu", "--out", "again", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for mask in sample_run[0].glob("pred_masks_*/*.png"):
-        assert np.array_equal(read_ids(mask), read_ids(tmp_path / "again" / mask.parent.name / mask.name))
+    files = [file.relative_to(sample_run[0]) for file in sample_run[0].rglob("*.*")]
+    assert len(files) == 2 * 30 + 2 + 5
+    for file in files:
+        if file.name not in ("index.html", "metrics.json"):  # these tell the time it took
+            assert (sample_run[0] / file).read_bytes() == (tmp_path / "again" / file).read_bytes(), file
 
 
 def test_segment_tracks_several_objects_into_palette_masks(frames, tmp_path):
@@ -301,6 +312,60 @@ def test_ground_truth_of_several_objects_scores_the_prompted_one(frames, tmp_pat
     assert facts["num_objects"] == 1 and facts["num_positive_frames"] == scored.num_positive_frames == 6
     assert facts["arms"]["baseline"]["scores"]["iou"] == pytest.approx(scored.iou)
     assert read_ids(tmp_path / "o/pred_masks_baseline/0002.png")[Y, X] == 1
+
+
+def test_grey_ids_are_scored_and_drawn_by_one_rule(frames, tmp_path):
+    """Ground truth as grey ids, a prompt for its object 2; the geometry arm stays out, so that all frames are drawn."""
+    gt = tmp_path / "gt"
+    gt.mkdir()
+    for index, file in enumerate(sorted((SAMPLE / "gt").glob("*.png"))[::5]):
+        ids = read_ids(file) * 2
+        ids[-20:, -20:] = 1
+        if index > 3:
+            ids[ids == 2] = 0  # as if it were gone
+        Image.fromarray(ids.astype(np.uint8)).save(gt / f"{index:04d}.png")
+    command = ["--frames", frames, "--point", f"2:{X},{Y}", "--prompt-frame", "2", "--gt", gt, "--must3r", "512"]
+    assert run_cli(lambda: ab_iou.main([str(word) for word in (*command, "--out", tmp_path / "o")])) == 0
+    report = tmp_path / "o/ab_report"
+    facts = json.loads((report / "metrics.json").read_text())
+    scored = metrics.score_folders(tmp_path / "o/pred_masks_baseline", gt, objects=[2]).objects[2]
+    assert facts["num_objects"] == 1 and facts["num_positive_frames"] == scored.num_positive_frames == 4
+    assert facts["arms"]["baseline"]["scores"]["iou"] == pytest.approx(scored.iou)
+    rows = list(csv.DictReader((report / "per_frame.csv").read_text().splitlines()))
+    assert [row["object_present"] for row in rows] == ["1"] * 4 + ["0"] * 2
+    assert [float(row["iou_baseline"]) for row in rows] == pytest.approx(scored.frame_ious, abs=1e-5)
+    # The upper row of the strip is the ground truth: object 2 in green, and nothing of object 1.
+    strip = read_rgb(report / "strip.png")[LABEL_HEIGHT : LABEL_HEIGHT + STRIP_HEIGHT]
+    tiles = [column[:, 2:-2].astype(int) for column in np.split(strip, 6, axis=1)]
+    for index, (tile, file) in enumerate(zip(tiles, sorted(frames.glob("*.jpg")))):
+        change = tile - tile_picture(read_rgb(file))
+        assert change.any() == (index < 4) and not change[-14:, -14:].any()
+        assert not change.any() or change[change.any(-1)].mean(0).argmax() == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_names_that_are_no_text_go_through_the_whole_job(frames, tmp_path):
+    """In a process of its own: libraries crashed on them."""
+    odd = tmp_path / os.fsdecode(b"fr\xff $x_{$")
+    odd.mkdir()
+    names = [os.fsdecode(b"a\xfe_%d.jpg" % i) for i in range(2)] + ['b <"&%> $_{$\n.jpg']
+    for name, file in zip(names, sorted(frames.glob("*.jpg"))[2:]):
+        shutil.copyfile(file, odd / name)
+    gt = tmp_path / os.fsdecode(b"gt\xff")
+    gt.mkdir()
+    for name, truth in zip(names, ("0010", "0015", "0020")):
+        shutil.copyfile(SAMPLE / f"gt/{truth}.png", gt / f"{Path(name).stem}.png")
+    out = tmp_path / os.fsdecode(b"out\xff")
+    done = run_script("ab_iou.py", "--frames", odd, "--point", f"{X},{Y}", "--gt", gt, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "out\\udcff/ab_report/index.html" in done.stdout
+    page = (out / "ab_report/index.html").read_text(encoding="utf-8")
+    assert "SAM2 and 3AM on fr\N{REPLACEMENT CHARACTER} $x_{$" in page
+    rows = list(csv.DictReader((out / "ab_report/per_frame.csv").open(encoding="utf-8")))
+    assert len(rows) == 3 and rows[0]["stem"] == "a\N{REPLACEMENT CHARACTER}_0"
+    assert json.loads((out / "ab_report/metrics.json").read_text())["num_truth_frames"] == 3
+    for link in re.findall(r'<a href="([^"]+)"', page):
+        assert os.path.exists(os.path.join(os.fsencode(out / "ab_report"), unquote_to_bytes(link)))
 
 
 def test_inputs_are_never_replaced_by_outputs(refuse, frames, tmp_path):

@@ -9,6 +9,7 @@ import weakref
 from fractions import Fraction
 
 import av
+import cv2
 import imageio_ffmpeg
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from geometry_fusion.errors import InputError
 from geometry_fusion.interlaced import deinterlaced
 from geometry_fusion.sources import open_source
 from geometry_fusion.video import FrameFolder, VideoFile, VideoWriter, extract_frames, open_frames, opened_frames
+from tests.conftest import ROOT
 
 NTSC = Fraction(30000, 1001)
 
@@ -511,3 +513,18 @@ def test_folders_without_frames_get_a_cure_that_fits(tmp_path, names, cure):
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(InputError, match=cure):
         FrameFolder(tmp_path)
+
+
+@pytest.mark.parametrize("growing", [False, True])
+def test_the_same_frames_give_the_same_file(tmp_path, growing):
+    """Of real motion, at sizes whose bytes changed from run to run."""
+    frames = list(VideoFile(ROOT / "videos/samples/walk/video.mp4"))
+    for size in ((320, 240), (480, 270)):
+        images = [cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC) for frame in frames]
+        contents = set()
+        for _ in range(6):
+            with VideoWriter(tmp_path / "again.mp4", 10, size, growing=growing) as writer:
+                for image in images:
+                    writer.write(image)
+            contents.add((tmp_path / "again.mp4").read_bytes())
+        assert len(contents) == 1

@@ -42,6 +42,7 @@ from geometry_fusion.errors import InputError, OneLineParser, run_cli
 from geometry_fusion.files import check_apart, check_replaceable, replacing_folder
 from geometry_fusion.frame_folder import FRAMES_JSON, FrameFolder, Size
 from geometry_fusion.mask_files import write_palette_mask
+from geometry_fusion.mask_rule import VOID, VOID_ID
 from geometry_fusion.parsing import each, is_whole, reading, whole
 from geometry_fusion.source_record import OVERWRITE_CURE, as_text, check_may_replace, record_of
 from geometry_fusion.video import VideoFile, open_frames
@@ -52,7 +53,6 @@ NONE_EMPTY = (
     "no annotated frame is empty; where no object is in view, tell that too: by a tag on the image in CVAT (exported "
     "as CVAT for images 1.1), or by a black PNG named like the frame"
 )
-VOID = 255  # in mask files; -1 in memory
 OBJECTS_JSON = "objects.json"  # readers of masks look at PNGs only
 
 
@@ -101,7 +101,7 @@ def import_masks(
     with replacing_folder(out.resolve()) as fresh:
         for stem, frame in tqdm(targets.items(), unit="mask", disable=None if progress else True):
             ids = _ids(frame, source.size, about, notes)
-            ids = np.where(np.isin(ids, [-1, *kept]), ids, 0)
+            ids = np.where(np.isin(ids, [VOID_ID, *kept]), ids, 0)
             present = np.unique(ids[ids > 0]).tolist()
             frames_of.update(present)
             empty += not present

@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 
 from geometry_fusion.data.convert import find, open_scene
@@ -30,9 +29,8 @@ from geometry_fusion.data.scenes import Scene, SceneFrame
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
 from geometry_fusion.files import check_apart, replacing_file
 from geometry_fusion.mask_files import colour, overlay
-
-matplotlib.use("Agg", force=False)
-import matplotlib.pyplot as plt
+from geometry_fusion.names import shown_name
+from geometry_fusion.plots import plt
 
 GAP = 10  # frames between the two of a pair
 CONSISTENT = 0.03  # of the depth: nearer than this a pixel sees the same place in both frames
@@ -220,7 +218,7 @@ def draw(view: View, found: dict[int, Agreement], out: Path) -> None:
     width = max(8.0, columns * max(1.8, min(3.2, 16 / columns)))
     heights = [len(rows) * (min(width / columns, 3.4) * min(tallest, 1.6) + 0.45), 4.6 if panels else 0.01]
     figure = plt.figure(figsize=(width, sum(heights) + 0.5), layout="constrained")
-    figure.suptitle(next(iter(report(view, {}))), fontsize=12)
+    figure.suptitle(shown_name(next(iter(report(view, {})))), fontsize=12)
     upper, lower = figure.subfigures(2, 1, height_ratios=heights)
     limits = np.percentile(np.concatenate(depths), [1, 99]) if depths else (0, 1)
     grid = upper.subplots(len(rows), columns, squeeze=False)
@@ -241,8 +239,8 @@ def _draw_panel(axes, kind: str, view: View, i: int, result: Agreement | None, l
     small = resized(frame, tuple(max(1, round(side * scale)) for side in frame.rgb.shape[1::-1]))
     size, picture = small.rgb.shape[1::-1], small.rgb
     if kind == "frame":
-        axes.set_title(view.stems[i], fontsize=9)
-        axes.imshow(picture if small.instance is None else overlay(picture, _painted(small.instance)))
+        axes.set_title(shown_name(view.stems[i]), fontsize=9)
+        axes.imshow(picture if small.instance is None else overlay(picture, small.instance))
     elif kind == "depth" and small.depth is not None:
         known = frame.depth[frame.depth > 0]
         span = (
@@ -254,7 +252,8 @@ def _draw_panel(axes, kind: str, view: View, i: int, result: Agreement | None, l
     elif kind == "check" and result is not None:
         ids = "" if np.isnan(result.ids) else f", ids {result.ids:.1%}"
         numbers = f"depth off {result.depth_error:.1%}\nconsistent {result.consistent:.0%}{ids}"
-        axes.set_title(f"in {view.stems[view.pairs[i]]}: {numbers if result.pixels else result}", fontsize=8)
+        partner = shown_name(view.stems[view.pairs[i]])
+        axes.set_title(f"in {partner}: {numbers if result.pixels else result}", fontsize=8)
         verdict, painted = nearest(result.verdict, size), picture * 0.35
         for value, rgb in VERDICT_COLOURS.items():
             painted[verdict == value] = 0.4 * picture[verdict == value] + 0.6 * np.array(rgb)
@@ -264,11 +263,6 @@ def _draw_panel(axes, kind: str, view: View, i: int, result: Agreement | None, l
     else:
         axes.set_title(f"no {kind}", fontsize=8)
         axes.set_box_aspect(size[1] / size[0])
-
-
-def _painted(ids: np.ndarray) -> np.ndarray:
-    """Ids as overlay's 8-bit ones: void is the palest colour, colours repeat from 255 on."""
-    return np.where(ids > 0, (ids - 1) % 254 + 1, np.where(ids < 0, 255, 0)).astype(np.uint8)
 
 
 def _draw_above(axes, view: View) -> None:
@@ -304,8 +298,8 @@ def _draw_ids(axes, view: View, frames: list[SceneFrame]) -> None:
     shares = id_shares(np.concatenate([f.instance.ravel() for f in frames if f.instance is not None]))
     nothing = shares.pop(0, 0.0)
     shown = dict(list(shares.items())[:MOST_BARS])
-    labels = ["void" if n < 0 else f"{n} {view.names.get(n, '')}".strip()[:28] for n in shown]
-    shades = [np.array(colour(int(_painted(np.array(n))))) / 255 for n in shown]
+    labels = ["void" if n < 0 else shown_name(f"{n} {view.names.get(n, '')}".strip()[:28]) for n in shown]
+    shades = [np.array(colour(n)) / 255 for n in shown]
     bars = axes.barh(labels, [100 * share for share in shown.values()], color=shades)
     axes.bar_label(bars, [f"{share:.1%}" for share in shown.values()], fontsize=7, padding=2)
     axes.set(xticks=[], xlim=(0, 115 * max(shown.values(), default=1)))

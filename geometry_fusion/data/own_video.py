@@ -1,9 +1,8 @@
 """Frames of one video and masks for some of them, as a scene to train on: `experiment=my_video`.
 
-Masks are PNGs named like the frames (palette index = object id, 255 = void; or 0/255 for one
-object); a frame without a mask file is not annotated, a mask without any object says that none is
-there. Some annotated frames are held out: they are validated on and never trained on
-(geometry_fusion/data/hold_out.py).
+Masks are PNGs named like the frames, read by the rule of all masks (docs/data.md); a frame without
+a mask file is not annotated, a mask without any object says that none is there. Some annotated frames are held out:
+they are validated on and never trained on (geometry_fusion/data/hold_out.py).
 """
 
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from geometry_fusion.downloads import file_digest
 from geometry_fusion.errors import InputError
 from geometry_fusion.files import digest_of
 from geometry_fusion.frame_folder import FrameFolder
-from geometry_fusion.mask_files import VOID, read_ids
+from geometry_fusion.mask_rule import ONE_OBJECT, MaskFolder, list_masks
 from geometry_fusion.source_record import check_belongs, record_of
 
 LEAST = 2  # annotated frames of either part
@@ -36,11 +35,11 @@ class AnnotatedVideo:
     has_ids = True
     objects: list[SceneObject] = []
 
-    def __init__(self, frames: FrameFolder, masks: dict[str, Path]):  # masks by stem
+    def __init__(self, frames: FrameFolder, masks: MaskFolder):
         self.frames, self.folder = frames, frames.path
         self.stems, self.size = list(frames.stems), frames.size
-        self._masks = {index: masks[stem] for index, stem in enumerate(self.stems) if stem in masks}
-        self.annotated = np.isin(np.arange(len(self.stems)), list(self._masks))
+        self._masks = masks
+        self.annotated = np.isin(self.stems, list(masks.files))
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -50,18 +49,17 @@ class AnnotatedVideo:
         return self.frames[index]
 
     def instance(self, index: int) -> np.ndarray:
-        """[H, W] int32 ids of an annotated frame, 0 = nothing, -1 = void. Raises KeyError for
-        another frame."""
-        ids = read_ids(self._masks[index], self.size).astype(np.int32)
-        return np.where(ids == VOID, -1, ids)
+        """[H, W] int32 ids of an annotated frame, 0 = nothing, -1 = void. Raises KeyError for another frame."""
+        return self._masks.read(self.stems[index])
 
     @cached_property
     def areas(self) -> np.ndarray:
-        """Pixels of every id in every frame, int [T, max_id + 1]; zero where nothing is annotated."""
-        table = np.zeros((len(self), VOID), int)
-        for index in self._masks:
+        """Pixels of every id in every frame, int [T, max_id + 1]; zero in frames that are not annotated."""
+        table = np.zeros((len(self), max(self._masks.ids or [ONE_OBJECT]) + 1), int)
+        for index in np.flatnonzero(self.annotated):
             ids = self.instance(index)
-            table[index] = np.bincount(ids[ids >= 0], minlength=VOID)
+            counts = np.bincount(ids[ids >= 0])
+            table[index, : len(counts)] = counts
         largest = int(np.flatnonzero(table.any(0)).max(initial=0))
         return table[:, : largest + 1]
 
@@ -74,8 +72,7 @@ class AnnotatedVideo:
     @property
     def digest(self) -> str:
         """Tells frames and masks from others."""
-        masks = {self.stems[index]: file_digest(file) for index, file in self._masks.items()}
-        return digest_of([self.cache_name, masks])
+        return digest_of([self.cache_name, {stem: file_digest(file) for stem, file in self._masks.files.items()}])
 
 
 @dataclass(frozen=True)
@@ -151,24 +148,25 @@ def split_video(frames: Path, masks: Path, val_share: float, min_area: float = 0
             "needs others: annotate more frames that show an object"
         )
     held = {video.stems[annotated[row]] for row in rows}
-    train = AnnotatedVideo(folder, {stem: f for stem, f in by_stem.items() if stem not in held})
-    val = AnnotatedVideo(folder, {stem: f for stem, f in by_stem.items() if stem in held})
+    parts = (set(by_stem.files) - held, held)
+    train, val = (AnnotatedVideo(folder, by_stem.part(part)) for part in parts)
     states = [states_of(column > 0, row) for column, row in zip(areas.T, first)]
     back = [frozenset(int(annotated[row]) for row in rows if of[row] == BACK) for of in states]
     return Split(train, val, prompts, dict(zip(prompts, back)))
 
 
-def _read(frames: Path, masks: Path) -> tuple[FrameFolder, dict[str, Path]]:
-    """The frames, and the masks by stem. Raises InputError for masks that match no frame."""
+def _read(frames: Path, masks: Path) -> tuple[FrameFolder, MaskFolder]:
+    """The frames and the masks. Raises InputError for masks that match no frame or have another size."""
     if frames.is_file():
         raise InputError(f"{frames}: is a file; extract its frames first: python main.py frames {frames} --every 1")
     folder = FrameFolder(frames)
     if not masks.is_dir():
         raise InputError(f"{masks}: no such folder of masks; import them: python -m geometry_fusion.data.import_masks")
     check_belongs(masks, record_of(folder.path), "data.masks")
-    visible = sorted(file for file in masks.iterdir() if not file.name.startswith("."))
-    files = [file for file in visible if file.suffix.lower() == ".png"]
+    by_stem = list_masks(masks)
     known = set(folder.stems)
-    if stray := [file for file in files if file.stem not in known]:
+    if stray := [file for stem, file in by_stem.items() if stem not in known]:
         raise InputError(f"{stray[0]}: no frame of {frames} is called {stray[0].stem}; name masks like their frames")
-    return folder, {file.stem: file for file in files}
+    read = MaskFolder(by_stem)
+    read.check_size(folder.size)
+    return folder, read

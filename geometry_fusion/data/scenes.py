@@ -22,10 +22,9 @@ import numpy as np
 
 from geometry_fusion.errors import InputError
 from geometry_fusion.files import digest_of, naming, replacing_folder
-from geometry_fusion.mask_files import check_regular
+from geometry_fusion.mask_rule import VOID_16, VOID_ID, check_regular
 
 PARTS = ("rgb", "instance", "depth", "cameras.json", "scene.json")  # of a scene folder
-VOID = 65535  # in files; -1 in memory
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,8 @@ def write_scene(folder: Path, frames: Iterable[SceneFrame], objects: list[SceneO
             (height, width), name = frame.rgb.shape[:2], f"{frame.stem}.png"
             _write(fresh / "rgb" / f"{frame.stem}.jpg", frame.rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 93])
             if frame.instance is not None:
-                ids = np.where(frame.instance < 0, VOID, frame.instance)
-                assert ids.shape == (height, width) and ids.max() <= VOID, (frame.stem, ids.shape, ids.max())
+                ids = np.where(frame.instance < 0, VOID_16, frame.instance)
+                assert ids.shape == (height, width) and ids.max() <= VOID_16, (frame.stem, ids.shape, ids.max())
                 _write(fresh / "instance" / name, ids.astype(np.uint16))
             if frame.depth is not None:
                 assert frame.depth.shape == (height, width), (frame.stem, frame.depth.shape)
@@ -79,16 +78,20 @@ def write_scene(folder: Path, frames: Iterable[SceneFrame], objects: list[SceneO
             (fresh / "scene.json").write_text(json.dumps({"objects": [asdict(o) for o in objects]}, indent=1))
 
 
+# OpenCV encodes and decodes, but opens no file itself: names that are not UTF-8 crash it.
 def _write(file: Path, image: np.ndarray, options=()) -> None:
     file.parent.mkdir(exist_ok=True)
-    _, data = cv2.imencode(file.suffix, image, list(options))
-    with naming(file):  # imwrite would print lines of its own
-        file.write_bytes(data.tobytes())
+    encoded, content = cv2.imencode(file.suffix, image, list(options))
+    if not encoded:
+        raise OSError(f"{file}: pictures of {image.shape[1]}x{image.shape[0]} cannot be written as {file.suffix}")
+    with naming(file):  # a full disk does not say which file it was
+        file.write_bytes(content.tobytes())
 
 
 def _read(file: Path, flags: int) -> np.ndarray:
     check_regular(file)
-    image = cv2.imread(str(file), flags)
+    content = file.read_bytes() if file.is_file() else b""
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
     if image is None:
         raise InputError(f"{file}: missing or not an image; write the scene again or remove its stem everywhere")
     return image
@@ -142,7 +145,7 @@ class Scene:
     def instance(self, index: int) -> np.ndarray:
         """[H, W] int32 ids, 0 = nothing, -1 = void. Raises InputError in a scene without ids."""
         ids = self._instance_file(index)
-        return np.where(ids == VOID, -1, ids.astype(np.int32))
+        return np.where(ids == VOID_16, VOID_ID, ids.astype(np.int32))
 
     def _instance_file(self, index: int) -> np.ndarray:
         if not self.has_ids:
@@ -199,7 +202,7 @@ class Scene:
     @cached_property
     def areas(self) -> np.ndarray:
         """Pixels of every id in every frame, int [T, max_id + 1]; void is counted nowhere."""
-        counts = [np.bincount(ids[ids != VOID]) for ids in map(self._instance_file, range(len(self)))]
+        counts = [np.bincount(ids[ids != VOID_16]) for ids in map(self._instance_file, range(len(self)))]
         table = np.zeros((len(self), max(map(len, counts))), int)
         for row, count in zip(table, counts):
             row[: len(count)] = count

@@ -17,18 +17,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
 from geometry_fusion.files import check_apart, check_holds_only, replacing_folder
 from geometry_fusion.parsing import parse_json
+from geometry_fusion.plots import plt
 from geometry_fusion.training.checkpoints import save_weights
 from geometry_fusion.training.stats import read_stats
 from geometry_fusion.weights import read_metadata, read_weights
-
-matplotlib.use("Agg", force=False)
-import matplotlib.pyplot as plt
 
 LOGS = ("log.txt", "train_stats.json")
 SMOOTHED_OVER = 20  # logged steps

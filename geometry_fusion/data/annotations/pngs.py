@@ -1,15 +1,13 @@
-"""PNG masks named like the frames: DAVIS palettes (index = id, 255 = void), grey ids of 8 or 16 bits, black and white.
+"""PNG masks named like the frames: read by the rule of all masks (geometry_fusion/mask_rule.py).
 
-How a folder is read agrees with metrics.py, but colours are no ids here: one colour besides black is one object, more
-are refused. Values of 16 bits above 254 (MOTS: 1000 class + id) are numbered anew, 65535 is void.
+Ids above 254 (MOTS: 1000 class + id) are numbered anew.
 """
 
 import numpy as np
 
 from geometry_fusion.data.annotations import AnnotatedFrame, AnnotatedObject, Annotations, Files, stem_of
 from geometry_fusion.errors import InputError
-
-LARGEST = 254  # 255 is void
+from geometry_fusion.mask_rule import LARGEST_ID, PALETTE, MaskRule, mask_pixels
 
 
 def read(files: Files, palettes_only: bool = False) -> Annotations:
@@ -22,72 +20,33 @@ def read(files: Files, palettes_only: bool = False) -> Annotations:
         raise InputError(
             f"{files.path}: PNGs are in {folders[0] or '.'!r} and {folders[1]!r}; give one of these folders"
         )
-    values: set[int] = set()
-    kinds: dict[str, str] = {}  # how a file is read -> the first such file
-    for name in names:
-        found, kind = _values(files, name)
-        kinds.setdefault(kind, name)
-        values.update(np.unique(found).tolist())
-    if palettes_only and set(kinds) != {"palette"}:
-        other = next(name for kind, name in kinds.items() if kind != "palette")
-        raise InputError(f"{files.where(other)}: not a palette PNG; use --format png for grey masks")
-    if len(kinds) > 1:
-        both = " and ".join(f"{files.where(name)} ({kind})" for kind, name in list(kinds.items())[:2])
-        raise InputError(f"{both}: are of different kinds; export all masks in the same way")
-    new_id, notes = _numbering(files, next(iter(kinds)), values - {0, -1})
+
+    def pixels(name: str):
+        return mask_pixels(files.picture(name), files.where(name))
+
+    rule = MaskRule.of(((files.where(name), pixels(name)) for name in names), files.path)
+    if palettes_only and set(rule.kinds) != {PALETTE}:
+        other = next(name for kind, name in rule.kinds.items() if kind != PALETTE)
+        raise InputError(f"{other}: not a palette PNG; use --format png for grey masks")
+    new_id, notes = _numbering(rule)
 
     def ids(name: str) -> np.ndarray:
-        found = _values(files, name)[0]
+        old = rule.ids_of(pixels(name))
         known = np.array([-1, 0, *new_id])
-        return np.array([-1, 0, *new_id.values()], np.int32)[np.searchsorted(known, found)]
+        return np.array([-1, 0, *new_id.values()], np.int32)[np.searchsorted(known, old)]
 
-    single = list(new_id) in ([255], [1]) or next(iter(kinds)) == "colour"
-    objects = [AnnotatedObject(i, "object" if single else f"object {v}", str(v)) for v, i in new_id.items()]
+    names_of = {v: "object" if rule.ids is None else f"object {v}" for v in new_id}
+    objects = [AnnotatedObject(i, names_of[v], str(v)) for v, i in new_id.items()]
     return Annotations(
         objects, [AnnotatedFrame(stem_of(name), None, lambda _, name=name: ids(name)) for name in names], notes
     )
 
 
-def _values(files: Files, name: str) -> tuple[np.ndarray, str]:
-    """[H, W] int64 values of a mask file, -1 = void, and how they are meant: palette, grey, 16 bits, colour."""
-    image = files.picture(name)
-    if image.mode == "P":
-        # A palette that does not begin with black was made by a tool that sorts colours: its indices are no ids.
-        if image.getpalette()[:3] != [0, 0, 0]:
-            raise InputError(
-                f"{files.where(name)}: its palette does not begin with black; export DAVIS palettes or grey ids"
-            )
-        found = np.array(image).astype(np.int64)
-        return np.where(found == 255, -1, found), "palette"
-    found = np.array(image)
-    if image.mode in ("1", "L"):
-        return found.astype(np.int64), "grey"
-    if found.ndim == 2 and image.mode.startswith("I"):
-        found = found.astype(np.int64)
-        return np.where(found == 65535, -1, found), "16 bits"
-    if found.ndim == 3 and found.dtype == np.uint8:
-        bands = [i for i, band in enumerate(image.getbands()) if band != "A"]
-        code = sum(found[..., band].astype(np.int64) << (8 * place) for place, band in enumerate(bands))
-        return code, "colour"
-    raise InputError(f"{files.where(name)}: pictures of mode {image.mode} are no masks; export palette PNGs")
-
-
-def _numbering(files: Files, kind: str, values: set[int]) -> tuple[dict[int, int], list[str]]:
-    """Value -> id, sorted by value, and what is to be told."""
-    ordered = sorted(values)
-    if kind == "colour" and len(ordered) > 1:
-        raise InputError(
-            f"{files.path}: masks are RGB with {len(ordered)} colours, which are no ids; export palette PNGs, or give "
-            "the whole CVAT export (with labelmap.txt)"
-        )
-    if kind == "grey" and 255 in values and len(values) > 1:
-        raise InputError(
-            f"{files.path}: grey masks hold 255 beside other values such as {ordered[0]}: neither 0/255 masks nor ids; "
-            "export palette PNGs"
-        )
-    if len(ordered) == 1 and (kind == "colour" or ordered == [255]):
-        return {ordered[0]: 1}, []
-    if not ordered or ordered[-1] <= LARGEST:
-        return {value: value for value in ordered}, []
-    numbering = {value: index + 1 for index, value in enumerate(ordered)}
-    return numbering, [f"ids were numbered anew: {ordered[0]} is 1, {ordered[-1]} is {len(ordered)}"]
+def _numbering(rule: MaskRule) -> tuple[dict[int, int], list[str]]:
+    """Id in the files -> id in a palette, sorted, and what is to be told."""
+    if rule.ids is None:
+        return ({1: 1} if rule.values else {}), []
+    if not rule.ids or rule.ids[-1] <= LARGEST_ID:
+        return {value: value for value in rule.ids}, []
+    numbering = {value: index + 1 for index, value in enumerate(rule.ids)}
+    return numbering, [f"ids were numbered anew: {rule.ids[0]} is 1, {rule.ids[-1]} is {len(rule.ids)}"]

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from geometry_fusion.data.readers.source import read_json
-from geometry_fusion.data.scenes import VOID, SceneObject
+from geometry_fusion.data.scenes import SceneObject
 from geometry_fusion.errors import InputError, one_line
+from geometry_fusion.mask_rule import VOID_16
 
 NEAR, FAR = 0.05, 20.0  # metres of z-depth, as others render ScanNet++
 RAYS_AT_ONCE = 1 << 18  # bounds memory, about 100 MB
@@ -117,8 +118,8 @@ def _groups(file: Path) -> list[tuple[int, str, list[int]]]:
             f"{file}: not segGroups with objectId, label and segments ({one_line(repr(error))}); copy it again"
         ) from None
     for number, label, _ in groups:
-        if not 0 < number < VOID:
-            raise InputError(f"{file}: objectId {number} ({label}): not 1..{VOID - 1}; give it another number")
+        if not 0 < number < VOID_16:
+            raise InputError(f"{file}: objectId {number} ({label}): not 1..{VOID_16 - 1}; give it another number")
     return groups
 
 

@@ -19,10 +19,10 @@ from geometry_fusion.data.scenes import SceneFrame, SceneObject
 from geometry_fusion.errors import InputError
 from geometry_fusion.frame_folder import IMAGE_SUFFIXES
 from geometry_fusion.mask_files import open_image, read_rgb
+from geometry_fusion.mask_rule import VOID, VOID_ID
 
 IMAGES = "JPEGImages"
 MASKS = ("Annotations", "Annotations_unsupervised")  # the first that exists
-VOID = 255  # in files
 
 
 def find(root: Path) -> list[str]:
@@ -142,9 +142,9 @@ def _frames(
             if ids.shape != rgb.shape[:2]:
                 found, frame = ("x".join(map(str, shape[::-1])) for shape in (ids.shape, rgb.shape[:2]))
                 raise InputError(f"{masks[number]}: mask is {found}, its frame {frame}; use both at one size")
-            ids = np.where(ids == VOID, -1, ids)
+            ids = np.where(ids == VOID, VOID_ID, ids)
             if number in partial_masks:
-                ids = np.where(ids == 0, -1, ids)
+                ids = np.where(ids == 0, VOID_ID, ids)
         yield SceneFrame(stem, rgb, ids)
 
 
