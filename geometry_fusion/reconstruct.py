@@ -73,9 +73,7 @@ def write_reconstruction(found: Reconstruction, stems: list[str], folder: Path, 
         for index, (stem, pose) in enumerate(zip(stems, found.poses))
     ]
     with replacing_file(folder / "cameras.json") as fresh:
-        fresh.write_text(
-            json.dumps({"source": record, "quality": asdict(found.quality), "frames": cameras}, indent=1)
-        )
+        fresh.write_text(json.dumps({"source": record, "quality": asdict(found.quality), "frames": cameras}, indent=1))
     figure, axes = plt.subplots(1, 2, figsize=(12, 5.4), layout="constrained")
     for panel, (side, title) in zip(axes, ((2, "from above"), (1, "from behind"))):
         draw_scene(panel, found.points, found.colours, found.poses, found.keyframes, vertical=side)
