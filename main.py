@@ -294,7 +294,7 @@ def segment_full(args: argparse.Namespace, predictor, prompts: list, arm: str) -
 
 
 def segment_once(args: argparse.Namespace, predictor, prompts: list, spec: str | Path, arm: str) -> np.ndarray:
-    """Each frame once, in constant memory; what a kill leaves is resumed. Returns the first image."""
+    """Each frame once, in constant memory; a run that was killed is resumed. Returns the first image."""
     session = Session(predictor, precision=args.precision)
     with ExitStack() as stack:
         watch = stack.enter_context(LiveWindow(needs_click=not prompts)) if args.show else None
@@ -312,7 +312,7 @@ def segment_once(args: argparse.Namespace, predictor, prompts: list, spec: str |
             timeout=args.timeout,
         )
     if found.first_frame:
-        print(f"went on at frame {found.first_frame} with an interrupted run")
+        print(f"resumed an interrupted run at frame {found.first_frame}")
     first = min((p.frame for p in prompts), default=0)
     if first:
         print(f"frames before {first} hold no masks: --mode full tracks backwards as well")

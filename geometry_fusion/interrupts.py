@@ -60,18 +60,19 @@ def stopping_on_signals() -> Iterator[None]:
 
 @contextmanager
 def ignored_by_children() -> Iterator[None]:
-    """Processes started in the block ignore Ctrl-C from their first moment on; the parent ends them.
+    """Processes started in the block ignore Ctrl-C and SIGHUP from their first moment on; the parent ends them.
 
-    A terminal sends Ctrl-C to all processes, and workers would print tracebacks while they import.
+    A terminal sends both to all processes, and workers would print tracebacks while they import.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS if number != signal.SIGTERM}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _is_default(handler) -> bool:

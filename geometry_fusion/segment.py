@@ -126,7 +126,7 @@ class StreamSummary:
     """What became of a stream."""
 
     num_frames: int  # tracked by this process
-    first_frame: int  # where it began: above 0 if it went on with an interrupted run
+    first_frame: int  # where it began: above 0 if it resumed an interrupted run
     seconds_per_frame: float
     lost: list[str]  # a line for each frame, or stretch of a video, that could not be decoded
     dropped: int  # live frames that were skipped because newer ones came

@@ -27,6 +27,7 @@ from geometry_fusion.frame_folder import FRAMES_JSON, IMAGE_SUFFIXES
 from geometry_fusion.mask_files import SOURCE_KEY
 
 PIECE = 2**16  # bytes read at the beginning, in the middle and at the end of a file
+LONGEST = 255  # characters of a name
 SAMPLED = 16  # files of a folder
 OVERWRITE_CURE = "add --overwrite to replace them, or choose another --out"
 SAMPLES = Path(__file__).resolve().parents[1] / "videos/samples"
@@ -35,7 +36,10 @@ Record = dict
 
 
 def record_of(source: Path | str) -> Record:
-    """The record of a video file, a folder of frames or, of anything else, its name without a password."""
+    """The record of a video file, a folder of frames or, of an address or a camera, its name without a password.
+
+    Raises InputError for files that do not exist.
+    """
     path = Path(source)
     if path.is_file():
         sample = {"sample": path.resolve().parent.name} if path.resolve().is_relative_to(SAMPLES) else {}
@@ -44,6 +48,8 @@ def record_of(source: Path | str) -> Record:
         return {"source": _printable(name), "bytes": size, "digest": _digest(path), "every": 1, **sample}
     if path.is_dir():
         return _of_extracted(path) or _of_folder(path)
+    if not path.exists() and not re.fullmatch(r"\d+|-|\w+://.*", str(source), re.DOTALL):
+        raise InputError(f"{source}: no such file; give a video or a folder of frames")
     return {"source": _printable(re.sub(r"(?<=://)[^/@]*@", "", str(source))), "live": True}
 
 
@@ -93,7 +99,7 @@ def _digest(file: Path) -> str:
 
 def _printable(text: str) -> str:
     """Names need not be UTF-8, nor fit for a terminal."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:LONGEST])
 
 
 def _json(file: Path) -> dict:

@@ -127,11 +127,11 @@ def test_with_geometry_too_an_interrupted_run_gives_the_same_masks(clip, whole, 
     monkeypatch.setattr(Session, "_take", interrupting)
     command = ["--frames", clip, POINT, "--out", tmp_path, "--arm", "3am", "--save-every", 0]
     assert segment(*command) == 130 and segment(*command) == 130
-    assert "went on" not in capsys.readouterr().out
+    assert "resumed" not in capsys.readouterr().out
     assert len(list((tmp_path / "masks.unfinished").glob("*.png"))) == 18
     (tmp_path / "masks.unfinished/.0018.new.png").write_bytes(b"\x89PNG")  # what a kill leaves of a mask
     assert segment(*command) == 0
-    assert "went on at frame 16" in capsys.readouterr().out
+    assert "resumed an interrupted run at frame 16" in capsys.readouterr().out
     assert masks_in(tmp_path / "masks") == whole
     assert VideoFile(tmp_path / "segmented.mp4").num_frames == len(whole)
 

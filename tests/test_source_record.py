@@ -78,6 +78,8 @@ def test_a_folder_is_told_by_its_files_and_may_grow(tmp_path):
 
 def test_addresses_lose_their_passwords():
     assert record_of("rtsp://me:secret@camera/1") == {"source": "rtsp://camera/1", "live": True}
+    with pytest.raises(InputError, match=r"mistyped\.mp4: no such file"):
+        record_of("mistyped.mp4")
 
 
 @pytest.mark.parametrize("text", ["[]", "5", "{}", '{"source": 5}', '{"source": "a", "samples": [1]}', "[" * 100_000])
