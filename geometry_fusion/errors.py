@@ -13,6 +13,7 @@ from contextlib import suppress
 from geometry_fusion.interrupts import MESSAGE, Stopped, stopping_on_signals
 from geometry_fusion.temporary import sweep_working_folders
 
+LONGEST = 1500  # characters of a message
 INTERRUPTED = 130  # 128 + SIGINT, what shells expect
 
 
@@ -20,7 +21,9 @@ class InputError(ValueError):
     """Something the user gave cannot be used. The message is one line that is safe to print: value, file, cure."""
 
     def __init__(self, message: str):
-        super().__init__(one_line(message))
+        text = one_line(message)
+        # What it quotes may be a whole file in one line; the cure stands at the end.
+        super().__init__(text if len(text) <= LONGEST else f"{text[: LONGEST - 300]} ... {text[-250:]}")
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

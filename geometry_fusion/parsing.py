@@ -6,6 +6,7 @@ them, and what they mean depends on the place.
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from pathlib import Path
 from geometry_fusion.errors import InputError, one_line
 
 MAX_DEPTH = 64  # of lists and objects; the deepest file that is read, a COCO export, has 6
+LONGEST_SIDE = 1_000_000  # pixels
 WHOLE_NUMBERS = range(-(2**63), 2**63)
 
 
@@ -61,9 +63,36 @@ def is_whole(value) -> bool:
 
 def whole(value) -> int:
     """A value of JSON as a whole number; 3.0 is one. Raises ValueError or TypeError for others."""
-    if not is_number(value) or value != int(value):
+    if is_whole(value):
+        return value
+    if not (isinstance(value, float) and value.is_integer()):
         raise TypeError(f"{value!r} is no whole number"[:80])
     return int(value)
+
+
+def number(value) -> float:
+    """A number of JSON that is finite. Raises TypeError or ValueError for others; text and true are none."""
+    if not is_number(value):
+        raise TypeError(f"{value!r} is no number"[:80])
+    if not math.isfinite(value):
+        raise ValueError(f"{value} is not finite")
+    return float(value)
+
+
+def size_of(width, height) -> tuple[int, int]:
+    """Width and height of a picture. Raises TypeError or ValueError unless both are sides that a picture may have."""
+    size = whole(width), whole(height)
+    if not all(1 <= side <= LONGEST_SIDE for side in size):
+        raise ValueError(f"{width}x{height} is no size of a picture"[:80])
+    return size
+
+
+def identity(value, most: int) -> int:
+    """An object's number, 0..most. Raises TypeError or ValueError for others."""
+    found = whole(value)
+    if not 0 <= found <= most:
+        raise ValueError(f"the id {value} is not in 0..{most}"[:80])
+    return found
 
 
 def each(convert: Callable, values, what: str) -> list:

@@ -23,6 +23,7 @@ import numpy as np
 from geometry_fusion.errors import InputError
 from geometry_fusion.files import digest_of, naming, replacing_folder
 from geometry_fusion.mask_rule import VOID_16, VOID_ID, check_regular
+from geometry_fusion.parsing import each, identity, load_json, number, reading
 
 PARTS = ("rgb", "instance", "depth", "cameras.json", "scene.json")  # of a scene folder
 
@@ -91,10 +92,22 @@ def _write(file: Path, image: np.ndarray, options=()) -> None:
 def _read(file: Path, flags: int) -> np.ndarray:
     check_regular(file)
     content = file.read_bytes() if file.is_file() else b""
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
+    except cv2.error:
+        image = None
     if image is None:
         raise InputError(f"{file}: missing or not an image; write the scene again or remove its stem everywhere")
     return image
+
+
+def _read_values(file: Path, what: str) -> np.ndarray:
+    """[H, W] uint8 or uint16."""
+    values = _read(file, cv2.IMREAD_UNCHANGED)
+    if values.ndim != 2 or values.dtype not in (np.uint8, np.uint16):
+        found = f"{values.dtype} with {1 if values.ndim == 2 else values.shape[2]} channels"
+        raise InputError(f"{file}: is {found}; {what}, convert the scene again")
+    return values
 
 
 class Scene:
@@ -105,7 +118,10 @@ class Scene:
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
-        colour = {f.stem: f for f in self.folder.glob("rgb/*") if f.suffix in (".jpg", ".jpeg", ".png")}
+        colour: dict[str, Path] = {}
+        for file in self.folder.glob("rgb/*"):
+            if file.suffix in (".jpg", ".jpeg", ".png") and colour.setdefault(file.stem, file) != file:
+                raise InputError(f"{file}: {colour[file.stem].name} is the same frame; remove one")
         self.has_ids = (self.folder / "instance").is_dir()
         ids = {f.stem for f in self.folder.glob("instance/*.png")} if self.has_ids else colour.keys()
         self.stems = sorted(colour.keys() & ids)
@@ -131,7 +147,7 @@ class Scene:
     def cache_name(self) -> str:
         """The scene's name and what tells it from others of that name: its cameras and the sizes of its images."""
         cameras = self.folder / "cameras.json"
-        facts = [cameras.read_text() if cameras.exists() else ""]
+        facts = [cameras.read_bytes().decode(errors="replace") if cameras.exists() else ""]
         files = sorted((self.folder / "rgb").iterdir())
         facts += [[file.name, file.stat().st_size] for file in files]
         if len(self.stems) != len(files):  # frames are known by their number among these
@@ -139,8 +155,21 @@ class Scene:
         return f"{self.folder.name}_{digest_of(facts)}"
 
     def rgb(self, index: int) -> np.ndarray:
-        """[H, W, 3] uint8."""
-        return _read(self._colour[self.stems[index]], cv2.IMREAD_COLOR)[..., ::-1]
+        """[H, W, 3] uint8. Raises InputError where it has another size than the first frame."""
+        file = self._colour[self.stems[index]]
+        image = _read(file, cv2.IMREAD_COLOR)[..., ::-1]
+        self._check_size(file, image)
+        return image
+
+    def _check_size(self, file: Path, image: np.ndarray) -> None:
+        size = image.shape[1::-1]
+        # The first frame has the size by definition: it is what `size` reads.
+        first = self._colour[self.stems[0]]
+        if file != first and size != self.size:
+            raise InputError(
+                f"{file}: is {size[0]}x{size[1]}, {first.name} is {self.size[0]}x{self.size[1]}; pictures and ids of a "
+                "scene have one size, convert it again"
+            )
 
     def instance(self, index: int) -> np.ndarray:
         """[H, W] int32 ids, 0 = nothing, -1 = void. Raises InputError in a scene without ids."""
@@ -150,12 +179,15 @@ class Scene:
     def _instance_file(self, index: int) -> np.ndarray:
         if not self.has_ids:
             raise InputError(f"{self.folder}: has no instance/ folder; this needs masks, import some (docs/data.md)")
-        return _read(self.folder / "instance" / f"{self.stems[index]}.png", cv2.IMREAD_UNCHANGED)
+        file = self.folder / "instance" / f"{self.stems[index]}.png"
+        ids = _read_values(file, "ids are 8 or 16 bits of grey, no colours and no palette")
+        self._check_size(file, ids)
+        return ids
 
     def depth(self, index: int) -> np.ndarray:
         """[H, W] float32 metres, 0 = no measurement. Raises InputError where its size is not the camera's."""
         file = self.folder / "depth" / f"{self.stems[index]}.png"
-        depth = _read(file, cv2.IMREAD_UNCHANGED).astype(np.float32) / 1000
+        depth = _read_values(file, "depth is 16 bits of grey").astype(np.float32) / 1000
         camera = self._cameras.get(self.stems[index], {}) if (self.folder / "cameras.json").exists() else {}
         stated = (camera.get("height", depth.shape[0]), camera.get("width", depth.shape[1]))
         if depth.shape != stated:
@@ -167,37 +199,31 @@ class Scene:
 
     @cached_property
     def _cameras(self) -> dict:
-        try:
-            return {camera["stem"]: camera for camera in self._json("cameras.json")["frames"]}
-        except (KeyError, TypeError):
-            raise InputError(f"{self.folder / 'cameras.json'}: not a list of frames; see docs/data.md") from None
+        with reading(self.folder / "cameras.json", "a list of frames", "see docs/data.md"):
+            cameras = each(dict, self._json("cameras.json")["frames"], "frames")
+            return {camera["stem"]: camera for camera in cameras}
 
     def camera(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """camera_to_world [4, 4] and K [3, 3] of a frame."""
+        """camera_to_world [4, 4] and K [3, 3] of a frame. Raises InputError unless they are finite, fx, fy above 0."""
         camera = self._cameras.get(self.stems[index])
         if camera is None:
             raise InputError(f"{self.folder / 'cameras.json'}: has no frame {self.stems[index]!r}")
-        try:
-            k = np.array([[camera["fx"], 0, camera["cx"]], [0, camera["fy"], camera["cy"]], [0, 0, 1]], float)
-            return np.array(camera["camera_to_world"], float).reshape(4, 4), k
-        except (KeyError, TypeError, ValueError):
-            file = self.folder / "cameras.json"
-            raise InputError(
-                f"{file}: frame {self.stems[index]!r} lacks camera_to_world 4x4, fx, fy, cx or cy"
-            ) from None
+        where = f"{self.folder / 'cameras.json'}: frame {self.stems[index]!r}"
+        with reading(where, "a camera with camera_to_world 4x4, fx, fy, cx and cy", "see docs/data.md"):
+            fx, fy, cx, cy = (number(camera[key]) for key in ("fx", "fy", "cx", "cy"))
+            pose = np.array(camera["camera_to_world"], float).reshape(4, 4)
+            if not (min(fx, fy) > 0 and np.isfinite(pose).all()):
+                raise ValueError("a focal length is not positive, or a pose not finite")
+            return pose, np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
 
     @cached_property
     def objects(self) -> list[SceneObject]:
         """What scene.json says; empty where there is none."""
         if not (self.folder / "scene.json").exists():
             return []
-        try:
-            objects = self._json("scene.json")["objects"]
-            return [SceneObject(int(o["id"]), str(o.get("name", "")), o.get("twin_of")) for o in objects]
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise InputError(
-                f"{self.folder / 'scene.json'}: not a list of objects with ids; see docs/data.md"
-            ) from None
+        with reading(self.folder / "scene.json", "a list of objects with ids", "see docs/data.md"):
+            objects = each(dict, self._json("scene.json")["objects"], "objects")
+            return [SceneObject(_object_id(o["id"]), str(o.get("name", "")), _twin(o)) for o in objects]
 
     @cached_property
     def areas(self) -> np.ndarray:
@@ -211,11 +237,17 @@ class Scene:
     def _json(self, name: str) -> dict:
         file = self.folder / name
         try:
-            return json.loads(file.read_text())
+            return load_json(file, "write the scene again")
         except FileNotFoundError:
             raise InputError(f"{file}: missing; this needs it, see the scene layout in docs/data.md") from None
-        except ValueError as error:
-            raise InputError(f"{file}: not valid JSON ({error})") from None
+
+
+def _object_id(value) -> int:
+    return identity(value, VOID - 1)
+
+
+def _twin(entry: dict) -> int | None:
+    return None if entry.get("twin_of") is None else _object_id(entry["twin_of"])
 
 
 def find_scenes(folder: Path) -> list[Path]:

@@ -707,8 +707,8 @@ def test_polycam_broken_files_are_refused(tmp_path):
     place = write_polycam(tmp_path)
     file = place / f"keyframes/corrected_cameras/{STAMPS[2]}.json"
     for change, match in (
-        (dict(t_12="x"), "lacks a usable"),
-        (dict(fx=0), "lacks a usable"),
+        (dict(t_12="x"), "not a camera with a usable"),
+        (dict(fx=0), "not a camera with a usable"),
         (dict(width=48), "turned"),
     ):
         put(file, json.dumps(polycam_camera(POSES[2], BORDER, **change)))

@@ -122,7 +122,7 @@ def test_nice_slam_scale_is_that_of_the_camera_file(tmp_path):
 
 @pytest.mark.parametrize("camera", [{"w": 48}, {**CAMERA, "fx": "wide"}, {**CAMERA, "scale": 0}])
 def test_nice_slam_damaged_camera_file_is_refused(tmp_path, camera):
-    with pytest.raises(InputError, match=r"cam_params\.json: (lacks|camera has)"):
+    with pytest.raises(InputError, match=r"cam_params\.json: (not a camera|camera has)"):
         replica.open_scene(nice_slam(tmp_path, camera), "room0")
 
 

@@ -238,7 +238,11 @@ def test_the_other_aggregation_file_is_not_taken_and_a_damaged_one_refused(tmp_p
     source = scannet.open_scene(tmp_path, NAME)
     assert source.objects == [] and any("_vh_clean" in note for note in source.notes)
     assert set(np.unique(next(source.frames(source.stems)).instance)) == {0, 3, 255}
-    for content, said in {'{"segGroups": [{"objectId": 1}]}': "lacks", "[]": "lacks", "{": "not valid JSON"}.items():
+    for content, said in {
+        '{"segGroups": [{"objectId": 1}]}': "not segGroups",
+        "[]": "not segGroups",
+        "{": "not valid JSON",
+    }.items():
         file.write_text(content)
         with pytest.raises(InputError, match=rf"aggregation\.json: .*{said}"):
             scannet.open_scene(tmp_path, NAME)

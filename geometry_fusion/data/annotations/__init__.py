@@ -8,6 +8,7 @@ Who is who over frames comes from the export alone (`from_shapes`). Where it doe
 masks whose ids change between frames would be worse than none.
 """
 
+import errno
 import io
 import lzma
 import re
@@ -146,7 +147,9 @@ class Files:
             if size > MAX_BYTES:
                 raise InputError(f"{self.where(name)}: has {size >> 20} MiB, too large for annotations")
             return read()
-        except (zipfile.BadZipFile, EOFError, RuntimeError, zlib.error, lzma.LZMAError) as error:
+        except (zipfile.BadZipFile, EOFError, RuntimeError, zlib.error, lzma.LZMAError, OSError) as error:
+            if isinstance(error, OSError) and (self._zip is None or error.errno != errno.EINVAL):
+                raise  # EINVAL: a place before the beginning of the zip
             raise InputError(f"{self.where(name)}: cannot be unpacked ({one_line(error)}); download it again") from None
 
     def json(self, name: str):

@@ -12,7 +12,7 @@ import numpy as np
 from geometry_fusion.data.annotations import Annotations, Files, Shape, from_shapes
 from geometry_fusion.errors import InputError
 from geometry_fusion.frame_folder import Size
-from geometry_fusion.parsing import each, reading, whole
+from geometry_fusion.parsing import each, reading, size_of, whole
 
 CURE = (
     "export from a task with tracks (COCO then has attributes.track_id), give every object its own label, or use "
@@ -56,7 +56,7 @@ def mask_of_runs(counts: np.ndarray, size: Size) -> np.ndarray:
 
 def decode_rle(rle: dict, size: Size) -> np.ndarray:
     """[H, W] bool of {"size": [h, w], "counts": text or list}. Raises ValueError unless it is of `size` (w, h)."""
-    height, width = (int(side) for side in rle["size"])
+    height, width = each(whole, rle["size"], "size")
     if (width, height) != tuple(size):
         raise ValueError(f"mask is {width}x{height}, the frame {size[0]}x{size[1]}")
     counts = rle["counts"]
@@ -122,7 +122,9 @@ def _of_images(document: dict, annotations: list, labels: dict, where: str) -> A
     if boxes:
         notes.append(f"{boxes} annotations without a mask left out")
     # An image without annotations was not annotated, or is empty: the format does not tell.
-    frames = [(_name(images[i]["file_name"]), _size(images[i]), shapes[i]) for i in shapes]
+    frames = [
+        (_name(images[i]["file_name"]), size_of(images[i]["width"], images[i]["height"]), shapes[i]) for i in shapes
+    ]
     return from_shapes(frames, CURE, notes=notes)
 
 
@@ -145,13 +147,6 @@ def _name(value) -> str:
     return value
 
 
-def _size(entry: dict) -> Size:
-    size = whole(entry["width"]), whole(entry["height"])
-    if min(size) < 1:
-        raise ValueError(f"an image of {size[0]}x{size[1]}")
-    return size
-
-
 def _of_video(document: dict, annotations: list, labels: dict, where: str, wanted: str) -> Annotations:
     videos = document["videos"]
     fits = lambda video: any(wanted in _name(name).replace("\\", "/").split("/")[:-1] for name in video["file_names"])  # noqa: E731
@@ -162,7 +157,7 @@ def _of_video(document: dict, annotations: list, labels: dict, where: str, wante
             "name the folder of frames like the one that is meant"
         )
     video = chosen[0]
-    names, size = each(_name, video["file_names"], "file_names"), _size(video)
+    names, size = each(_name, video["file_names"], "file_names"), size_of(video["width"], video["height"])
     shapes: list[list[Shape]] = [[] for _ in names]
     for annotation in annotations:
         if annotation["video_id"] != video["id"]:

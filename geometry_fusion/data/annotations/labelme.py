@@ -15,7 +15,7 @@ from geometry_fusion.data.annotations import Annotations, Files, Shape, from_sha
 from geometry_fusion.data.annotations.coco import FARTHEST
 from geometry_fusion.errors import InputError
 from geometry_fusion.frame_folder import Size
-from geometry_fusion.parsing import each, is_number, reading, whole
+from geometry_fusion.parsing import each, is_number, reading, size_of, whole
 
 CURE = (
     "in labelme give every object its own label, or its own group_id in all frames (parts of one object share theirs)"
@@ -42,9 +42,7 @@ def read(files: Files) -> Annotations:
                     f"{where}: belongs to {image!r} by its imagePath; rename one of them so that they agree"
                 )
             stated = document.get("imageWidth"), document.get("imageHeight")
-            size = None if None in stated else (whole(stated[0]), whole(stated[1]))
-            if size and min(size) < 1:
-                raise ValueError(f"an image of {size[0]}x{size[1]}")
+            size = None if None in stated else size_of(*stated)
             frames.append((own, size, _shapes(document["shapes"], where, left_out)))
     if not frames:
         raise InputError(

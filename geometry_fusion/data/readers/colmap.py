@@ -20,6 +20,8 @@ from geometry_fusion.data.readers.source import (
     scaled_intrinsics,
 )
 from geometry_fusion.errors import InputError, one_line
+from geometry_fusion.parsing import each, reading, size_of
+from geometry_fusion.parsing import number as number_of
 
 NERFSTUDIO_WORLD = np.array([[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, -1, 0], [0, 0, 0, 1]])  # of the mesh's; own inverse
 HALF = 0.5  # what COLMAP's pixel coordinates are ahead of ours
@@ -110,16 +112,18 @@ def read_cameras(file: Path) -> dict[str, Camera]:
             continue
         try:
             number, model, width, height, *parameters = line.split()
-            values = tuple(map(float, parameters))
-            size = int(width), int(height)
-        except ValueError:
-            raise InputError(f"{file}: {line.strip()!r} is not a camera; export the model as text again") from None
+            values = tuple(number_of(float(parameter)) for parameter in parameters)
+            size = size_of(int(width), int(height))
+        except (ValueError, TypeError):
+            raise InputError(f"{file}: {line.strip()[:60]!r} is not a camera; export the model as text again") from None
         if len(values) != NUM_PARAMETERS.get(model):
             known = ", ".join(NUM_PARAMETERS)
             raise InputError(
                 f"{file}: camera {number} is {model} with {len(values)} parameters; read are {known} (4, 8, 8)"
             )
         fx, fy, cx, cy = values[:4]
+        if not min(fx, fy) > 0:
+            raise InputError(f"{file}: camera {number} has a focal length of {min(fx, fy):g}; export the model again")
         cameras[number] = Camera(size, (fx, fy, cx - HALF, cy - HALF), values[4:], model == "OPENCV_FISHEYE")
     return cameras
 
@@ -168,16 +172,16 @@ def _by_number(images: Iterable[Image], source: Path) -> tuple[dict[int, Camera]
 def read_transforms(file: Path) -> tuple[dict[int, Camera], dict[int, np.ndarray]]:
     """As `read_model`, of the frames and test frames of transforms_undistorted.json."""
     content = read_json(file)
-    try:
-        fx, fy, cx, cy = (float(content[key]) for key in ("fl_x", "fl_y", "cx", "cy"))
-        size = int(content["w"]), int(content["h"])
-        frames = [*content["frames"], *content.get("test_frames", [])]
+    with reading(file, "a nerfstudio file", "copy it again"):
+        fx, fy, cx, cy = (number_of(content[key]) for key in ("fl_x", "fl_y", "cx", "cy"))
+        size = size_of(content["w"], content["h"])
+        if not min(fx, fy) > 0:
+            raise ValueError("a focal length is not positive")
+        frames = each(dict, content["frames"], "frames") + each(dict, content.get("test_frames", []), "test_frames")
         poses = [
             (str(frame["file_path"]), mesh_from_nerfstudio(_matrix(frame["transform_matrix"]))) for frame in frames
         ]
-        distorted = any(float(content.get(f"k{i}") or 0) for i in range(1, 5))
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{file}: not a nerfstudio file ({one_line(repr(error))}); copy it again") from None
+        distorted = any(number_of(content.get(f"k{i}") or 0) for i in range(1, 5))
     if distorted:
         raise InputError(f"{file}: its camera is distorted (k1..k4); this needs the one of the undistorted images")
     # The toolbox takes COLMAP's half pixels for whole ones; its pictures are shifted by as much as it says of them.

@@ -14,6 +14,7 @@ from geometry_fusion.data.readers.source import read_json
 from geometry_fusion.data.scenes import SceneObject
 from geometry_fusion.errors import InputError, one_line
 from geometry_fusion.mask_rule import VOID_16
+from geometry_fusion.parsing import each, reading, whole
 
 NEAR, FAR = 0.05, 20.0  # metres of z-depth, as others render ScanNet++
 RAYS_AT_ONCE = 1 << 18  # bounds memory, about 100 MB
@@ -85,10 +86,10 @@ def read_surface(file: Path, segments: Path | None = None, groups: Path | None =
     vertices, faces = read_mesh(file)
     if segments is None or groups is None:
         return Surface(vertices, faces)
-    try:
-        segment_of = np.array(read_json(segments)["segIndices"], np.int64)
-    except (KeyError, TypeError, ValueError):
-        raise InputError(f"{segments}: has no list of numbers segIndices; copy it again") from None
+    with reading(segments, "a list of whole numbers segIndices", "copy it again"):
+        segment_of = np.array(read_json(segments)["segIndices"])
+        if segment_of.dtype.kind != "i":  # also where one of them is a fraction or text
+            raise ValueError(f"they are of type {segment_of.dtype}")
     if segment_of.shape != (len(vertices),):
         raise InputError(
             f"{segments}: has {segment_of.size} vertices, {file.name} has {len(vertices)}; copy both of one release"
@@ -111,12 +112,9 @@ def read_objects(groups: Path) -> list[SceneObject]:
 def _groups(file: Path) -> list[tuple[int, str, list[int]]]:
     """objectId, label and segments."""
     content = read_json(file)
-    try:
-        groups = [(int(g["objectId"]), str(g["label"]), list(map(int, g["segments"]))) for g in content["segGroups"]]
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{file}: not segGroups with objectId, label and segments ({one_line(repr(error))}); copy it again"
-        ) from None
+    with reading(file, "segGroups with objectId, label and segments", "copy it again"):
+        entries = each(dict, content["segGroups"], "segGroups")
+        groups = [(whole(g["objectId"]), str(g["label"]), each(whole, g["segments"], "segments")) for g in entries]
     for number, label, _ in groups:
         if not 0 < number < VOID_16:
             raise InputError(f"{file}: objectId {number} ({label}): not 1..{VOID_16 - 1}; give it another number")

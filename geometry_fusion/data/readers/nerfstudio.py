@@ -37,6 +37,7 @@ from geometry_fusion.data.readers.source import (
 from geometry_fusion.data.scenes import SceneFrame
 from geometry_fusion.errors import InputError, one_line
 from geometry_fusion.mask_files import read_mask
+from geometry_fusion.parsing import is_number, reading, size_of
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG")  # of pictures whose suffix the JSON leaves out
 PERSPECTIVE = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL")
@@ -139,7 +140,7 @@ def _matrix(file: Path, values) -> np.ndarray:
     """[4, 4] of 3x4 or 4x4 nested lists."""
     try:
         matrix = np.array(values, float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         matrix = np.empty(0)
     if matrix.shape not in ((3, 4), (4, 4)):
         raise InputError(f"{file}: {one_line(str(values))[:60]!r} is no 3x4 or 4x4 matrix; export it again")
@@ -149,6 +150,8 @@ def _matrix(file: Path, values) -> np.ndarray:
 def _undone(file: Path, meta: dict) -> Callable[[np.ndarray], np.ndarray]:
     """Saved OpenGL poses -> OpenCV poses in the world before applied_transform and applied_scale."""
     applied = _matrix(file, meta.get("applied_transform", np.eye(4)))
+    if not np.isfinite(applied).all():
+        raise InputError(f"{file}: applied_transform holds numbers that are not finite; export it again")
     scale = _number(file, "applied_scale", meta.get("applied_scale", 1.0))
     if abs(np.linalg.det(applied[:3, :3])) < 1e-9:
         raise InputError(f"{file}: applied_transform cannot be undone, its determinant is 0; export it again")
@@ -164,8 +167,8 @@ def _undone(file: Path, meta: dict) -> Callable[[np.ndarray], np.ndarray]:
 
 def _number(file: Path, key: str, value) -> float:
     """A finite number that is not 0 where it scales or divides; raises InputError otherwise."""
-    usable = isinstance(value, int | float) and np.isfinite(value)
-    if not usable or (value <= 0 and key in ("depth_unit_scale_factor", "applied_scale", "fl_x", "fl_y", "w", "h")):
+    usable = is_number(value) and np.isfinite(value)
+    if not usable or (value <= 0 and key in ("depth_unit_scale_factor", "applied_scale", "fl_x", "fl_y")):
         raise InputError(f"{file}: {key} is {value!r}, not a usable number; export it again or add it")
     return float(value)
 
@@ -185,7 +188,8 @@ def _lens(file: Path, meta: dict, record: dict) -> Lens:
         raise InputError(f"{file}: k4 {k4} of a {model} camera has no meaning in OpenCV; undistort the pictures first")
     bends = (k1, k2, k3, k4) if model == FISHEYE else (k1, k2, p1, p2, k3)
     sizes = [record.get(key, meta.get(key)) for key in ("w", "h")]
-    size = None if None in sizes else (int(get("w")), int(get("h")))
+    with reading(file, f"a camera for pictures (w, h are {sizes})"):
+        size = None if None in sizes else size_of(*sizes)
     straight = model != FISHEYE and not any(bends)  # a fisheye without coefficients is still no pinhole
     intrinsics = (get("fl_x"), get("fl_y"), get("cx") - 0.5, get("cy") - 0.5)
     return Lens(intrinsics, size, model == FISHEYE, () if straight else bends)

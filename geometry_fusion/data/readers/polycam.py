@@ -33,6 +33,7 @@ from geometry_fusion.data.readers.source import (
 from geometry_fusion.data.scenes import SceneFrame
 from geometry_fusion.errors import InputError
 from geometry_fusion.mask_files import open_image
+from geometry_fusion.parsing import number, reading, size_of
 
 BORDER = 15  # pixels of corrected pictures that may be black; what nerfstudio cuts off
 FARTHEST_M = 5.0
@@ -107,16 +108,14 @@ def _captures(root: Path) -> dict[str, Path]:
 
 def _camera(file: Path) -> Camera:
     content = read_json(file)
-    try:
+    with reading(file, "a camera with a usable fx, fy, cx, cy and t_00..t_23"):
         rows = [[content[f"t_{row}{column}"] for column in range(4)] for row in range(3)]
         pose = np.array([*rows, (0, 0, 0, 1)], float)
-        intrinsics = tuple(float(content[key]) for key in ("fx", "fy", "cx", "cy"))
+        intrinsics = tuple(number(content[key]) for key in ("fx", "fy", "cx", "cy"))
         stated = "width" in content and "height" in content
-        size = (int(content["width"]), int(content["height"])) if stated else None
-        if not (np.isfinite(intrinsics).all() and min(intrinsics[:2]) > 0 and min(size or (1, 1)) > 0):
-            raise ValueError("a focal length or a size is not positive")
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{file}: lacks a usable fx, fy, cx, cy or t_00..t_23 ({error}); export it again") from None
+        size = size_of(content["width"], content["height"]) if stated else None
+        if not min(intrinsics[:2]) > 0:
+            raise ValueError("a focal length is not positive")
     return Camera(opencv_from_opengl(pose), intrinsics, size)
 
 

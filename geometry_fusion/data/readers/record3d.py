@@ -10,7 +10,7 @@
 * Depth maps that are not packed are taken by their length.
 """
 
-import json
+import errno
 import re
 import zipfile
 import zlib
@@ -24,6 +24,7 @@ from geometry_fusion.data.readers.captures import depth_at, intrinsics_at, same_
 from geometry_fusion.data.readers.source import Source, opencv_from_opengl, paired, pose_of, rigid_poses
 from geometry_fusion.data.scenes import SceneFrame
 from geometry_fusion.errors import InputError, one_line
+from geometry_fusion.parsing import parse_json, reading, size_of
 
 MAX_MEMBER_BYTES = 256 << 20  # what a hostile zip may unpack to in memory; the largest real member is some MB
 PACKED = re.compile(rb"bvx[-12n$]")  # first bytes of an LZFSE stream
@@ -38,13 +39,16 @@ def open_scene(root: Path, name: str) -> Source:
     file = _files(root)[name]
     notes: list[str] = []
     with _opened(file) as archive:
-        members = {int(m[1]): m[0] for m in map(re.compile(r"rgbd/(\d+)\.jpg").fullmatch, archive.namelist()) if m}
-        depths = {int(m[1]): m[0] for m in map(re.compile(r"rgbd/(\d+)\.depth").fullmatch, archive.namelist()) if m}
+        members = {int(m[1]): m[0] for m in map(re.compile(r"rgbd/(\d{1,18})\.jpg").fullmatch, archive.namelist()) if m}
+        depths = {
+            int(m[1]): m[0] for m in map(re.compile(r"rgbd/(\d{1,18})\.depth").fullmatch, archive.namelist()) if m
+        }
         if not members:
             raise InputError(f"{file}: holds no rgbd/0.jpg; export the capture as .r3d, not as EXR, PLY or video")
         meta = _metadata(file, archive)
     rows = _poses(file, meta)
-    if not np.array_equal(np.ravel(meta.get("initPose") or IDENTITY), IDENTITY):
+    start = _numbers(file, "initPose", meta.get("initPose") or IDENTITY, 7)
+    if not np.array_equal(start, [IDENTITY]):
         notes.append("initPose is not the identity and not applied: the world is that of the first frame")
     keys = paired(notes, picture=members, pose=dict(enumerate(rows)), **({"depth": depths} if depths else {}))
     # A quaternion that is no unit vector is none: normalising it would hide other data in its place.
@@ -83,7 +87,7 @@ def _files(root: Path) -> dict[str, Path]:
 def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
     try:
         archive = zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, NotImplementedError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise InputError(f"{file}: not a readable .r3d ({one_line(error)}); copy it again") from None
     with archive:
         yield archive
@@ -95,7 +99,9 @@ def _member(file: Path, archive: zipfile.ZipFile, name: str) -> bytes:
         if info.file_size > MAX_MEMBER_BYTES:
             raise InputError(f"{file}: {name} is {info.file_size} bytes, no picture or depth map is; export it again")
         return archive.read(info)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise  # EINVAL: a place before the beginning of the zip
         raise InputError(f"{file}: {name} is damaged ({one_line(error)}); copy the file again") from None
 
 
@@ -103,10 +109,7 @@ def _metadata(file: Path, archive: zipfile.ZipFile) -> dict:
     name = next((name for name in ("metadata", "metadata.json") if name in archive.namelist()), None)
     if name is None:
         raise InputError(f"{file}: holds no metadata; copy it again")
-    try:
-        meta = json.loads(_member(file, archive, name))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file}: {name} is not valid JSON ({one_line(error)}); copy it again") from None
+    meta = parse_json(_member(file, archive, name), f"{file}: {name}", "copy it again")
     if not isinstance(meta, dict):
         raise InputError(f"{file}: {name} holds no names and values; copy it again")
     return meta
@@ -116,7 +119,7 @@ def _numbers(file: Path, key: str, values, columns: int) -> np.ndarray:
     """[N, columns] of a list in the metadata."""
     try:
         return np.array(values, float).reshape(-1, columns)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(f"{file}: {key} in metadata is not rows of {columns} numbers; export it again") from None
 
 
@@ -152,9 +155,8 @@ def _size(file: Path, meta: dict, width: str, height: str) -> tuple[int, int] | 
     found = meta.get(width), meta.get(height)
     if None in found:
         return None
-    if not all(isinstance(side, int | float) and 1 <= side <= 65535 for side in found):
-        raise InputError(f"{file}: {width}, {height} in metadata are {found}, no size; export it again")
-    return int(found[0]), int(found[1])
+    with reading(file, f"a capture whose metadata states a size ({width}, {height} are {str(found)[:60]})"):
+        return size_of(*found)
 
 
 def _unpacked(

@@ -22,6 +22,8 @@ from geometry_fusion.data.readers.source import (
 from geometry_fusion.data.scenes import SceneFrame
 from geometry_fusion.errors import InputError
 from geometry_fusion.mask_files import read_rgb
+from geometry_fusion.parsing import number as number_of
+from geometry_fusion.parsing import reading
 
 # What cam_params.json says for all rooms; used where the file did not come along.
 PUBLISHED = {"w": 1200, "h": 680, "fx": 600.0, "fy": 600.0, "cx": 599.5, "cy": 339.5, "scale": 6553.5}
@@ -75,11 +77,9 @@ def _camera(folder: Path, notes: list[str]) -> dict[str, float]:
         notes.append("no cam_params.json: the published camera is taken (1200x680, f 600, depth 6553.5 a metre)")
         return PUBLISHED
     table = read_json(file)
-    try:
+    with reading(file, "a camera with w, h, fx, fy, cx, cy as numbers", "copy it again"):
         given = table["camera"]
-        camera = {key: float(given.get(key, PUBLISHED[key]) if key == "scale" else given[key]) for key in PUBLISHED}
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise InputError(f"{file}: lacks camera with w, h, fx, fy, cx, cy as numbers; copy it again") from None
+        camera = {key: number_of(given.get(key, PUBLISHED[key]) if key == "scale" else given[key]) for key in PUBLISHED}
     if not all(np.isfinite(value) and value > 0 for value in camera.values()):
         raise InputError(f"{file}: camera has values that are not positive numbers: {camera}; copy it again")
     return camera

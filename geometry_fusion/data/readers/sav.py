@@ -12,9 +12,10 @@ import numpy as np
 
 from geometry_fusion.data.annotations.coco import decode_rle
 from geometry_fusion.data.readers.source import Source, note_dropped, numbered, read_json, read_values
-from geometry_fusion.data.scenes import SceneFrame, SceneObject
-from geometry_fusion.errors import InputError, one_line
+from geometry_fusion.data.scenes import VOID, SceneFrame, SceneObject
+from geometry_fusion.errors import InputError
 from geometry_fusion.mask_files import read_rgb
+from geometry_fusion.parsing import each, identity, reading
 from geometry_fusion.video import VideoFile
 
 STEP = 4  # video frames from one annotated frame to the next
@@ -115,14 +116,13 @@ def _binary(file: Path, shape: tuple[int, int]) -> np.ndarray:
 def _open_video(name: str, video: Path) -> Source:
     file = video.with_name(video.stem + MANUAL)
     document = read_json(file)
-    try:
+    with reading(file, "SA-V's masklets", "copy it again"):
         # Numbers may be written as floats. masklet_first_appeared_frame counts rows, not frames, and is not needed.
-        rows = document["masklet"]
-        masklets = [int(i) for i in document.get("masklet_id") or range(max(len(row or ()) for row in rows))]
+        rows = each(_row, document["masklet"], "masklet")
+        ids = document.get("masklet_id") or list(range(max((len(row or ()) for row in rows), default=0)))
+        masklets = each(lambda i: identity(i, VOID - 2), ids, "masklet_id")
         if len(set(masklets)) < len(masklets) or any(row and len(row) != len(masklets) for row in rows):
             raise ValueError(f"rows of masklet do not have {len(masklets)} masks each")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{file}: not SA-V's masklets ({one_line(error)}); copy it again") from None
     source = VideoFile(video)
     notes: list[str] = []
     count = source.num_frames
@@ -136,6 +136,13 @@ def _open_video(name: str, video: Path) -> Source:
         return _video_frames(source, file, annotated, list(names), {stems[stem] for stem in wanted})
 
     return _source(name, list(stems), frames, names, len(annotated), notes)
+
+
+def _row(masks) -> list | None:
+    """The masks of one annotated frame; None where it was not annotated."""
+    if masks is not None and not (isinstance(masks, list) and all(m is None or isinstance(m, dict) for m in masks)):
+        raise TypeError("a row of masklet is no list of masks")
+    return masks
 
 
 def _video_frames(
@@ -154,8 +161,6 @@ def _video_frames(
 
 
 def _instance(file: Path, masks: list, ids: list[int], number: int, rgb: np.ndarray) -> np.ndarray:
-    try:
+    with reading(f"{file}: frame {number}", "a mask", "copy video and file again"):
         size = rgb.shape[1::-1]
         return merged({i: decode_rle(rle, size) for i, rle in zip(ids, masks, strict=True) if rle}, rgb.shape[:2])
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{file}: frame {number}: not a mask ({one_line(error)}); copy video and file again") from None

@@ -31,12 +31,14 @@ from geometry_fusion.data.readers.source import (
     rigid_poses,
     scaled_intrinsics,
 )
-from geometry_fusion.data.scenes import SceneFrame, SceneObject
+from geometry_fusion.data.scenes import VOID, SceneFrame, SceneObject
 from geometry_fusion.errors import InputError
 from geometry_fusion.mask_files import read_rgb
+from geometry_fusion.parsing import each, identity, reading, size_of, whole
 
 SCENE = re.compile(r"scene\d{4}_\d{2}")
 COLOUR_SIZE, DEPTH_SIZE = (1296, 968), (640, 480)  # width, height of the recordings; two scenes have smaller colour
+SIDES = ("Width", "Height")
 HIGHEST_ID = 255  # of 8-bit masks
 
 
@@ -188,11 +190,9 @@ def _objects(file: Path, notes: list[str]) -> tuple[list[SceneObject], np.ndarra
         notes.append(f"no {file.name} (not that of _vh_clean, which counts other segments): objects have no names")
         return [], same
     table = read_json(file)
-    try:
-        groups = table["segGroups"]
-        found = {int(g["objectId"]) + 1: (str(g["label"]), frozenset(g["segments"])) for g in groups}
-    except (KeyError, TypeError, ValueError):
-        raise InputError(f"{file}: segGroups lacks objectId, label or segments; download it again") from None
+    with reading(file, "segGroups with objectId, label and segments", "download it again"):
+        groups = each(dict, table["segGroups"], "segGroups")
+        found = {identity(g["objectId"], VOID - 2) + 1: (str(g["label"]), _segments(g)) for g in groups}
     first = {}
     for number, (_, segments) in sorted(found.items()):
         first.setdefault(segments or number, number)
@@ -211,6 +211,10 @@ def _objects(file: Path, notes: list[str]) -> tuple[list[SceneObject], np.ndarra
         notes.append(f"ids {', '.join(map(str, wrapped[:5]))} do not fit 8 bits: pixels with their low bits are void")
     known = {int(value) for value in same if value > 0}
     return [SceneObject(n, found[n][0]) for n in sorted(found) if n in known and double[n] == n], same
+
+
+def _segments(group: dict) -> frozenset[int]:
+    return frozenset(each(whole, group["segments"], "segments"))
 
 
 def _exported(folder: Path) -> Recording:
@@ -247,9 +251,9 @@ def _lenses(folder: Path, frames: Path, with_depth: bool) -> tuple[Lens, Lens | 
         lenses = []
         for part in ("color", "depth"):
             matrix = np.array(table[f"m_calibration{part.title()}Intrinsic"].split(), float).reshape(4, 4)
-            lenses.append(Lens(info, matrix, ((int(table[f"m_{part}Width"]), int(table[f"m_{part}Height"])),)))
+            lenses.append(Lens(info, matrix, (size_of(*(int(table[f"m_{part}{side}"]) for side in SIDES)),)))
         shift = float(table["m_depthShift"])
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, TypeError):
         raise InputError(f"{info}: lacks sizes, intrinsics or m_depthShift; export this scene again") from None
     if not 0 < shift < np.inf:
         raise InputError(f"{info}: m_depthShift {shift:g} is not a number of counts a metre; export this scene again")

@@ -20,6 +20,7 @@ from geometry_fusion.errors import InputError
 from geometry_fusion.frame_folder import IMAGE_SUFFIXES
 from geometry_fusion.mask_files import open_image, read_rgb
 from geometry_fusion.mask_rule import VOID, VOID_ID
+from geometry_fusion.parsing import reading
 
 IMAGES = "JPEGImages"
 MASKS = ("Annotations", "Annotations_unsupervised")  # the first that exists
@@ -101,13 +102,17 @@ def _meta(splits: list[Path], video: str) -> dict[int, dict]:
         for file in (split / "meta.json", *(place / n for place in (split, split.parent) for n in named)):
             if file.is_file():
                 videos = read_json(file)
-                try:
-                    return {int(i): dict(entry) for i, entry in videos["videos"].get(video, {})["objects"].items()}
-                except KeyError:
-                    continue
-                except (TypeError, ValueError, AttributeError):
-                    raise InputError(f"{file}: {video}: not objects by id; copy the file again") from None
+                with reading(f"{file}: {video}", "objects by id", "copy the file again"):
+                    objects = (videos["videos"].get(video) or {}).get("objects")
+                    if objects is not None:
+                        return {_object_id(i): dict(entry) for i, entry in objects.items()}
     return {}
+
+
+def _object_id(text: str) -> int:
+    if not (text.isdecimal() and 0 < int(text) < VOID):
+        raise ValueError(f"the id {text!r} is not in 1..{VOID - 1}")
+    return int(text)
 
 
 def _entering(entries: dict[int, dict], masks: list[int]) -> set[int]:
@@ -121,7 +126,7 @@ def _first_frame(entry: dict) -> int | None:
     try:
         frames = [entry["frame_range"]["start"]] if "frame_range" in entry else entry["frames"]
         return min(int(frame) for frame in frames)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
 
 
