@@ -193,7 +193,7 @@ def segment_stream(
                 if watch and watch(session, ids, not source.live):
                     closed_at = index
                     if not (session.object_ids or source.live):
-                        run.drop_if_empty()
+                        run.discard()
                         raise InputError("the window was closed before a click on an object; nothing was tracked")
                 if watch and session.logits is not None:
                     ids = id_image(session.object_ids, session.logits)  # with the clicks on this frame

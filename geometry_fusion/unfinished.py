@@ -10,7 +10,6 @@ same.
 import shutil
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from geometry_fusion.errors import InputError
@@ -82,11 +81,6 @@ class UnfinishedRun:
             if file.name not in keep:
                 file.unlink()
         self._last = time.monotonic()
-
-    def drop_if_empty(self) -> None:
-        """Remove the folder of masks of a run that wrote none."""
-        with suppress(OSError):  # it holds masks, or is gone
-            self.masks.rmdir()
 
     def missing(self, stems: Sequence[str]) -> list[str]:
         """Those of `stems` that have no mask yet."""
