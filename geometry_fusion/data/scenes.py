@@ -243,7 +243,7 @@ class Scene:
 
 
 def _object_id(value) -> int:
-    return identity(value, VOID - 1)
+    return identity(value, VOID_16 - 1)
 
 
 def _twin(entry: dict) -> int | None:
