@@ -26,9 +26,10 @@ from geometry_fusion.data.readers.source import (
     read_values,
     rigid_poses,
 )
-from geometry_fusion.data.scenes import VOID, SceneFrame, SceneObject
+from geometry_fusion.data.scenes import SceneFrame, SceneObject
 from geometry_fusion.errors import InputError
 from geometry_fusion.mask_files import read_rgb
+from geometry_fusion.mask_rule import VOID_16
 from geometry_fusion.parsing import identity, reading
 
 SIDES = (704, 1408)  # pixels of the square pictures
@@ -176,6 +177,6 @@ def _objects(notes: list[str], folder: Path) -> tuple[list[SceneObject], Sequenc
         return [], USUALLY_NOT_OBJECTS
     table = read_json(file)
     with reading(file, "a table of id and class name", "unzip this scene again"):
-        names = {identity(int(key), VOID - 1): str(name) for key, name in table.items()}
+        names = {identity(int(key), VOID_16 - 1): str(name) for key, name in table.items()}
     nothing = [key for key, name in names.items() if name.strip().lower().replace(" ", "_") in NOT_OBJECTS]
     return [SceneObject(key, name) for key, name in sorted(names.items()) if key not in nothing], nothing

@@ -12,9 +12,10 @@ import numpy as np
 
 from geometry_fusion.data.annotations.coco import decode_rle
 from geometry_fusion.data.readers.source import Source, note_dropped, numbered, read_json, read_values
-from geometry_fusion.data.scenes import VOID, SceneFrame, SceneObject
+from geometry_fusion.data.scenes import SceneFrame, SceneObject
 from geometry_fusion.errors import InputError
 from geometry_fusion.mask_files import read_rgb
+from geometry_fusion.mask_rule import VOID_16
 from geometry_fusion.parsing import each, identity, reading
 from geometry_fusion.video import VideoFile
 
@@ -120,7 +121,7 @@ def _open_video(name: str, video: Path) -> Source:
         # Numbers may be written as floats. masklet_first_appeared_frame counts rows, not frames, and is not needed.
         rows = each(_row, document["masklet"], "masklet")
         ids = document.get("masklet_id") or list(range(max((len(row or ()) for row in rows), default=0)))
-        masklets = each(lambda i: identity(i, VOID - 2), ids, "masklet_id")
+        masklets = each(lambda i: identity(i, VOID_16 - 2), ids, "masklet_id")
         if len(set(masklets)) < len(masklets) or any(row and len(row) != len(masklets) for row in rows):
             raise ValueError(f"rows of masklet do not have {len(masklets)} masks each")
     source = VideoFile(video)

@@ -31,9 +31,10 @@ from geometry_fusion.data.readers.source import (
     rigid_poses,
     scaled_intrinsics,
 )
-from geometry_fusion.data.scenes import VOID, SceneFrame, SceneObject
+from geometry_fusion.data.scenes import SceneFrame, SceneObject
 from geometry_fusion.errors import InputError
 from geometry_fusion.mask_files import read_rgb
+from geometry_fusion.mask_rule import VOID_16
 from geometry_fusion.parsing import each, identity, reading, size_of, whole
 
 SCENE = re.compile(r"scene\d{4}_\d{2}")
@@ -192,7 +193,7 @@ def _objects(file: Path, notes: list[str]) -> tuple[list[SceneObject], np.ndarra
     table = read_json(file)
     with reading(file, "segGroups with objectId, label and segments", "download it again"):
         groups = each(dict, table["segGroups"], "segGroups")
-        found = {identity(g["objectId"], VOID - 2) + 1: (str(g["label"]), _segments(g)) for g in groups}
+        found = {identity(g["objectId"], VOID_16 - 2) + 1: (str(g["label"]), _segments(g)) for g in groups}
     first = {}
     for number, (_, segments) in sorted(found.items()):
         first.setdefault(segments or number, number)
