@@ -52,6 +52,15 @@ def reading(where: str | Path, what: str, cure: str = "export it again") -> Iter
         raise InputError(f"{where}: not {what} ({reason}); {cure}") from None
 
 
+def is_text(name: str | Path) -> bool:
+    """Whether a name can be written as UTF-8: Python keeps bytes of file names that are no text as half surrogates."""
+    try:
+        str(name).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def is_number(value) -> bool:
     """Whether a value of JSON or YAML is a number; true and false are none."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -23,7 +23,7 @@ from av.stream import Disposition
 from av.video.reformatter import ColorRange, Colorspace
 from tqdm import tqdm
 
-from geometry_fusion.errors import InputError
+from geometry_fusion.errors import InputError, printable
 from geometry_fusion.files import check_apart, replacing_file, replacing_folder
 from geometry_fusion.frame_folder import (
     FRAMES_JSON,
@@ -122,7 +122,8 @@ class VideoFile:
         if self.lost and not self._warned:
             self._warned = True
             # Through tqdm, so that a progress bar does not run into the line.
-            tqdm.write(f"warning: {self.path}: damaged, read what decodes ({lasts}); copy it again", file=sys.stderr)
+            path = printable(str(self.path))
+            tqdm.write(f"warning: {path}: damaged, read what decodes ({lasts}); copy it again", file=sys.stderr)
 
     def _packets(self, container, stream) -> Iterator[av.Packet]:
         try:

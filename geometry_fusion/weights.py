@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from geometry_fusion.errors import InputError, one_line
+from geometry_fusion.parsing import is_text
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
 
@@ -34,6 +35,7 @@ def _read_tensors(file: Path) -> dict[str, torch.Tensor]:
     if not file.is_file():
         raise InputError(f"{file}: no such file; give a checkpoint ({', '.join(SUFFIXES)})")
     if file.suffix == ".safetensors":
+        _check_name(file)
         try:
             return load_file(file)
         except SafetensorError as error:
@@ -66,6 +68,11 @@ def read_pickle(file: Path, allowed: Sequence[type] = ()):
         ) from None
     except Exception as error:  # torch raises many kinds for damaged files: zip, EOF, runtime
         raise InputError(f"{file}: truncated or damaged ({one_line(error)[:120]}); fetch it again") from None
+
+
+def _check_name(file: Path) -> None:
+    if not is_text(file):
+        raise InputError(f"{file}: its path is not UTF-8, and safetensors opens no other; rename it or move the file")
 
 
 def check_unpacked_size(file: Path) -> None:
@@ -126,6 +133,7 @@ def _fault(tensor: torch.Tensor) -> str | None:
 
 def read_metadata(file: Path) -> dict[str, str]:
     """The metadata of a safetensors file (values are JSON text); empty if it has none."""
+    _check_name(file)
     try:
         with safe_open(file, framework="pt") as handle:
             return handle.metadata() or {}

@@ -1,5 +1,6 @@
 """Settings: paths are taken as they are, foreign YAML files stay harmless, and what cannot work is refused at once."""
 
+import os
 import time
 
 import pytest
@@ -274,6 +275,11 @@ def test_folders_that_cannot_be_made_are_refused_at_the_start(refuse, tmp_path):
     for place in ("file", "file/below"):
         line = refuse(train, "experiment=tiny_fusion", f"trainer.run_dir={tmp_path / place}")
         assert "is not a folder" in line
+
+
+def test_a_run_folder_that_is_not_utf8_is_refused_before_tensorboard_meets_it(refuse, tmp_path):
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    assert "is not UTF-8" in refuse(train, "experiment=tiny_fusion", f"trainer.run_dir={folder}")
 
 
 def test_published_numbers_are_checked_before_the_table(refuse, tmp_path):

@@ -259,3 +259,16 @@ def test_any_name_can_be_drawn(rooms, tmp_path, capfd):
     scene = Scene(folder)
     write_scene(copy, [frame_of(scene, 0)], scene.objects)
     assert Scene(copy).stems == [odd["000000"]] and (Scene(copy).instance(0) == scene.instance(0)).all()
+
+
+def test_names_are_text_whatever_they_hold(rooms, tmp_path, capsys):
+    """Dollars are mathematics to matplotlib, escapes obeyed by terminals, and bytes that are no text neither."""
+    for name in ("price$a_{$", "red\x1b[31m", os.fsdecode(b"caf\xe9")):
+        scene = shutil.copytree(find_scenes(rooms)[0], tmp_path / name)
+        objects = json.loads((scene / "scene.json").read_text())["objects"]
+        for item in objects:
+            item["name"] = "$\\frac{ \x1b[2J"
+        (scene / "scene.json").write_text(json.dumps({"objects": objects}))
+        look.main([str(scene), "--out", str(tmp_path / f"{name}.png"), "--frames", "1"])
+        assert Image.open(tmp_path / f"{name}.png").size[0] > 300
+        assert "\x1b" not in capsys.readouterr().out

@@ -1,8 +1,10 @@
 """Weight files that must not be used: numbers that are not finite, and descriptions that are damaged or mean harm."""
 
 import json
+import os
 import resource
 from argparse import Namespace
+from pathlib import Path
 
 import pytest
 import torch
@@ -227,3 +229,11 @@ def test_tensor_names_cannot_steer_the_terminal(refuse, tmp_path, capsys):
     assert "\x1b" not in said and r"\x1b]0;title" in said
     line = refuse(ab_iou, "--sample", "walk", "--sam2-checkpoint", file, "--out", tmp_path / "o")
     assert "\x1b" not in line and r"\x1b" in line
+
+
+def test_paths_that_are_not_utf8_are_named_as_such(tmp_path):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    folder.mkdir()
+    (folder / "x.safetensors").write_bytes(SHIPPED.read_bytes())
+    with pytest.raises(InputError, match=r"x\.safetensors: its path is not UTF-8"):
+        read_weights(folder / "x.safetensors")

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from geometry_fusion.data.readers import FORMATS
 from geometry_fusion.data.readers.source import Source, resized
 from geometry_fusion.data.scenes import PARTS, SceneFrame, write_scene
-from geometry_fusion.errors import InputError, OneLineParser, run_cli
+from geometry_fusion.errors import InputError, OneLineParser, printable, run_cli
 from geometry_fusion.files import check_apart, check_holds_only
 
 
@@ -87,7 +87,7 @@ def main(argv=None) -> None:
             if len(names) == 1:
                 raise
             failed.append(name)
-            print(f"{name}: left out: {error}")
+            print(printable(f"{name}: left out: {error}"))
     if failed:
         raise InputError(f"{len(failed)} of {len(names)} scenes were left out (first: {failed[0]}), see above")
 
@@ -97,19 +97,19 @@ def convert_one(args: argparse.Namespace, name: str) -> None:
     source = open_scene(args.format, args.root, name)
     folder = args.out and args.out / source.name
     if args.list:
-        print(f"{name}: {len(source.stems)} frames, {len(source.objects)} objects")
+        print(printable(f"{name}: {len(source.stems)} frames, {len(source.objects)} objects"))
     elif folder.exists() and not args.again:
-        print(f"{folder}: is there already; --again converts it anew")
+        print(printable(f"{folder}: is there already; --again converts it anew"))
         return
     for note in source.notes:
-        print(f"  {note}")
+        print(printable(f"  {note}"))
     if not args.list:
         check_apart((folder,), (args.root,))
         check_holds_only(folder, PARTS, "--out")  # a capture of this name may lie there
         frames = converted(source, args.every, args.long_side)
         total = len(source.stems[:: args.every])
         write_scene(folder, tqdm(frames, total=total, desc=source.name, unit="frame", disable=None), source.objects)
-        print(f"{folder}: {total} frames; look at it: python -m geometry_fusion.data.look {folder}")
+        print(printable(f"{folder}: {total} frames; look at it: python -m geometry_fusion.data.look {folder}"))
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ from geometry_fusion.data.annotations import (
     stem_of,
 )
 from geometry_fusion.data.readers.source import nearest, note_dropped, read_json
-from geometry_fusion.errors import InputError, OneLineParser, run_cli
+from geometry_fusion.errors import InputError, OneLineParser, printable, run_cli
 from geometry_fusion.files import check_apart, check_replaceable, replacing_folder
 from geometry_fusion.frame_folder import FRAMES_JSON, FrameFolder, Size
 from geometry_fusion.mask_files import write_palette_mask
@@ -324,10 +324,10 @@ def main(argv=None) -> None:
     options = {"counts": args.counts, "overwrite": args.overwrite, "progress": True}
     done = import_masks(args.export, args.frames, args.out, args.format, args.label, **options)
     listed = (f"{o.id} {o.name} ({done.frames_of[o.id]} frames)" for o in done.objects)
-    print(f"objects: {', '.join(listed)}")
+    print(printable(f"objects: {', '.join(listed)}"))
     print(f"{args.out}: {done.num_annotated} of {done.num_frames} frames are annotated, {done.num_empty} of them empty")
     for note in done.notes:
-        print(f"  {note}")
+        print(printable(f"  {note}"))
 
 
 if __name__ == "__main__":

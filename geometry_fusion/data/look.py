@@ -26,7 +26,7 @@ from geometry_fusion.data.convert import find, open_scene
 from geometry_fusion.data.readers import FORMATS
 from geometry_fusion.data.readers.source import nearest, resized
 from geometry_fusion.data.scenes import Scene, SceneFrame
-from geometry_fusion.errors import InputError, OneLineParser, run_cli
+from geometry_fusion.errors import InputError, OneLineParser, printable, run_cli
 from geometry_fusion.files import check_apart, replacing_file
 from geometry_fusion.mask_files import colour, overlay
 from geometry_fusion.names import shown_name
@@ -207,6 +207,8 @@ def report(view: View, found: dict[int, Agreement]) -> Iterable[str]:
         yield f"{view.stems[i]} -> {view.stems[view.pairs[i]]}: {result}"
 
 
+# Names of scenes and objects are text, also with $ in them, which means mathematics to matplotlib.
+@matplotlib.rc_context({"text.parse_math": False})
 def draw(view: View, found: dict[int, Agreement], out: Path) -> None:
     """The picture: a column per shown frame, below them the scene from above and the ids."""
     frames = [view.frames[i] for i in view.shown]
@@ -337,10 +339,10 @@ def main(argv=None) -> None:
         view = view_of_scene(args.place, args.frames)
     found = checks(view)
     for line in report(view, found):
-        print(line)
+        print(printable(line))
     out = args.out or Path("videos/look") / f"{view.name}.png"
     draw(view, found, out)
-    print(out)
+    print(printable(str(out)))
 
 
 if __name__ == "__main__":

@@ -47,6 +47,15 @@ class SceneObject:
     twin_of: int | None = None
 
 
+def rigid(pose: np.ndarray) -> bool:
+    """Whether [4, 4] is finite, has 0 0 0 1 below, and a right-handed rotation (determinant and rows within 5%)."""
+    pose = np.asarray(pose, float)
+    if pose.shape != (4, 4) or not np.isfinite(pose).all() or not np.allclose(pose[3], (0, 0, 0, 1), atol=1e-6):
+        return False
+    turn = pose[:3, :3]
+    return abs(np.linalg.det(turn) - 1) < 0.05 and np.allclose(turn @ turn.T, np.eye(3), atol=0.05)
+
+
 def write_scene(folder: Path, frames: Iterable[SceneFrame], objects: list[SceneObject]) -> None:
     """Write a scene folder; an existing one is replaced only when the new one is complete.
 
@@ -152,7 +161,8 @@ class Scene:
         facts += [[file.name, file.stat().st_size] for file in files]
         if len(self.stems) != len(files):  # frames are known by their number among these
             facts.append(self.stems)
-        return f"{self.folder.name}_{digest_of(facts)}"
+        name = self.folder.name.encode(errors="backslashreplace").decode()  # safetensors takes UTF-8 alone
+        return f"{name}_{digest_of(facts)}"
 
     def rgb(self, index: int) -> np.ndarray:
         """[H, W, 3] uint8. Raises InputError where it has another size than the first frame."""
@@ -204,7 +214,7 @@ class Scene:
             return {camera["stem"]: camera for camera in cameras}
 
     def camera(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """camera_to_world [4, 4] and K [3, 3] of a frame. Raises InputError unless they are finite, fx, fy above 0."""
+        """camera_to_world [4, 4] and K [3, 3] of a frame. Raises InputError unless rigid, with fx and fy above 0."""
         camera = self._cameras.get(self.stems[index])
         if camera is None:
             raise InputError(f"{self.folder / 'cameras.json'}: has no frame {self.stems[index]!r}")
@@ -212,8 +222,8 @@ class Scene:
         with reading(where, "a camera with camera_to_world 4x4, fx, fy, cx and cy", "see docs/data.md"):
             fx, fy, cx, cy = (number(camera[key]) for key in ("fx", "fy", "cx", "cy"))
             pose = np.array(camera["camera_to_world"], float).reshape(4, 4)
-            if not (min(fx, fy) > 0 and np.isfinite(pose).all()):
-                raise ValueError("a focal length is not positive, or a pose not finite")
+            if not (min(fx, fy) > 0 and rigid(pose)):
+                raise ValueError("a focal length is not positive, or the pose is no rotation and place")
             return pose, np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
 
     @cached_property

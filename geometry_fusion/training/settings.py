@@ -8,6 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from geometry_fusion.errors import InputError
+from geometry_fusion.parsing import is_text
 
 # task -> keys that its experiments have
 NEEDED = {
@@ -34,6 +35,12 @@ def check_rates(config: DictConfig) -> None:
     run_dir = Path(config.trainer.run_dir)
     if blocked := next((p for p in (run_dir, *run_dir.parents) if p.exists() and not p.is_dir()), None):
         raise InputError(f"trainer.run_dir={run_dir}: {blocked} is not a folder; choose another")
+    for key in ("trainer.run_dir", "geometry_cache"):
+        if not is_text(OmegaConf.select(config, key) or ""):
+            raise InputError(
+                f"{key}={OmegaConf.select(config, key)}: is not UTF-8, and TensorBoard and safetensors "
+                "take no other names; choose another"
+            )
     rates = config.trainer.trainable
     if not rates or not (isinstance(rates, str) or all(isinstance(name, str) for name in rates)):
         raise InputError(f"trainer.trainable={rates}: must be {{module: learning rate}}, or the name of a preset")

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from geometry_fusion.data.scenes import SceneFrame, SceneObject
+from geometry_fusion.data.scenes import SceneFrame, SceneObject, rigid
 from geometry_fusion.errors import InputError, one_line
 from geometry_fusion.mask_files import open_image
 from geometry_fusion.parsing import load_json
@@ -60,15 +60,6 @@ def note_dropped(notes: list[str], frames: Sequence, reason: str) -> None:
     if frames:
         shown = ", ".join(map(str, frames[:SHOWN])) + (", ..." if len(frames) > SHOWN else "")
         notes.append(f"{len(frames)} frame{'s' * (len(frames) > 1)} left out, {reason}: {shown}")
-
-
-def rigid(pose: np.ndarray) -> bool:
-    """Whether [4, 4] is finite, has 0 0 0 1 below, and a right-handed rotation (determinant and rows within 5%)."""
-    pose = np.asarray(pose, float)
-    if pose.shape != (4, 4) or not np.isfinite(pose).all() or not np.allclose(pose[3], (0, 0, 0, 1), atol=1e-6):
-        return False
-    turn = pose[:3, :3]
-    return abs(np.linalg.det(turn) - 1) < 0.05 and np.allclose(turn @ turn.T, np.eye(3), atol=0.05)
 
 
 def rigid_poses(notes: list[str], poses: Mapping) -> dict:
