@@ -217,8 +217,15 @@ def score_folders(
             f"write palette PNGs (index = object id) or choose one with --object {wanted[0]}"
         )
     frames: dict[int, list[FrameScore]] = {object_id: [] for object_id in wanted}
+    size = None
     for stem in stems:
         gt = truth.read(stem)
+        size = size or gt.shape
+        if gt.shape != size:
+            raise InputError(
+                f"{gt_files[stem]}: mask is {gt.shape[1]}x{gt.shape[0]}, {gt_files[stems[0]].name} is "
+                f"{size[1]}x{size[0]}; masks of one video have one size, export them again"
+            )
         pred = predictions.read(stem) if stem in predictions.files else np.zeros_like(gt)
         if pred.shape != gt.shape:
             sizes = [f"{image.shape[1]}x{image.shape[0]}" for image in (pred, gt)]

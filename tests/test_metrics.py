@@ -473,6 +473,12 @@ def _damage(file: Path, change) -> None:
             "damaged",
         ),
         (lambda pred, gt: ["--pred", pred, "--gt", gt, "--json", gt / "0000.png" / "x.json"], "0000.png"),
+        (
+            lambda pred, gt: (
+                [write(d, {"0001": square(8, (9, 9))}) for d in (pred, gt)] and ["--pred", pred, "--gt", gt]
+            ),
+            "0001.png: mask is 9x9, 0000.png is 32x24",
+        ),
         (lambda pred, gt: ["--pred", pred, "--gt", gt, "--json", gt], "exists and is not a file"),
         (lambda pred, gt: os.mkfifo(gt / "0001.png") or ["--pred", pred, "--gt", gt], "0001.png: is a pipe"),
         (lambda pred, gt: os.mkfifo(pred / "0001.png") or ["--pred", pred, "--gt", gt], "0001.png: is a pipe"),

@@ -207,8 +207,6 @@ def report(view: View, found: dict[int, Agreement]) -> Iterable[str]:
         yield f"{view.stems[i]} -> {view.stems[view.pairs[i]]}: {result}"
 
 
-# Names of scenes and objects are text, also with $ in them, which means mathematics to matplotlib.
-@matplotlib.rc_context({"text.parse_math": False})
 def draw(view: View, found: dict[int, Agreement], out: Path) -> None:
     """The picture: a column per shown frame, below them the scene from above and the ids."""
     frames = [view.frames[i] for i in view.shown]

@@ -62,9 +62,15 @@ def write_scene(folder: Path, frames: Iterable[SceneFrame], objects: list[SceneO
     Folders and files of what no frame has are left out.
     """
     with replacing_folder(folder) as fresh:
-        cameras = []
+        cameras, size = [], None
         for frame in frames:
             (height, width), name = frame.rgb.shape[:2], f"{frame.stem}.png"
+            size = size or (width, height)
+            if (width, height) != size:
+                raise InputError(
+                    f"frame {frame.stem}: is {width}x{height}, those before are {size[0]}x{size[1]}; pictures of a "
+                    "scene have one size, leave the others out"
+                )
             _write(fresh / "rgb" / f"{frame.stem}.jpg", frame.rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 93])
             if frame.instance is not None:
                 ids = np.where(frame.instance < 0, VOID_16, frame.instance)
