@@ -1,6 +1,8 @@
 """Train from a Hydra config:  python train.py experiment=tiny_sam2 [trainer.max_steps=100 ...]
 
-A YAML file anywhere on disk works as well:  python train.py --config my.yaml
+A YAML file anywhere on disk works as well:  python train.py --config my.yaml   (it may refer to keys, ${trainer.seed},
+but call no resolvers)
+Values of keys that are paths (data.frames, trainer.run_dir, ...) are taken as they are: no quotes inside quotes.
 Several processes:  torchrun --nproc-per-node 2 train.py experiment=tiny_sam2
 Watch:  tensorboard --logdir sam2_logs/RUN/tensorboard
 """
