@@ -74,8 +74,8 @@ def compose_config(config_dir: Path, root: str, overrides: Sequence[str], yaml_f
             choices[override.key] = override.value
     for group, choice in choices.items():
         known = sorted(f.stem for f in (config_dir / group).glob("*.yaml"))
-        # These two name models as well, whose files may be elsewhere.
-        if choice not in known and group not in ("sam2", "must3r"):
+        # Where a key names a model, its folder is no group: `auto`, and files elsewhere, are names as well.
+        if choice not in known and _is_group(config_dir, root, group):
             raise InputError(
                 f"{group}={choice}: looked for {config_dir / group / choice}.yaml; known are: {', '.join(known)}"
             )

@@ -56,6 +56,10 @@ def test_null_is_no_path_and_other_keys_stay_hydras():
     assert config.data.scenes is None and config.arms == ["sam2"] and config.max_objects is None
 
 
+def test_auto_is_a_merger_as_well():
+    assert compose_config(train.CONFIGS, "train", ["experiment=my_video", "merger=auto"]).merger == "auto"
+
+
 def test_scripts_find_folders_with_odd_names(refuse, tmp_path):
     """The words of the shell reach the file system: the message is about the folder, not about grammar."""
     for name in ("vidéo 画", "a=b(c),d", "it's"):

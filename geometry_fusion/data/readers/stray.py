@@ -134,7 +134,12 @@ def _size_and_count(video: Path) -> tuple[tuple[int, int], int]:
     """(width, height) as stored, and how many frames there are, without decoding them."""
     with _opened(video) as container:
         stream = container.streams.video[0]
-        count = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
+        if stream.codec_context is None:
+            raise InputError(f"{video}: is of a codec that is not known; copy it again")
+        try:
+            count = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
+        except av.FFmpegError as error:
+            raise InputError(f"{video}: cannot be read to its end ({one_line(error)}); copy it again") from None
         return (stream.codec_context.width, stream.codec_context.height), count
 
 
