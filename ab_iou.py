@@ -31,7 +31,6 @@ from geometry_fusion.devices import DEVICES, PRECISIONS, pick_device, uses_bf16
 from geometry_fusion.errors import InputError, OneLineParser, one_line, run_cli
 from geometry_fusion.files import check_apart, check_replaceable, replacing_file, replacing_folder
 from geometry_fusion.footage import note_on_sam2
-from geometry_fusion.frame_folder import FRAMES_JSON
 from geometry_fusion.geometry import Must3rStream
 from geometry_fusion.mask_rule import LARGEST_ID
 from geometry_fusion.prompts import add_prompt_arguments, check_prompts, mask_files, point_xy_px, prompts_from_arguments
@@ -98,15 +97,6 @@ def apply_sample(args: argparse.Namespace) -> str:
     if not (args.point or args.box or args.mask or args.prompts):
         args.point, args.prompt_frame = [point_xy_px(sample["point"])], sample["prompt_frame"]
     return sample["title"]
-
-
-def clip_name(path: Path) -> str:
-    """What readers call the frames: the video that a folder was extracted from, where that is known."""
-    try:
-        source = json.loads((path / FRAMES_JSON).read_text(encoding="utf-8"))["source"]
-    except (OSError, ValueError, LookupError, TypeError):
-        source = None
-    return source if isinstance(source, str) and source else path.resolve().name
 
 
 def geometry_arm(args: argparse.Namespace, device) -> tuple[object | None, str]:
@@ -234,7 +224,7 @@ def main(argv=None) -> None:
             with replacing_folder(report_folder) as report:
                 write_report(
                     report,
-                    clip=args.sample or clip_name(args.frames),
+                    clip=args.sample or record["source"],
                     about=about,
                     frames=frames,
                     prompts=prompts,
