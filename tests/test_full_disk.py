@@ -24,6 +24,7 @@ from geometry_fusion.data.scenes import SceneFrame, write_scene
 from geometry_fusion.errors import run_cli
 from geometry_fusion.files import replacing_file, replacing_folder
 from geometry_fusion.reconstruct import Reconstruction, write_reconstruction
+from geometry_fusion.reconstruction_quality import Quality
 from geometry_fusion.state_file import save_state
 from geometry_fusion.training.checkpoints import save_weights
 from geometry_fusion.training.run_log import RunLog
@@ -40,7 +41,7 @@ def scene():
 
 def reconstruction():
     points = np.random.rand(50_000, 3).astype(np.float32)
-    found = Reconstruction(points, np.zeros((50_000, 3), np.uint8), points[:, 0], np.eye(4)[None], 1.0, [0])
+    found = Reconstruction(points, np.zeros((50_000, 3), np.uint8), points[:, 0], np.eye(4)[None], 1.0, [0], Quality(0.5, 1, 1, 1))
     with replacing_folder(out / "reconstruction") as folder:
         write_reconstruction(found, ["0"], folder)
 

@@ -30,7 +30,7 @@ def wait_until(condition, process) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", SIGNALS[1:])  # Ctrl-C: tests/test_scripts.py
 def test_a_stopped_run_ends_with_one_line_and_leaves_nothing(tmp_path, number):
     out, temporary = tmp_path / "out", tmp_path / "temporary"
     temporary.mkdir()
