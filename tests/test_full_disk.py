@@ -41,7 +41,8 @@ def scene():
 
 def reconstruction():
     points = np.random.rand(50_000, 3).astype(np.float32)
-    found = Reconstruction(points, np.zeros((50_000, 3), np.uint8), points[:, 0], np.eye(4)[None], 1.0, [0], Quality(0.5, 1, 1, 1))
+    grey, quality = np.zeros((50_000, 3), np.uint8), Quality(0.5, 1, 1, 1)
+    found = Reconstruction(points, grey, points[:, 0], np.eye(4)[None], 1.0, [0], quality)
     with replacing_folder(out / "reconstruction") as folder:
         write_reconstruction(found, ["0"], folder)
 
