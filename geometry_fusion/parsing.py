@@ -131,7 +131,7 @@ def _check_nested(value) -> None:
     while waiting:
         value, depth = waiting.pop()
         if isinstance(value, str):
-            value.encode()
+            value.encode(errors="surrogateescape")  # names of files need not be UTF-8
         elif isinstance(value, (dict, list)):
             if depth >= MAX_DEPTH:
                 raise RecursionError

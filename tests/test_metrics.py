@@ -479,7 +479,7 @@ def _damage(file: Path, change) -> None:
             ),
             "0001.png: mask is 9x9, 0000.png is 32x24",
         ),
-        (lambda pred, gt: ["--pred", pred, "--gt", gt, "--json", gt], "exists and is not a file"),
+        (lambda pred, gt: ["--pred", pred, "--gt", gt, "--json", gt], "would replace the input"),
         (lambda pred, gt: os.mkfifo(gt / "0001.png") or ["--pred", pred, "--gt", gt], "0001.png: is a pipe"),
         (lambda pred, gt: os.mkfifo(pred / "0001.png") or ["--pred", pred, "--gt", gt], "0001.png: is a pipe"),
     ],

@@ -157,8 +157,8 @@ def test_every_pass_gives_the_same_masks(predictor, frames, truth):
     session.add(Prompt(20, 2, points=((30.0, 30.0),)))
     both = dict(session.track(frames))
     session.remove(2)
-    assert any((both[i] == 2).any() for i in both)
     if predictor.merger.__class__.__name__ == "KeepAppearance":  # geometry now starts at frame 20
+        assert any((both[i] == 2).any() for i in both)
         assert_same(dict(session.track(frames)), first)
 
 

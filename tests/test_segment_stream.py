@@ -370,7 +370,7 @@ def test_tiny_weights_on_other_footage_say_so(tmp_path, capsys, mode):
         write_rgb(tmp_path / f"other/{index}.jpg", rng.integers(0, 255, (48, 64, 3), np.uint8))
     extract_frames(ROOT / "videos/samples/twins/video.mp4", tmp_path / "sample", every=20, size=(96, 96))
     for name in ("other", "sample"):
-        command = ["--frames", tmp_path / name, "--point=20,20", "--out", tmp_path / "out", "--mode", mode]
+        command = ["--frames", tmp_path / name, "--point=20,20", "--out", tmp_path / f"out_{name}", "--mode", mode]
         assert segment(*command, "--arm", "sam2") == 0
         notes = [line for line in capsys.readouterr().out.splitlines() if "made for rendered rooms" in line]
         assert len(notes) == (name == "other")

@@ -15,6 +15,7 @@ from geometry_fusion.data import import_masks
 from geometry_fusion.data.own_video import split_video
 from geometry_fusion.errors import InputError, run_cli
 from geometry_fusion.mask_files import write_mask, write_palette_mask, write_rgb
+from geometry_fusion.mask_rule import read_mask_pixels
 from geometry_fusion.source_record import (
     as_text,
     check_belongs,
@@ -100,7 +101,7 @@ def test_masks_with_a_record_are_read_as_before(tmp_path):
     ids = np.array([[0, 3], [200, 1]])
     write_palette_mask(tmp_path / "0.png", ids, as_text(record_of(SAMPLE)))
     np.testing.assert_array_equal(np.array(Image.open(tmp_path / "0.png")), ids)
-    np.testing.assert_array_equal(metrics._read_png(tmp_path / "0.png")[0], ids)
+    np.testing.assert_array_equal(read_mask_pixels(tmp_path / "0.png").values, ids)
 
 
 def test_frames_of_another_video_are_replaced_only_if_asked(films, tmp_path, refuse):
