@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from geometry_fusion.errors import InputError, one_line
 from geometry_fusion.files import replacing_file
+from geometry_fusion.weights import check_unpacked_size
 
 CHECKSUM = "checksum"
 
@@ -23,6 +24,7 @@ def save_state(file: Path, state: dict) -> None:
 
 def load_state(file: Path, cure: str, needs_checksum: bool = True) -> dict:
     """What `save_state` wrote. Raises InputError, which ends with `cure`, for a file that is anything else."""
+    check_unpacked_size(file)
     try:
         with warnings.catch_warnings(action="ignore"):  # torch warns of odd pickles before it refuses them
             state = torch.load(file, map_location="cpu", weights_only=True)
@@ -31,7 +33,11 @@ def load_state(file: Path, cure: str, needs_checksum: bool = True) -> dict:
     if not isinstance(state, dict):
         raise InputError(f"{file}: cannot be resumed from (it holds a {type(state).__name__}); {cure}")
     written = state.pop(CHECKSUM, None)
-    if (written is None and needs_checksum) or (written is not None and written != checksum(state)):
+    try:
+        changed = needs_checksum if written is None else written != checksum(state)
+    except RecursionError:  # nested without end
+        changed = True
+    if changed:
         raise InputError(f"{file}: cannot be resumed from (it was changed since it was written); {cure}")
     return state
 

@@ -67,3 +67,11 @@ def test_odd_lines_and_configs_of_a_run_are_left_out_or_refused(runs, tmp_path, 
     for content in (b"\xff\xfe\xfa", b"a: &a [*a]", b"[1, 2]", b"a: ${oc.env:HOME}"):
         (runs[0] / "config.yaml").write_bytes(content)
         assert "config.yaml" in refuse(compare, runs[0], "--keys", "a")
+
+
+def test_a_folder_with_odd_results_is_no_comparison(runs, tmp_path, refuse):
+    for content in (b"[]", b"[5]", b'[{"run": [1]}]', b'[{"run": 5}]', b"{}", b"\xff", b"[" * 100_000):
+        (tmp_path / "out").mkdir(exist_ok=True)
+        (tmp_path / "out/results.json").write_bytes(content)
+        assert "no earlier comparison" in refuse(compare, runs[0], "--out", tmp_path / "out")
+        assert (tmp_path / "out/results.json").read_bytes() == content

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
 from geometry_fusion.files import check_apart, check_holds_only, replacing_folder
+from geometry_fusion.parsing import load_json
 from geometry_fusion.training.stats import read_stats
 from geometry_fusion.yaml_file import read_yaml
 
@@ -78,7 +79,10 @@ def check_out(out: Path, runs: Sequence[str], overwrite: bool) -> None:
     if not out.exists():
         return
     try:
-        before = [row["run"] for row in json.loads((out / "results.json").read_text())]
+        rows = load_json(out / "results.json")
+        before = [row["run"] for row in rows]
+        if not before or not all(isinstance(run, str) for run in before):
+            raise ValueError("names no runs")
     except (OSError, ValueError, TypeError, KeyError):
         raise InputError(f"--out {out}: exists and is no earlier comparison; choose a new folder") from None
     check_holds_only(out, ("table.txt", "results.json", *before), "--out")
