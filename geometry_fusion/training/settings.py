@@ -26,8 +26,13 @@ BATCHES = {
 
 def check_has_keys(config: DictConfig) -> None:
     """Refuse a task whose settings the chosen experiment lacks."""
-    if lacks := [key for key in NEEDED[config.task] if OmegaConf.select(config, key) is None]:
-        raise InputError(f"task={config.task}: this experiment has no {lacks[0]}; choose one that is made for the task")
+    missing = object()
+    for key in NEEDED[config.task]:
+        value = OmegaConf.select(config, key, default=missing)
+        if value is None:
+            raise InputError(f"{key}=None: a task '{config.task}' needs it; leave the experiment's value")
+        if value is missing:
+            raise InputError(f"task={config.task}: this experiment has no {key}; choose one that is made for the task")
 
 
 def check_rates(config: DictConfig) -> None:
