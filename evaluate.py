@@ -54,7 +54,7 @@ CONFIGS = Path(__file__).resolve().parent / "configs"
 CHECKPOINTS = {"control": "control", "3am": "fusion", "oracle": "oracle"}  # arm -> key under checkpoints
 RESULTS = ("results.json", "table.txt", "objects.csv", "ious.png", "gains.png")
 GAINS = (("3am", "control"), ("3am", "sam2"), ("oracle", "control"), ("oracle", "sam2"), ("control", "sam2"))
-TRACKING_RULES = 2  # counts up when records of before do not hold any more
+TRACKING_RULES = 2  # counts up when earlier records are no longer valid
 VIEW_BINS = (0, 15, 30, 60, 90, 180)  # degrees at the object between the prompted view and this one
 ABSENCE_BINS = (0, 1, 6, 16, 31, 10_000)  # frames out of view since the prompt
 

@@ -20,7 +20,7 @@ from geometry_fusion.errors import InputError, one_line
 from geometry_fusion.mask_rule import VOID, MaskRule, check_regular, read_mask_pixels
 
 EXIF_ORIENTATION = 0x0112
-SOURCE_KEY = "3AM source"  # of the text chunk of mask PNGs that tells what they were made from
+SOURCE_KEY = "3AM source"  # of the text chunk of mask PNGs that names what they were made from
 
 
 def davis_palette() -> np.ndarray:

@@ -98,10 +98,10 @@ def size_of(width, height) -> tuple[int, int]:
 
 def identity(value, most: int) -> int:
     """An object's number, 0..most. Raises TypeError or ValueError for others."""
-    found = whole(value)
-    if not 0 <= found <= most:
+    number = whole(value)
+    if not 0 <= number <= most:
         raise ValueError(f"the id {value} is not in 0..{most}"[:80])
-    return found
+    return number
 
 
 def each(convert: Callable, values, what: str) -> list:
@@ -118,11 +118,11 @@ def _whole_number(text: str) -> int:
 
 
 def _without_doubles(pairs: list[tuple]) -> dict:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
         (double, _), *_ = Counter(key for key, _ in pairs).most_common(1)
         raise ValueError(f"the key {double!r} is there twice in one object")
-    return found
+    return entries
 
 
 def _check_nested(value) -> None:

@@ -37,7 +37,7 @@ from geometry_fusion.types import Prompt
 
 MODES = ("stream", "full")
 READY = 2  # frames that wait in the form in which SAM2 takes them
-SNAPSHOT_FORMAT = 3  # counts up when snapshots of before cannot be restored
+SNAPSHOT_FORMAT = 3  # counts up when earlier snapshots cannot be restored
 GIVEN_LOGIT = 100.0  # of a pixel inside a user's own mask: above what any model answers
 UNKNOWN = sys.maxsize  # frames of a video that may go on for ever
 # What of SAM2's inference state tracking reads, beside the frames.
@@ -122,6 +122,7 @@ class Session:
                     f"{prompt.source}: this session keeps only what one pass over the video reads; add all prompts "
                     'before tracking, or make it with keep="all"'
                 )
+            prompt.check(self._frames.size, len(self._frames))
             if self._direction == "forwards" and prompt.frame > now:
                 self._waiting.append(prompt)
                 return None
@@ -269,16 +270,18 @@ class Session:
         first = min([*self._prompted(), *(prompt.frame for prompt in self._waiting)])
         count = len(self._frames)
         with tqdm(total=count - first + last, unit="frame", desc="tracking", disable=not self._progress) as bar:
-            self._direction = "forwards"
-            for index, ids in self._pass(range(first, count)):
-                bar.update()
-                if index >= last:
+            try:
+                self._direction = "forwards"
+                for index, ids in self._pass(range(first, count)):
+                    bar.update()
+                    if index >= last:
+                        yield index, ids
+                self._direction = "backwards"
+                for index, ids in self._pass(range(self._last_prompted() - 1, -1, -1)):
+                    bar.update()
                     yield index, ids
-            self._direction = "backwards"
-            for index, ids in self._pass(range(self._last_prompted() - 1, -1, -1)):
-                bar.update()
-                yield index, ids
-            self._direction = None
+            finally:  # also where the caller leaves in the middle
+                self._direction = None
 
     @torch.inference_mode()
     def _begin_pass(self, frames: Sequence[np.ndarray]) -> None:

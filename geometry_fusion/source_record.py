@@ -7,8 +7,8 @@ of overlay videos, and under "source" in the JSON files beside results:
     {"source": "photos", "samples": {"IMG_1": "...", ...}}                 another folder: digests of some of its files
     {"source": "rtsp://camera/stream", "live": true}                       what nobody can read again
 
-Videos are told by their bytes: a copy, also under another name, is the same source. "sample" names a bundled sample,
-whose results may always be replaced.
+Videos are identified by their bytes: a copy, also under another name, is the same source. "sample" names a bundled
+sample, whose results may always be replaced.
 """
 
 import hashlib
@@ -71,9 +71,9 @@ def _of_extracted(folder: Path) -> Record | None:
 
 def _of_folder(folder: Path) -> Record:
     name = _printable(folder.resolve().name)
-    # frames.json of before told the name of the video only.
-    told = _json(folder / FRAMES_JSON).get("source")
-    return {"source": told if isinstance(told, str) else name, "samples": _samples(folder)}
+    # frames.json of earlier versions holds the name of the video only.
+    stated = _json(folder / FRAMES_JSON).get("source")
+    return {"source": stated if isinstance(stated, str) else name, "samples": _samples(folder)}
 
 
 def _images(folder: Path) -> list[Path]:

@@ -133,6 +133,17 @@ def test_a_correction_in_the_middle_of_a_pass_counts_in_that_pass(plain, frames,
     assert_same(masks, dict(session_of(plain, "full", [click, mask]).track(frames)))
 
 
+def test_a_prompt_beyond_the_video_is_refused_at_once_and_a_pass_may_be_left(plain, frames, truth):
+    session = session_of(plain, "full", [Prompt(0, 1, mask=truth[0])])
+    steps = session.track(frames)
+    next(steps)
+    with pytest.raises(InputError, match="frame 400 does not exist"):
+        session.add(Prompt(400, 1, mask=truth[0]))
+    steps.close()
+    answer = session.add(Prompt(40, 1, mask=truth[40]))  # no pass is running: it is answered at once
+    assert np.array_equal(answer == 1, truth[40])
+
+
 def test_tracking_backwards_starts_from_the_prompt_alone(frames, truth):
     """It is tracking forwards through the clip played backwards."""
     predictor = build("sam2", frames_at_once=1)

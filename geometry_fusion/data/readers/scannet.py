@@ -90,8 +90,8 @@ def find(root: Path) -> list[str]:
 
 def _folders(root: Path) -> dict[str, Path]:
     root = Path(root).resolve()
-    found = [root, *root.glob("scene*"), *root.glob("scans/scene*")]
-    return {f.name: f for f in found if SCENE.fullmatch(f.name) and f.is_dir()}
+    folders = [root, *root.glob("scene*"), *root.glob("scans/scene*")]
+    return {f.name: f for f in folders if SCENE.fullmatch(f.name) and f.is_dir()}
 
 
 def _kind(folder: Path) -> Callable[[Path], Recording] | None:
@@ -193,11 +193,11 @@ def _objects(file: Path, notes: list[str]) -> tuple[list[SceneObject], np.ndarra
     table = read_json(file)
     with reading(file, "segGroups with objectId, label and segments", "download it again"):
         groups = each(dict, table["segGroups"], "segGroups")
-        found = {identity(g["objectId"], VOID_16 - 2) + 1: (str(g["label"]), _segments(g)) for g in groups}
+        by_number = {identity(g["objectId"], VOID_16 - 2) + 1: (str(g["label"]), _segments(g)) for g in groups}
     first = {}
-    for number, (_, segments) in sorted(found.items()):
+    for number, (_, segments) in sorted(by_number.items()):
         first.setdefault(segments or number, number)
-    double = {number: first[segments or number] for number, (_, segments) in found.items()}
+    double = {number: first[segments or number] for number, (_, segments) in by_number.items()}
     twice = sorted(number for number, one in double.items() if one != number)
     if twice:
         notes.append(f"{len(twice)} objects are annotated twice and become one: ids {', '.join(map(str, twice[:5]))}")
@@ -211,7 +211,7 @@ def _objects(file: Path, notes: list[str]) -> tuple[list[SceneObject], np.ndarra
         same[sorted(unsure)] = -1
         notes.append(f"ids {', '.join(map(str, wrapped[:5]))} do not fit 8 bits: pixels with their low bits are void")
     known = {int(value) for value in same if value > 0}
-    return [SceneObject(n, found[n][0]) for n in sorted(found) if n in known and double[n] == n], same
+    return [SceneObject(n, by_number[n][0]) for n in sorted(by_number) if n in known and double[n] == n], same
 
 
 def _segments(group: dict) -> frozenset[int]:
