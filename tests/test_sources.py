@@ -239,6 +239,9 @@ def test_a_slow_consumer_holds_no_more_than_the_queue(tmp_path, most_alive, kind
         spec = (grey(i) for i in range(30))
     with open_source(spec, queue_size=queue_size, live=kind == "live") as source:
         for frame in source:
+            patience = time.monotonic() + 10
+            while most_alive[0] < queue_size and time.monotonic() < patience:
+                time.sleep(0.004)  # a busy machine takes its time to fill the queue
             time.sleep(0.004)
             del frame
     assert queue_size <= most_alive[0] <= queue_size + 2
