@@ -2,11 +2,13 @@
 
     python ab_iou.py --sample twins
     python ab_iou.py --point "180,296" --frames my_video.mp4 [--gt masks/]
-    python ab_iou.py --point "180,296"                       # on videos/frames, as `main.py frames` left them
+    python ab_iou.py --point "180,296"                       # on videos/frames, as `main.py frames`
+    left them
 
-Writes OUT/pred_masks_baseline/, OUT/output_segmented_baseline.mp4, the same for `geom` when that arm runs, and
-OUT/ab_report/index.html; OUT is `videos`. Masks and videos are swapped in together when all are complete, the report
-after them: an interrupted run changes nothing, and a report that fails costs nothing but itself.
+Writes OUT/pred_masks_baseline/, OUT/output_segmented_baseline.mp4, the same for `geom` when that
+arm runs, and OUT/ab_report/index.html; OUT is `videos`. Masks and videos are swapped in together
+when all are complete, the report after them: an interrupted run changes nothing, and a report that
+fails costs nothing but itself.
 """
 
 from geometry_fusion.interrupts import watch_imports
@@ -33,12 +35,24 @@ from geometry_fusion.files import check_apart, check_replaceable, replacing_file
 from geometry_fusion.footage import note_on_sam2
 from geometry_fusion.geometry import Must3rStream
 from geometry_fusion.mask_rule import LARGEST_ID
-from geometry_fusion.prompts import add_prompt_arguments, check_prompts, mask_files, point_xy_px, prompts_from_arguments
+from geometry_fusion.prompts import (
+    add_prompt_arguments,
+    check_prompts,
+    mask_files,
+    point_xy_px,
+    prompts_from_arguments,
+)
 from geometry_fusion.report import relative_link, write_report
 from geometry_fusion.report_geometry import figures_of
 from geometry_fusion.segment import MASK_SUFFIXES, write_masks_and_videos
 from geometry_fusion.small_masks import small_mask_warnings
-from geometry_fusion.source_record import OVERWRITE_CURE, Record, check_belongs, check_may_replace, record_of
+from geometry_fusion.source_record import (
+    OVERWRITE_CURE,
+    Record,
+    check_belongs,
+    check_may_replace,
+    record_of,
+)
 from geometry_fusion.video import open_frames, opened_frames
 
 ROOT = Path(__file__).resolve().parent
@@ -51,10 +65,18 @@ REPORT_SUFFIXES = (".html", ".csv", ".json", ".mp4", ".png")
 def parse(argv=None) -> argparse.Namespace:
     parser = OneLineParser(description=__doc__.partition("\n")[0])
     add_prompt_arguments(parser)
-    parser.add_argument("--sample", metavar="NAME", help=f"a bundled sample: {', '.join(sample_names())}")
-    parser.add_argument("--frames", type=Path, default=FRAMES, help="folder of frames or a video file")
-    parser.add_argument("--gt", type=Path, metavar="DIR", help="ground-truth masks, PNG, named like the frames")
-    parser.add_argument("--out", type=Path, default=Path("videos"), help="where masks, videos and the report go")
+    parser.add_argument(
+        "--sample", metavar="NAME", help=f"a bundled sample: {', '.join(sample_names())}"
+    )
+    parser.add_argument(
+        "--frames", type=Path, default=FRAMES, help="folder of frames or a video file"
+    )
+    parser.add_argument(
+        "--gt", type=Path, metavar="DIR", help="ground-truth masks, PNG, named like the frames"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("videos"), help="where masks, videos and the report go"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace results of another video")
     parser.add_argument(
         "--pred-a",
@@ -63,20 +85,34 @@ def parse(argv=None) -> argparse.Namespace:
         help="receives the baseline's masks; default OUT/pred_masks_baseline",
     )
     parser.add_argument(
-        "--pred-b", type=Path, metavar="DIR", help="receives the masks with geometry; default OUT/pred_masks_geom"
+        "--pred-b",
+        type=Path,
+        metavar="DIR",
+        help="receives the masks with geometry; default OUT/pred_masks_geom",
     )
     parser.add_argument("--sam2", default="tiny", help=f"model: {', '.join(sam2_model.MODELS)}")
     parser.add_argument(
-        "--sam2-checkpoint", type=Path, metavar="FILE", help="weights of --sam2, if not in checkpoints/"
+        "--sam2-checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="weights of --sam2, if not in checkpoints/",
     )
     parser.add_argument(
         "--must3r",
         default="tiny",
-        help=f"geometry backbone of the second arm: {', '.join(must3r_loader.MODELS)}, or a weight file",
+        help=f"geometry backbone of the second arm: {', '.join(must3r_loader.MODELS)}, or a "
+        "weight file",
     )
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="merger weights of the second arm")
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="merger weights of the second arm"
+    )
     parser.add_argument("--device", default="auto", help=f"one of {', '.join(DEVICES)}")
-    parser.add_argument("--precision", default="auto", choices=PRECISIONS, help="auto is bf16 on CUDA, fp32 elsewhere")
+    parser.add_argument(
+        "--precision",
+        default="auto",
+        choices=PRECISIONS,
+        help="auto is bf16 on CUDA, fp32 elsewhere",
+    )
     return parser.parse_args(argv)
 
 
@@ -85,13 +121,23 @@ def sample_names() -> list[str]:
 
 
 def apply_sample(args: argparse.Namespace) -> str:
-    """Point --frames, --gt and, where none was given, the prompt to a bundled sample; returns its title."""
+    """Point --frames, --gt and, where none was given, the prompt to a bundled sample; returns its
+    title.
+    """
     folder = SAMPLES / args.sample
     if args.sample not in sample_names():
-        raise InputError(f"--sample {args.sample}: unknown; choose one of {', '.join(sample_names())}")
-    given = [flag for flag, value in (("--frames", args.frames), ("--gt", args.gt)) if value not in (None, FRAMES)]
+        raise InputError(
+            f"--sample {args.sample}: unknown; choose one of {', '.join(sample_names())}"
+        )
+    given = [
+        flag
+        for flag, value in (("--frames", args.frames), ("--gt", args.gt))
+        if value not in (None, FRAMES)
+    ]
     if given:
-        raise InputError(f"--sample {args.sample}: brings its own frames and ground truth; leave out {given[0]}")
+        raise InputError(
+            f"--sample {args.sample}: brings its own frames and ground truth; leave out {given[0]}"
+        )
     sample = json.loads((folder / "sample.json").read_text())
     args.frames, args.gt = folder / "video.mp4", folder / "gt"
     if not (args.point or args.box or args.mask or args.prompts):
@@ -108,7 +154,8 @@ def geometry_arm(args: argparse.Namespace, device) -> tuple[object | None, str]:
         if checkpoint is None or not checkpoint.is_file():
             backbones = f"sam2 '{args.sam2}' with must3r '{args.must3r}'"
             return None, (
-                f"The geometry arm did not run: there are no merger weights for {backbones}; train them with "
+                f"The geometry arm did not run: there are no merger weights for {backbones}; "
+                "train them with "
                 "python train.py experiment=my_video (README), or name some with --checkpoint."
             )
     predictor = sam2_model.build_predictor(args.sam2, args.sam2_checkpoint, device)
@@ -126,12 +173,18 @@ def geometry_arm(args: argparse.Namespace, device) -> tuple[object | None, str]:
             return None, f"The geometry arm did not run: {error}."
         raise
     if spec.source == "depth":
-        raise InputError(f"--checkpoint {checkpoint}: the oracle needs depth and poses; use evaluate.py with scenes")
+        raise InputError(
+            f"--checkpoint {checkpoint}: the oracle needs depth and poses; use evaluate.py with "
+            "scenes"
+        )
     return predictor, ARM_TITLES[spec.arm]
 
 
-def check_paths(args: argparse.Namespace, folders: dict[str, Path], videos: dict[str, Path], report: Path) -> Record:
-    """Refuse outputs that would replace an input, other files or results of another video, and masks of other frames.
+def check_paths(
+    args: argparse.Namespace, folders: dict[str, Path], videos: dict[str, Path], report: Path
+) -> Record:
+    """Refuse outputs that would replace an input, other files or results of another video, and
+    masks of other frames.
 
     Returns the record of the frames.
     """
@@ -163,7 +216,9 @@ def main(argv=None) -> None:
     videos = {key: args.out / f"output_segmented_{key}.mp4" for key in folders}
     record = check_paths(args, folders, videos, report_folder)
 
-    predictors = {"baseline": ("SAM2", sam2_model.build_predictor(args.sam2, args.sam2_checkpoint, device))}
+    predictors = {
+        "baseline": ("SAM2", sam2_model.build_predictor(args.sam2, args.sam2_checkpoint, device))
+    }
     fused, said = geometry_arm(args, device)
     if fused is not None:
         predictors["geom"] = (said, fused)
@@ -173,19 +228,28 @@ def main(argv=None) -> None:
         if args.gt:
             # Bad ground truth is told before minutes of tracking, not after.
             truth_ids = metrics.check_ground_truth(args.gt, frames.stems, frames.size)
-            unknown = {p.object_id for p in prompts} - set(truth_ids or [p.object_id for p in prompts])
+            unknown = {p.object_id for p in prompts} - set(
+                truth_ids or [p.object_id for p in prompts]
+            )
             if unknown:
                 can_be_prompted = truth_ids[0] <= LARGEST_ID
-                cure = f"write --point {truth_ids[0]}:x,y" if can_be_prompted else "import it with import_masks first"
+                cure = (
+                    f"write --point {truth_ids[0]}:x,y"
+                    if can_be_prompted
+                    else "import it with import_masks first"
+                )
                 raise InputError(
-                    f"--gt {args.gt}: holds objects {', '.join(map(str, truth_ids))}, but object {min(unknown)} is "
+                    f"--gt {args.gt}: holds objects {', '.join(map(str, truth_ids))}, but object "
+                    f"{min(unknown)} is "
                     f"prompted; {cure}"
                 )
         with ExitStack() as swaps:
             masks = [swaps.enter_context(replacing_folder(folders[key])) for key in predictors]
             written = [swaps.enter_context(replacing_file(videos[key])) for key in predictors]
             both = [predictor for _, predictor in predictors.values()]
-            seconds = write_masks_and_videos(both, frames, prompts, masks, written, args.precision, record)
+            seconds = write_masks_and_videos(
+                both, frames, prompts, masks, written, args.precision, record
+            )
         arms = [
             Arm(key, name, folders[key], videos[key], videos[key].name, pace)
             for (key, (name, _)), pace in zip(predictors.items(), seconds)
@@ -194,7 +258,9 @@ def main(argv=None) -> None:
         summary = {
             "prompt_frame": min(p.frame for p in prompts),
             "device": f"{device}, {'bf16' if uses_bf16(device, args.precision) else 'fp32'}",
-            "command": " ".join(["python ab_iou.py", *map(_quoted, sys.argv[1:] if argv is None else argv)]),
+            "command": " ".join(
+                ["python ab_iou.py", *map(_quoted, sys.argv[1:] if argv is None else argv)]
+            ),
             "source": record,
             "settings": {
                 "SAM2 model": args.sam2,
@@ -207,7 +273,9 @@ def main(argv=None) -> None:
         notes += small_mask_warnings(prompts, predictors["baseline"][1].image_size)
         if not args.gt:
             compared = (
-                "the arms are compared with each other" if fused else "nothing is measured here, look at the video"
+                "the arms are compared with each other"
+                if fused
+                else "nothing is measured here, look at the video"
             )
             notes.append(f"No ground truth was given: {compared}.")
         shipped = sam2_model.MODELS["tiny"][1]
@@ -218,7 +286,8 @@ def main(argv=None) -> None:
             summary = {**scored_facts, **summary}
             if args.gt and truth_ids is None and len(arms[0].objects) > 1:
                 notes.append(
-                    f"The ground truth shows one object without an id: the {len(arms[0].objects)} prompted objects are "
+                    "The ground truth shows one object without an id: the "
+                    f"{len(arms[0].objects)} prompted objects are "
                     "scored together against it."
                 )
             with replacing_folder(report_folder) as report:
@@ -235,12 +304,20 @@ def main(argv=None) -> None:
                     weights=weights_of(args, fused),
                     notes=notes,
                     links=[
-                        *(relative_link(f"masks of {arm.title}", folders[arm.key], report_folder) for arm in arms),
-                        *(relative_link(f"video of {arm.title}", videos[arm.key], report_folder) for arm in arms),
+                        *(
+                            relative_link(f"masks of {arm.title}", folders[arm.key], report_folder)
+                            for arm in arms
+                        ),
+                        *(
+                            relative_link(f"video of {arm.title}", videos[arm.key], report_folder)
+                            for arm in arms
+                        ),
                     ],
                     **scored,
                 )
-        except Exception as error:  # whatever it is: minutes of tracking are worth more than the report
+        except (
+            Exception
+        ) as error:  # whatever it is: minutes of tracking are worth more than the report
             print_arms(arms, folders, args.out)
             raise report_failed(error, report_folder) from None
     print_result(arms, summary, notes, folders, args.out)
@@ -249,10 +326,15 @@ def main(argv=None) -> None:
 def report_failed(error: Exception, report_folder: Path) -> InputError:
     """One line about a report that could not be written."""
     reason = (
-        one_line(error) if isinstance(error, InputError | OSError) else f"{type(error).__name__}: {one_line(error)}"
+        one_line(error)
+        if isinstance(error, InputError | OSError)
+        else f"{type(error).__name__}: {one_line(error)}"
     )
     earlier = f"; {report_folder} is that of an earlier run" if report_folder.exists() else ""
-    return InputError(f"{report_folder}: the report failed, masks and videos are complete ({reason[:300]}){earlier}")
+    return InputError(
+        f"{report_folder}: the report failed, masks and videos are complete "
+        f"({reason[:300]}){earlier}"
+    )
 
 
 def weights_of(args: argparse.Namespace, fused) -> dict[str, str]:
@@ -269,8 +351,11 @@ def weights_of(args: argparse.Namespace, fused) -> dict[str, str]:
     return weights | {"merger": checkpoint.name}
 
 
-def score(arms: list[Arm], gt: Path | None, objects: list[int] | None, frames, prompts) -> tuple[dict, dict]:
-    """Fill the arms' objects, and their scores against `gt`; returns facts about the clip and what the report needs.
+def score(
+    arms: list[Arm], gt: Path | None, objects: list[int] | None, frames, prompts
+) -> tuple[dict, dict]:
+    """Fill the arms' objects, and their scores against `gt`; returns facts about the clip and what
+    the report needs.
 
     objects: those of `gt` that are scored, None if it shows one object without an id.
     """
@@ -288,7 +373,9 @@ def score(arms: list[Arm], gt: Path | None, objects: list[int] | None, frames, p
         by_id = result.objects if objects else dict(zip(arm.objects, result.objects.values()))
         for object_id, scores in by_id.items() if objects or len(arm.objects) == 1 else ():
             arm.objects[object_id].ious = over_frames(result.stems, scores.frame_ious, frames.stems)
-            arm.objects[object_id].scores = {k: v for k, v in vars(scores).items() if k != "frame_ious"}
+            arm.objects[object_id].scores = {
+                k: v for k, v in vars(scores).items() if k != "frame_ious"
+            }
         means = np.mean([scores.frame_ious for scores in result.objects.values()], 0).tolist()
         arm.ious = over_frames(result.stems, means, frames.stems)
     truth, truth_ids = truth_of(gt, objects, frames.stems, list(arms[0].objects))
@@ -300,17 +387,26 @@ def score(arms: list[Arm], gt: Path | None, objects: list[int] | None, frames, p
     return summary, {"truth_ids": truth_ids, "truth": truth}
 
 
-def print_result(arms: list[Arm], summary: dict, notes: list[str], folders: dict[str, Path], out: Path) -> None:
+def print_result(
+    arms: list[Arm], summary: dict, notes: list[str], folders: dict[str, Path], out: Path
+) -> None:
     if arms[0].scores:
         two = len(arms) == 2
-        print(f"{'measure':<16}" + "".join(f"{arm.title:>12}" for arm in arms) + ("  difference" if two else ""))
+        print(
+            f"{'measure':<16}"
+            + "".join(f"{arm.title:>12}" for arm in arms)
+            + ("  difference" if two else "")
+        )
         for measure in ("iou", "positive_iou", "accuracy", "success_rate", "jf"):
             values = [arm.scores[measure] for arm in arms]
             cells = ["-" if value is None else f"{value:.3f}" for value in values]
             if two:
                 cells.append("-" if None in values else f"{values[1] - values[0]:+.3f}")
             print(f"{measure:<16}" + "".join(f"{cell:>12}" for cell in cells))
-        print(f"{summary['num_truth_frames']} ground-truth frames, object in view in {summary['num_positive_frames']}")
+        print(
+            f"{summary['num_truth_frames']} ground-truth frames, object in view in "
+            f"{summary['num_positive_frames']}"
+        )
     for note in notes:
         print(note)
     print(f"report: {out / 'ab_report' / 'index.html'}")
@@ -319,7 +415,10 @@ def print_result(arms: list[Arm], summary: dict, notes: list[str], folders: dict
 
 def print_arms(arms: list[Arm], folders: dict[str, Path], out: Path) -> None:
     for arm in arms:
-        print(f"{arm.title}: {folders[arm.key]}/ and {out / arm.video_name}, {1 / arm.seconds_per_frame:.3g} frames/s")
+        print(
+            f"{arm.title}: {folders[arm.key]}/ and {out / arm.video_name}, "
+            f"{1 / arm.seconds_per_frame:.3g} frames/s"
+        )
 
 
 def _quoted(word: str) -> str:

@@ -1,15 +1,18 @@
 """Say whether a checkpoint carries FeatureMerger weights, how many, and for which backbones.
 
-    python check_checkpoint_geometry.py FILE      exit code 0: carries a merger, 1: carries none, 2: cannot be read
+    python check_checkpoint_geometry.py FILE      exit code 0: carries a merger, 1: carries none, 2:
+    cannot be read
 
-FILE is one of ours (.safetensors) or a foreign .pt, .pth or .safetensors; nothing in it is ever executed. A top-level
-"model" or "state_dict" dict is unwrapped, and what lies beside it (optimizer, steps) is not looked at.
+FILE is one of ours (.safetensors) or a foreign .pt, .pth or .safetensors; nothing in it is ever
+executed. A top-level "model" or "state_dict" dict is unwrapped, and what lies beside it (optimizer,
+steps) is not looked at.
 
-Merger tensors are those with a component `merger`, `feature_merger`, `geometry_merger` or `geometry_fusion` in their
-dotted name: `merger.proj.weight`, `module.merger.norm.bias`. Our files carry metadata, each value JSON text:
-`format_version`, `config`, `step`, `metrics` and `backbones`, such as {"sam2": {"name": "tiny", "sha256": "..."},
-"must3r": {...}}: the frozen networks it was trained on. Foreign files have none of it: "not recorded". A line "cannot
-be used" says why this project would refuse the file: numbers that are not finite, a description that is none.
+Merger tensors are those with a component `merger`, `feature_merger`, `geometry_merger` or
+`geometry_fusion` in their dotted name: `merger.proj.weight`, `module.merger.norm.bias`. Our files
+carry metadata, each value JSON text: `format_version`, `config`, `step`, `metrics` and `backbones`,
+such as {"sam2": {"name": "tiny", "sha256": "..."}, "must3r": {...}}: the frozen networks it was
+trained on. Foreign files have none of it: "not recorded". A line "cannot be used" says why this
+project would refuse the file: numbers that are not finite, a description that is none.
 """
 
 from geometry_fusion.interrupts import watch_imports
@@ -43,7 +46,9 @@ class Inspection:
     merger_parameters: int
     modules: dict[str, int]  # the first component of the tensors' names -> parameters, most first
     metadata: dict  # decoded METADATA_KEYS; those that the file does not record are absent
-    faults: tuple[str, ...] = ()  # why this project could not use it as a fusion checkpoint, though it looks like one
+    faults: tuple[
+        str, ...
+    ] = ()  # why this project could not use it as a fusion checkpoint, though it looks like one
 
 
 def is_merger(name: str) -> bool:
@@ -52,7 +57,9 @@ def is_merger(name: str) -> bool:
 
 
 def inspect(file: Path | str) -> Inspection:
-    """Read a checkpoint without executing anything in it; raises InputError if it is none, damaged or hostile."""
+    """Read a checkpoint without executing anything in it; raises InputError if it is none, damaged
+    or hostile.
+    """
     file = Path(file)
     if file.is_dir():
         raise InputError(f"{file}: a folder; give a checkpoint file inside it")
@@ -66,7 +73,11 @@ def inspect(file: Path | str) -> Inspection:
         merger_tensors=len(merger),
         merger_parameters=sum(merger),
         modules=dict(modules.most_common()),
-        metadata={key: value for key in METADATA_KEYS if (value := _decoded(recorded.get(key))) is not None},
+        metadata={
+            key: value
+            for key in METADATA_KEYS
+            if (value := _decoded(recorded.get(key))) is not None
+        },
         faults=tuple(_faults(file, tensors, recorded)),
     )
 
@@ -84,7 +95,9 @@ def _faults(file: Path, tensors: dict, recorded: dict[str, str]) -> Iterator[str
 def describe(found: Inspection) -> str:
     """The report, one fact a line."""
     if found.merger_tensors:
-        lines = [f"merger: {found.merger_parameters:,} parameters in {found.merger_tensors} tensors"]
+        lines = [
+            f"merger: {found.merger_parameters:,} parameters in {found.merger_tensors} tensors"
+        ]
     else:
         lines = [f"merger: none (no tensor name has a part {', '.join(sorted(MERGER_NAMES))})"]
     backbones = found.metadata.get("backbones")
@@ -105,8 +118,12 @@ def describe(found: Inspection) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", type=Path, metavar="FILE", help="checkpoint: .safetensors, .pt or .pth")
+    parser = OneLineParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "file", type=Path, metavar="FILE", help="checkpoint: .safetensors, .pt or .pth"
+    )
     file = parser.parse_args(arguments).file
     found = inspect(file)
     print(f"{printable(str(file))}\n{describe(found)}")
@@ -114,7 +131,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _decoded(text: str | None):
-    """The value of JSON text; None for what a foreign tool stored under the same key in another form."""
+    """The value of JSON text; None for what a foreign tool stored under the same key in another
+    form.
+    """
     try:
         return parse_json(text, "metadata") if text is not None else None
     except InputError:
@@ -125,7 +144,8 @@ def _named(backbone: object) -> str:
     if not isinstance(backbone, dict):
         return str(backbone)
     digest = backbone.get("sha256")
-    return f"{backbone.get('name', 'unnamed')} ({f'sha256 {digest}' if digest else 'sha256 not recorded'})"
+    return f"{backbone.get('name', 'unnamed')} "
+    f"({f'sha256 {digest}' if digest else 'sha256 not recorded'})"
 
 
 if __name__ == "__main__":

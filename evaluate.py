@@ -1,11 +1,13 @@
-"""Score whole datasets, arm against arm:  python evaluate.py data=rooms_test [out=DIR key=value ...]
+"""Score whole datasets, arm against arm:  python evaluate.py data=rooms_test [out=DIR key=value
+...]
 
     python evaluate.py data.seeds=200000:200005          other rooms
     python evaluate.py data.scenes=DIR                   scene folders of your own (docs/data.md)
 
-Arms: `sam2` (untouched), `control` (trained as long, without geometry), `3am`, `oracle` (true points and rays). Every
-object is conditioned on its largest view, by its mask and by one click, and tracked forwards and backwards. Writes to
-`out`: results.json, table.txt, objects.csv, ious.png, gains.png, and objects.jsonl, from which a killed run continues.
+Arms: `sam2` (untouched), `control` (trained as long, without geometry), `3am`, `oracle` (true
+points and rays). Every object is conditioned on its largest view, by its mask and by one click, and
+tracked forwards and backwards. Writes to `out`: results.json, table.txt, objects.csv, ious.png,
+gains.png, and objects.jsonl, from which a killed run continues.
 """
 
 from geometry_fusion.interrupts import watch_imports
@@ -51,9 +53,19 @@ from geometry_fusion.sharing import SharedEncoder
 from geometry_fusion.types import GeometryFrame, Prompt
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
-CHECKPOINTS = {"control": "control", "3am": "fusion", "oracle": "oracle"}  # arm -> key under checkpoints
+CHECKPOINTS = {
+    "control": "control",
+    "3am": "fusion",
+    "oracle": "oracle",
+}  # arm -> key under checkpoints
 RESULTS = ("results.json", "table.txt", "objects.csv", "ious.png", "gains.png")
-GAINS = (("3am", "control"), ("3am", "sam2"), ("oracle", "control"), ("oracle", "sam2"), ("control", "sam2"))
+GAINS = (
+    ("3am", "control"),
+    ("3am", "sam2"),
+    ("oracle", "control"),
+    ("oracle", "sam2"),
+    ("control", "sam2"),
+)
 TRACKING_RULES = 2  # counts up when earlier records are no longer valid
 VIEW_BINS = (0, 15, 30, 60, 90, 180)  # degrees at the object between the prompted view and this one
 ABSENCE_BINS = (0, 1, 6, 16, 31, 10_000)  # frames out of view since the prompt
@@ -93,7 +105,9 @@ def prompt_of(track: Track, kind: str) -> Prompt:
 
 
 class Replay(GeometrySource):
-    """A geometry source that answers from what it said before: the prompts of an object visit the same frames."""
+    """A geometry source that answers from what it said before: the prompts of an object visit the
+    same frames.
+    """
 
     def __init__(self, source: GeometrySource, device: torch.device):
         self._source, self._device, self._answers = source, device, {}
@@ -111,7 +125,9 @@ class Replay(GeometrySource):
 
 
 class SharedMerger(torch.nn.Module):
-    """A merger that answers from what it said before of the same GeometryFrame: `Replay` gives the same ones again."""
+    """A merger that answers from what it said before of the same GeometryFrame: `Replay` gives the
+    same ones again.
+    """
 
     def __init__(self, merger: torch.nn.Module):
         super().__init__()
@@ -120,12 +136,17 @@ class SharedMerger(torch.nn.Module):
     def forward(self, appearance: torch.Tensor, frames: Sequence[GeometryFrame]) -> torch.Tensor:
         (frame,) = frames
         if id(frame) not in self._answers:
-            self._answers[id(frame)] = (frame, self.merger(appearance, frame))  # kept alive, its id stays its own
+            self._answers[id(frame)] = (
+                frame,
+                self.merger(appearance, frame),
+            )  # kept alive, its id stays its own
         return self._answers[id(frame)][1]
 
 
 class ArmPredictors:
-    """The predictors of all arms, sharing what they can. `of(arm, track)` is ready to track that object."""
+    """The predictors of all arms, sharing what they can. `of(arm, track)` is ready to track that
+    object.
+    """
 
     def __init__(self, config: DictConfig):
         device = pick_device(config.device)
@@ -146,8 +167,14 @@ class ArmPredictors:
                     precision=config.precision,
                 )
                 if spec.arm != arm:
-                    raise InputError(f"{key}={checkpoint}: was trained as arm '{spec.arm}'; choose another file")
-                must3r_file = must3r_loader.model_file(str(config.must3r)) if spec.source == "must3r" else None
+                    raise InputError(
+                        f"{key}={checkpoint}: was trained as arm '{spec.arm}'; choose another file"
+                    )
+                must3r_file = (
+                    must3r_loader.model_file(str(config.must3r))
+                    if spec.source == "must3r"
+                    else None
+                )
                 self._mergers[arm] = predictor.merger
                 options = (device, config.precision, config.max_keyframes, config.join_every)
                 self._makers[arm] = fusion.source_maker(spec, must3r_file, *options)
@@ -171,26 +198,36 @@ class ArmPredictors:
 
 def score(predictor, track: Track, prompt: Prompt, precision: str) -> metrics.Scores:
     """Track one object through its scene and score every frame."""
-    predicted = dict(track_prompts(predictor, SceneFrames(track.scene), [prompt], precision, progress=False))
+    predicted = dict(
+        track_prompts(predictor, SceneFrames(track.scene), [prompt], precision, progress=False)
+    )
     order = range(len(track.scene))
     return metrics.score_masks([predicted[i] for i in order], [track.mask(i) for i in order])
 
 
 def measure(
-    predictors: ArmPredictors, tracks: list[Track], config: DictConfig, done: set[tuple[str, str, str]]
+    predictors: ArmPredictors,
+    tracks: list[Track],
+    config: DictConfig,
+    done: set[tuple[str, str, str]],
 ) -> Iterator[dict]:
     """A record for every (arm, prompt, object) that is not in `done`."""
     identity = {arm: identity_of(config, arm) for arm in config.arms}
     for track, kind, arm in itertools.product(tracks, config.prompts, config.arms):
         if (arm, kind, track.name) not in done:
-            found = score(predictors.of(arm, track), track, prompt_of(track, kind), config.precision)
+            found = score(
+                predictors.of(arm, track), track, prompt_of(track, kind), config.precision
+            )
             yield {
                 "identity": identity[arm],
                 "arm": arm,
                 "prompt": kind,
                 "object": track.name,
                 "subsets": track.subsets,
-                **{name: getattr(found, name) for name in (*MEASURES, "num_frames", "num_positive_frames")},
+                **{
+                    name: getattr(found, name)
+                    for name in (*MEASURES, "num_frames", "num_positive_frames")
+                },
                 "frame_ious": [round(v, 5) for v in found.frame_ious],
             }
 
@@ -198,7 +235,9 @@ def measure(
 def measure_by_workers(
     scenes: list[list[Track]], config: DictConfig, done: set[tuple[str, str, str]]
 ) -> Iterator[dict]:
-    """As `measure`, scene by scene in `config.workers` processes; a scene's records come when it is complete."""
+    """As `measure`, scene by scene in `config.workers` processes; a scene's records come when it is
+    complete.
+    """
     context = multiprocessing.get_context("spawn")
     with ignored_by_children():
         pool = context.Pool(config.workers, _start_worker, (config, done))
@@ -214,7 +253,9 @@ _measure_here = None  # in a worker: tracks -> records, with the worker's own pr
 
 def _start_worker(config: DictConfig, done: set[tuple[str, str, str]]) -> None:
     global _measure_here
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the parent, which ends its workers
     torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // config.workers))
     predictors = ArmPredictors(config)
     _measure_here = lambda tracks: list(measure(predictors, tracks, config, done))  # noqa: E731
@@ -225,34 +266,55 @@ def _measure_in_worker(tracks: list[Track]) -> list[dict]:
 
 
 def run(config: DictConfig, out: Path) -> list[dict]:
-    """One record per (arm, prompt, object); those that `out`/objects.jsonl already holds are not computed again."""
+    """One record per (arm, prompt, object); those that `out`/objects.jsonl already holds are not
+    computed again.
+    """
     # Also where workers have their own: what does not fit is told before rooms are rendered.
     predictors = ArmPredictors(config)
     reappear = Reappear(config.reappear.spans, config.reappear.frames)
-    tracks = tracks_of(scenes_of(config.data), config.data.min_area, config.only, config.max_objects, reappear)
+    tracks = tracks_of(
+        scenes_of(config.data), config.data.min_area, config.only, config.max_objects, reappear
+    )
     if not tracks:
-        raise InputError(f"no object of {config.data.min_area} pixels in subset '{config.only}'; lower data.min_area")
+        raise InputError(
+            f"no object of {config.data.min_area} pixels in subset '{config.only}'; lower "
+            "data.min_area"
+        )
     identity = {arm: identity_of(config, arm) for arm in config.arms}
     part, parts = shard_of(config.shard)
     if parts > 1:
-        own = {id(scene) for scene in list({id(t.scene): t.scene for t in tracks}.values())[part::parts]}
+        own = {
+            id(scene)
+            for scene in list({id(t.scene): t.scene for t in tracks}.values())[part::parts]
+        }
         tracks = [track for track in tracks if id(track.scene) in own]
     log = out / ("objects.jsonl" if parts == 1 else f"objects-{part}of{parts}.jsonl")
     kept = keep_records(log)
-    others = [r for file in sorted(out.glob("objects*.jsonl")) if file != log for r in read_records(file)]
+    others = [
+        r for file in sorted(out.glob("objects*.jsonl")) if file != log for r in read_records(file)
+    ]
     lengths = {track.name: len(track.scene) for track in tracks}  # a scene may have changed since
     fits = lambda r: lengths.get(r["object"], r["num_frames"]) == r["num_frames"]  # noqa: E731
     valid = [r for r in [*others, *kept] if r["identity"] == identity.get(r["arm"]) and fits(r)]
     if unused := len(others) + len(kept) - len(valid):
-        print(f"{unused} records in {out} are of other weights, data, device or precision and are not used")
+        print(
+            f"{unused} records in {out} are of other weights, data, device or precision and are "
+            "not used"
+        )
     records = list({(r["arm"], r["prompt"], r["object"]): r for r in valid}.values())
     done = {(r["arm"], r["prompt"], r["object"]) for r in records}
-    todo = {(a, p, t.name) for t, p, a in itertools.product(tracks, config.prompts, config.arms)} - done
+    todo = {
+        (a, p, t.name) for t, p, a in itertools.product(tracks, config.prompts, config.arms)
+    } - done
     if config.workers == 1:
         fresh_records = measure(predictors, tracks, config, done)
     else:
-        by_scene = [list(group) for _, group in itertools.groupby(tracks, key=lambda track: track.scene)]
-        unfinished = [group for group in by_scene if {t.name for t in group} & {name for *_, name in todo}]
+        by_scene = [
+            list(group) for _, group in itertools.groupby(tracks, key=lambda track: track.scene)
+        ]
+        unfinished = [
+            group for group in by_scene if {t.name for t in group} & {name for *_, name in todo}
+        ]
         fresh_records = measure_by_workers(unfinished, config, done)
     with open(log, "a") as handle, tqdm(total=len(todo), unit="track", mininterval=1) as bar:
         for record in fresh_records:
@@ -263,12 +325,18 @@ def run(config: DictConfig, out: Path) -> list[dict]:
                 os.fsync(handle.fileno())
             records.append(record)
     names = {track.name for track in tracks}
-    wanted = [r for r in records if r["object"] in names and r["arm"] in config.arms and r["prompt"] in config.prompts]
+    wanted = [
+        r
+        for r in records
+        if r["object"] in names and r["arm"] in config.arms and r["prompt"] in config.prompts
+    ]
     for track in tracks:
         # The subsets too: what reappears may be defined otherwise than when the record was made.
         facts = {"subsets": track.subsets, "present": (track.areas > 0).tolist()}
         facts["absent_before"] = track.frames_out_of_view().tolist()
-        if (track.scene.folder / "cameras.json").exists() and (track.scene.folder / "depth").is_dir():
+        if (track.scene.folder / "cameras.json").exists() and (
+            track.scene.folder / "depth"
+        ).is_dir():
             facts["viewpoint_change"] = track.viewpoint_change().tolist()
         for record in wanted:
             if record["object"] == track.name:
@@ -285,12 +353,17 @@ def shard_of(text: str) -> tuple[int, int]:
 
 
 def identity_of(config: DictConfig, arm: str) -> str:
-    """What an arm's results depend on besides the prompt and the object; other records are ignored."""
+    """What an arm's results depend on besides the prompt and the object; other records are
+    ignored.
+    """
     files = [Path(config.sam2_checkpoint or sam2_model.model_files(config.sam2)[1])]
     if arm in CHECKPOINTS:
         files.append(Path(config.checkpoints[CHECKPOINTS[arm]]))
     place = Path(config.data.scenes or config.data.root).resolve()
-    computed = [str(pick_device(config.device).type), uses_bf16(pick_device(config.device), config.precision)]
+    computed = [
+        str(pick_device(config.device).type),
+        uses_bf16(pick_device(config.device), config.precision),
+    ]
     computed += [] if config.max_keyframes is None else [config.max_keyframes]
     computed += [f"join_every={config.join_every}"] if arm == "3am" else []
     computed += [f"rules={TRACKING_RULES}"]
@@ -322,7 +395,9 @@ def summarise(records: list[dict], config: DictConfig) -> dict:
                 if gains:
                     limits = metrics.interval(gains) or ()
                     entry = {"mean": float(np.mean(gains)), **dict(zip(("low", "high"), limits))}
-                    result["gains"].setdefault(f"{a}-{b}", {}).setdefault(subset, {})[measure] = entry
+                    result["gains"].setdefault(f"{a}-{b}", {}).setdefault(subset, {})[measure] = (
+                        entry
+                    )
     return result
 
 
@@ -337,7 +412,9 @@ def binned(records: list[dict], key: str, bins: tuple[int, ...]) -> dict[str, li
             for fact, iou, here in zip(r[key], r["frame_ious"], r["present"])
             if here
         ]
-        facts, ious = (np.array(part) for part in zip(*values)) if values else (np.zeros(0), np.zeros(0))
+        facts, ious = (
+            (np.array(part) for part in zip(*values)) if values else (np.zeros(0), np.zeros(0))
+        )
         inside = [(facts >= low) & (facts < high) for low, high in itertools.pairwise(bins)]
         result[arm] = [[float(ious[i].mean()) if i.any() else None, int(i.sum())] for i in inside]
     return result
@@ -347,9 +424,13 @@ def text_table(results: dict, config: DictConfig) -> str:
     lines = []
     for prompt in config.prompts:
         part = results["by_prompt"][prompt]
-        lines.append(f"prompt: {prompt} on the largest view; mean over objects; IoU+ = frames with the object present")
         lines.append(
-            f"{'subset':<10}{'arm':<9}{'IoU':>7}{'IoU+':>7}  {'95%':<15}{'acc':>6}{'>=0.5':>7}{'J&F':>7}  objects"
+            f"prompt: {prompt} on the largest view; mean over objects; IoU+ = frames with the "
+            "object present"
+        )
+        lines.append(
+            f"{'subset':<10}{'arm':<9}{'IoU':>7}{'IoU+':>7}  "
+            f"{'95%':<15}{'acc':>6}{'>=0.5':>7}{'J&F':>7}  objects"
         )
         for subset in SUBSETS:
             for arm in config.arms:
@@ -359,18 +440,23 @@ def text_table(results: dict, config: DictConfig) -> str:
                     limits = row.get("positive_iou_95")  # one object has none
                     interval = f"{limits['low']:.3f}..{limits['high']:.3f}" if limits else ""
                     lines.append(
-                        f"{subset:<10}{arm:<9}{cells[0]:>7}{cells[1]:>7}  {interval:<15}{cells[2]:>6}{cells[3]:>7}"
+                        f"{subset:<10}{arm:<9}{cells[0]:>7}{cells[1]:>7}  "
+                        f"{interval:<15}{cells[2]:>6}{cells[3]:>7}"
                         f"{cells[4]:>7}  {row['n_objects']}"
                     )
         for pair, subsets in part["gains"].items():
             for subset, gain in subsets.items():
                 g = gain["positive_iou"]
-                text = f"{g['mean']:+.3f}" + (f" ({g['low']:+.3f}..{g['high']:+.3f})" if "low" in g else "")
+                text = f"{g['mean']:+.3f}" + (
+                    f" ({g['low']:+.3f}..{g['high']:+.3f})" if "low" in g else ""
+                )
                 lines.append(f"gain {pair:<15} {subset:<10} IoU+ {text}")
         lines.append("")
     for arm, (iou, positive, accuracy) in (config.data.get("paper") or {}).items():
         cells = f"{iou:>7.3f}{positive:>7.3f}  {'':<15}{accuracy:>6.3f}"
-        lines.append(f"{'paper':<10}{arm:<9}{cells}  its selected subset, its own split and prompts")
+        lines.append(
+            f"{'paper':<10}{arm:<9}{cells}  its selected subset, its own split and prompts"
+        )
     return "\n".join(lines)
 
 
@@ -381,8 +467,14 @@ def write_results(records: list[dict], config: DictConfig, out: Path) -> dict:
         some = [r for r in records if r["prompt"] == prompt]
         by_prompt[prompt] = {
             **summarise(some, config),
-            "by_viewpoint_change": {"bins": VIEW_BINS, **binned(some, "viewpoint_change", VIEW_BINS)},
-            "by_frames_out_of_view": {"bins": ABSENCE_BINS, **binned(some, "absent_before", ABSENCE_BINS)},
+            "by_viewpoint_change": {
+                "bins": VIEW_BINS,
+                **binned(some, "viewpoint_change", VIEW_BINS),
+            },
+            "by_frames_out_of_view": {
+                "bins": ABSENCE_BINS,
+                **binned(some, "absent_before", ABSENCE_BINS),
+            },
         }
     first = by_prompt[config.prompts[0]]
     results = {
@@ -398,7 +490,9 @@ def write_results(records: list[dict], config: DictConfig, out: Path) -> dict:
         fresh.write_text(text_table(results, config))
     with replacing_file(out / "objects.csv") as fresh, open(fresh, "w", newline="") as handle:
         writer = csv.writer(handle)
-        writer.writerow(["arm", "prompt", "object", "subsets", *MEASURES, "num_frames", "num_positive_frames"])
+        writer.writerow(
+            ["arm", "prompt", "object", "subsets", *MEASURES, "num_frames", "num_positive_frames"]
+        )
         for r in records:
             facts = (r[m] for m in (*MEASURES, "num_frames", "num_positive_frames"))
             writer.writerow([r["arm"], r["prompt"], r["object"], " ".join(r["subsets"]), *facts])
@@ -409,34 +503,59 @@ def write_results(records: list[dict], config: DictConfig, out: Path) -> dict:
 
 
 def draw(results: dict, config: DictConfig, file: Path, gain: bool) -> None:
-    """Mean IoU of present frames over viewpoint change and over frames out of view, one line per arm.
+    """Mean IoU of present frames over viewpoint change and over frames out of view, one line per
+    arm.
 
     gain: what each arm adds to the first one, sam2 unless it was left out.
     """
     from geometry_fusion.plots import plt
 
     figure, rows = plt.subplots(
-        len(config.prompts), 2, figsize=(11, 3.4 * len(config.prompts)), layout="constrained", squeeze=False
+        len(config.prompts),
+        2,
+        figsize=(11, 3.4 * len(config.prompts)),
+        layout="constrained",
+        squeeze=False,
     )
     for axes_pair, prompt in zip(rows, config.prompts):
         for axes, key, label in zip(
             axes_pair,
             ("by_viewpoint_change", "by_frames_out_of_view"),
-            ("degrees between the prompted view and this one", "frames out of view since the prompt"),
+            (
+                "degrees between the prompted view and this one",
+                "frames out of view since the prompt",
+            ),
         ):
             part = results["by_prompt"][prompt][key]
             bins = part["bins"]
-            names = [f"{a}-{b - 1 if key.startswith('by_frames') else b}" for a, b in itertools.pairwise(bins)]
+            names = [
+                f"{a}-{b - 1 if key.startswith('by_frames') else b}"
+                for a, b in itertools.pairwise(bins)
+            ]
             names[-1] = f"{bins[-2]}+"
-            mean_of = {a: np.array([np.nan if mean is None else mean for mean, _ in part[a]]) for a in config.arms}
+            mean_of = {
+                a: np.array([np.nan if mean is None else mean for mean, _ in part[a]])
+                for a in config.arms
+            }
             for number, arm in enumerate(config.arms):
                 if gain and number:
-                    axes.plot(names, mean_of[arm] - mean_of[config.arms[0]], color=f"C{number}", marker="o", label=arm)
+                    axes.plot(
+                        names,
+                        mean_of[arm] - mean_of[config.arms[0]],
+                        color=f"C{number}",
+                        marker="o",
+                        label=arm,
+                    )
                 elif not gain:
                     axes.plot(names, mean_of[arm], color=f"C{number}", marker="o", label=arm)
             counts = [count for _, count in part[config.arms[0]]]
-            axes.set_xticks(range(len(names)), [f"{n}\n{c} frames" for n, c in zip(names, counts)], fontsize=8)
-            axes.set(xlabel=label, ylabel=f"IoU{f' gain over {config.arms[0]}' if gain else ''}, {prompt} prompt")
+            axes.set_xticks(
+                range(len(names)), [f"{n}\n{c} frames" for n, c in zip(names, counts)], fontsize=8
+            )
+            axes.set(
+                xlabel=label,
+                ylabel=f"IoU{f' gain over {config.arms[0]}' if gain else ''}, {prompt} prompt",
+            )
             if gain:
                 axes.axhline(0, color="#888", lw=0.8)
             else:
@@ -453,7 +572,9 @@ def check(config: DictConfig) -> None:
     for key, values, known in (("arms", config.arms, ARMS), ("prompts", config.prompts, PROMPTS)):
         if not OmegaConf.is_list(values) or not values or any(v not in known for v in values):
             shown = list(values) if OmegaConf.is_list(values) else values
-            raise InputError(f"{key}={shown}: write a list such as {key}=[{known[0]}] of {', '.join(known)}")
+            raise InputError(
+                f"{key}={shown}: write a list such as {key}=[{known[0]}] of {', '.join(known)}"
+            )
     check_numbers(config)
     check_paths(config, ("out", "data.root"), ("data.scenes", "sam2_checkpoint"))
     check_paper(config.data.get("paper"))
@@ -470,7 +591,8 @@ def check(config: DictConfig) -> None:
         if arm in config.arms and not Path(config.checkpoints[key]).is_file():
             raise InputError(
                 f"checkpoints.{key}={config.checkpoints[key]}: no such file; train it "
-                f"(python train.py experiment=tiny_fusion arm={arm}) or leave the arm out: arms=[sam2]"
+                f"(python train.py experiment=tiny_fusion arm={arm}) or leave the arm out: "
+                "arms=[sam2]"
             )
 
 
@@ -482,9 +604,16 @@ def check_paper(rows: DictConfig | None) -> None:
 
 
 def check_out(out: Path, config: DictConfig, config_file: Path | None) -> None:
-    """Refuse to replace an input, files that are no results of an evaluation, or results of other scenes."""
+    """Refuse to replace an input, files that are no results of an evaluation, or results of other
+    scenes.
+    """
     trained = [config.checkpoints[CHECKPOINTS[arm]] for arm in config.arms if arm in CHECKPOINTS]
-    inputs = [config.sam2_checkpoint, must3r_loader.given_file(str(config.must3r)), *trained, config_file]
+    inputs = [
+        config.sam2_checkpoint,
+        must3r_loader.given_file(str(config.must3r)),
+        *trained,
+        config_file,
+    ]
     outputs = [out / name for name in RESULTS]
     check_apart([*outputs, out / "objects.jsonl"], [Path(given) for given in inputs if given])
     if not any(file.exists() for file in outputs):
@@ -495,19 +624,28 @@ def check_out(out: Path, config: DictConfig, config_file: Path | None) -> None:
         place = Path(place).resolve()
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         file = next(file for file in outputs if file.exists())
-        raise InputError(f"{file}: is of no evaluation; choose another folder with out=DIR") from None
+        raise InputError(
+            f"{file}: is of no evaluation; choose another folder with out=DIR"
+        ) from None
     now = Path(config.data.scenes or config.data.root).resolve()
     if place != now and not config.overwrite:
         raise InputError(
-            f"{outputs[0]}: holds results of {place}, which those of {now} would replace; add overwrite=true or "
+            f"{outputs[0]}: holds results of {place}, which those of {now} would replace; add "
+            "overwrite=true or "
             "choose another folder with out=DIR"
         )
 
 
 def main(argv=None) -> None:
     parser = OneLineParser(description=__doc__)
-    parser.add_argument("--config", type=Path, help="YAML file that sets keys of the composed config")
-    parser.add_argument("overrides", nargs="*", help="Hydra overrides: data=rooms_test, data.scenes=DIR, out=DIR, ...")
+    parser.add_argument(
+        "--config", type=Path, help="YAML file that sets keys of the composed config"
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        help="Hydra overrides: data=rooms_test, data.scenes=DIR, out=DIR, ...",
+    )
     args = parser.parse_args(argv)
     config = compose_config(CONFIGS, "evaluate", args.overrides, args.config)
     check(config)
@@ -518,7 +656,10 @@ def main(argv=None) -> None:
     out.mkdir(parents=True, exist_ok=True)
     records = run(config, out)
     if shard_of(config.shard)[1] > 1:
-        print(f"shard {config.shard}: {len(records)} tracks in {out}; the same command without shard prints the tables")
+        print(
+            f"shard {config.shard}: {len(records)} tracks in {out}; the same command without "
+            "shard prints the tables"
+        )
         return
     results = write_results(records, config, out)
     print(text_table(results, config))

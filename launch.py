@@ -1,13 +1,18 @@
-"""Run train.py, evaluate.py or cache_geometry.py as jobs: sweeps and clusters through Hydra's submitit launcher.
+"""Run train.py, evaluate.py or cache_geometry.py as jobs: sweeps and clusters through Hydra's
+submitit launcher.
 
-    python launch.py --multirun seed=0,1,2 'args="experiment=tiny_fusion trainer.seed=${seed} name=seed_${seed}"'
-    python launch.py --multirun hydra/launcher=submitit_slurm hydra.launcher.partition=gpu hydra.launcher.nodes=4 \\
+    python launch.py --multirun seed=0,1,2 'args="experiment=tiny_fusion trainer.seed=${seed}
+    name=seed_${seed}"'
+    python launch.py --multirun hydra/launcher=submitit_slurm hydra.launcher.partition=gpu
+    hydra.launcher.nodes=4 \\
         hydra.launcher.gpus_per_node=8 hydra.launcher.tasks_per_node=8 'args="experiment=paper"'
-    python launch.py --multirun hydra/launcher=submitit_slurm script=cache_geometry 'shard=range(64)' \\
+    python launch.py --multirun hydra/launcher=submitit_slurm script=cache_geometry
+    'shard=range(64)' \\
         'args="experiment=paper --shard ${shard}/64"'
 
-A job with several tasks is one training: every task becomes one process of it. Jobs that a cluster stops and queues
-again continue, as the scripts do. `hydra/launcher=submitit_local` does the same in processes on this machine.
+A job with several tasks is one training: every task becomes one process of it. Jobs that a cluster
+stops and queues again continue, as the scripts do. `hydra/launcher=submitit_local` does the same in
+processes on this machine.
 """
 
 from geometry_fusion.interrupts import watch_imports
@@ -29,7 +34,9 @@ SCRIPTS = ("train", "evaluate", "cache_geometry")
 
 
 def process_group() -> dict[str, str]:
-    """Environment variables that make this task one process of its job's training; empty for a job of one task."""
+    """Environment variables that make this task one process of its job's training; empty for a job
+    of one task.
+    """
     try:
         import submitit
 
@@ -55,6 +62,7 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    # Tasks of a training wait for one that died, on GPUs for hours: let srun end them, so that the job fails at once.
+    # Tasks of a training wait for one that died, on GPUs for hours: let srun end them, so that the
+    # job fails at once.
     os.environ.setdefault("SLURM_KILL_BAD_EXIT", "1")
     main()

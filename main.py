@@ -1,10 +1,13 @@
 """The everyday commands; each explains itself with --help.
 
     python main.py frames VIDEO                       video -> videos/frames/0000.jpg ...
-    python main.py pick                               click in a window, see the mask; prints the command to run
-    python main.py segment --point "180,296"          masks and an overlay video of one arm, of any length
+    python main.py pick                               click in a window, see the mask; prints the
+    command to run
+    python main.py segment --point "180,296"          masks and an overlay video of one arm, of any
+    length
     python main.py segment --source 0 --show          the same live: click in the window
-    python main.py reconstruct --frames DIR           point cloud, camera path and a picture of both, by MUSt3R
+    python main.py reconstruct --frames DIR           point cloud, camera path and a picture of
+    both, by MUSt3R
     python main.py weights                            which weights are here; fetches missing ones
 
 From Python: `from main import getFrames; getFrames("x.mp4")`.
@@ -30,7 +33,13 @@ import sam2_model
 from geometry_fusion.devices import DEVICES, PRECISIONS, check_compiler, pick_device
 from geometry_fusion.downloads import check_digest, fetch, file_digest
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
-from geometry_fusion.files import check_apart, check_replaceable, digest_of, replacing_file, replacing_folder
+from geometry_fusion.files import (
+    check_apart,
+    check_replaceable,
+    digest_of,
+    replacing_file,
+    replacing_folder,
+)
 from geometry_fusion.footage import note_on_must3r, note_on_sam2
 from geometry_fusion.frame_browser import browse
 from geometry_fusion.limits import COUNT, LIMITS, SECONDS, SECONDS_ABOVE_0, check_option
@@ -51,7 +60,13 @@ from geometry_fusion.reconstruct import reconstruct, write_reconstruction
 from geometry_fusion.segment import MASK_SUFFIXES, segment_stream, write_masks_and_videos
 from geometry_fusion.session import MODES, SNAPSHOT_FORMAT, Session
 from geometry_fusion.small_masks import small_mask_warnings
-from geometry_fusion.source_record import OVERWRITE_CURE, check_belongs, check_may_replace, fingerprint, record_of
+from geometry_fusion.source_record import (
+    OVERWRITE_CURE,
+    check_belongs,
+    check_may_replace,
+    fingerprint,
+    record_of,
+)
 from geometry_fusion.video import extract_frames, frame_size, open_frames, opened_frames
 
 ROOT = Path(__file__).resolve().parent
@@ -61,11 +76,15 @@ ARM_WORDS = {"3am": "with geometry", "sam2": "SAM2 alone"}
 _SAM2_URL = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/"
 _MUST3R_URL = "https://download.europe.naverlabs.com/ComputerVision/MUSt3R/"
 # MD5 sums that the authors of MUSt3R publish (docs/must3r_spec.md, section 5).
-MUST3R_DIGESTS = {"224": "md5:ac176abd2b2c3bc5f2aea664d82e9ffa", "512": "md5:8854f948a8674fb1740258c1872f80dc"}
+MUST3R_DIGESTS = {
+    "224": "md5:ac176abd2b2c3bc5f2aea664d82e9ffa",
+    "512": "md5:8854f948a8674fb1740258c1872f80dc",
+}
 SAM2_LICENCE = "Apache-2.0"
 MUST3R_LICENCE = "MUSt3R Non-Commercial License"
 MUST3R_TERMS = (
-    f"{MUST3R_LICENCE} (parts CC BY-NC-SA 4.0): no commercial use; the NOTICE of https://github.com/naver/must3r "
+    f"{MUST3R_LICENCE} (parts CC BY-NC-SA 4.0): no commercial use; the NOTICE of "
+    "https://github.com/naver/must3r "
     "restricts further, by the terms of the data that MUSt3R was trained on"
 )
 
@@ -73,77 +92,151 @@ MUST3R_TERMS = (
 def getFrames(video, out=FRAMES, every: int = 6, size=None, overwrite: bool = False) -> list[Path]:
     """Write every `every`-th frame of `video` to `out` as 0000.jpg ... and return the files.
 
-    size: None (keep the shape, long side at most 1280), "keep", or (width, height). overwrite: replace frames of
-    another video. Raises InputError on bad input.
+    size: None (keep the shape, long side at most 1280), "keep", or (width, height). overwrite:
+    replace frames of another video. Raises InputError on bad input.
     """
     return extract_frames(video, out, every, size, overwrite=overwrite)
 
 
 def parse(argv=None) -> argparse.Namespace:
     parser = OneLineParser(description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="frames|pick|segment|reconstruct|weights")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="frames|pick|segment|reconstruct|weights"
+    )
 
     frames = commands.add_parser("frames", help="extract frames of a video")
     frames.add_argument("video", type=Path, help="any file FFmpeg reads")
     frames.add_argument("--every", type=int, default=6, help="keep every N-th frame")
-    frames.add_argument("--size", type=frame_size, default=None, help="WxH or keep; default: long side at most 1280")
+    frames.add_argument(
+        "--size", type=frame_size, default=None, help="WxH or keep; default: long side at most 1280"
+    )
     frames.add_argument("--out", type=Path, default=FRAMES, help="folder that receives the frames")
     frames.add_argument("--overwrite", action="store_true", help="replace frames of another video")
 
-    pick = commands.add_parser("pick", help="click on objects, see their masks, get the command to run")
-    pick.add_argument("--frames", type=Path, default=FRAMES, help="folder of frames or a video file")
-    pick.add_argument("--prompt-frame", type=int, default=0, metavar="N", help="frame to show first")
-    pick.add_argument("--save", type=Path, metavar="JSON", help="receives the prompts, which may be on several frames")
-    pick.add_argument("--sam2", default="tiny", help=f"model that makes the masks: {', '.join(sam2_model.MODELS)}")
-    pick.add_argument("--sam2-checkpoint", type=Path, metavar="FILE", help="weights, if not in checkpoints/")
+    pick = commands.add_parser(
+        "pick", help="click on objects, see their masks, get the command to run"
+    )
+    pick.add_argument(
+        "--frames", type=Path, default=FRAMES, help="folder of frames or a video file"
+    )
+    pick.add_argument(
+        "--prompt-frame", type=int, default=0, metavar="N", help="frame to show first"
+    )
+    pick.add_argument(
+        "--save",
+        type=Path,
+        metavar="JSON",
+        help="receives the prompts, which may be on several frames",
+    )
+    pick.add_argument(
+        "--sam2", default="tiny", help=f"model that makes the masks: {', '.join(sam2_model.MODELS)}"
+    )
+    pick.add_argument(
+        "--sam2-checkpoint", type=Path, metavar="FILE", help="weights, if not in checkpoints/"
+    )
     pick.add_argument("--device", default="auto", help=f"one of {', '.join(DEVICES)}")
 
     segment = commands.add_parser("segment", help="track the prompted objects through all frames")
-    segment.add_argument("--frames", type=Path, default=FRAMES, help="folder of frames or a video file")
+    segment.add_argument(
+        "--frames", type=Path, default=FRAMES, help="folder of frames or a video file"
+    )
     segment.add_argument(
         "--source",
         metavar="S",
         help="instead of --frames: a camera's number, an address (rtsp, http, ...), - for stdin",
     )
-    segment.add_argument("--out", type=Path, default=Path("videos/segment"), help="receives masks/ and segmented.mp4")
-    segment.add_argument("--overwrite", action="store_true", help="replace results of another source")
     segment.add_argument(
-        "--mode", default="stream", choices=MODES, help="stream: once, constant memory; full: backwards as well"
+        "--out", type=Path, default=Path("videos/segment"), help="receives masks/ and segmented.mp4"
     )
-    segment.add_argument("--show", action="store_true", help="a window to watch and to click in: docs/streaming.md")
-    segment.add_argument("--carry-masks", action="store_true", help="unreadable frames get the mask before")
-    segment.add_argument("--save-every", type=float, default=20.0, metavar="S", help="seconds between snapshots")
-    segment.add_argument("--timeout", type=float, default=10.0, metavar="S", help="seconds a live source may be silent")
     segment.add_argument(
-        "--arm", default="auto", choices=("auto", "sam2", "3am"), help="3am: with geometry; auto: 3am where it can run"
+        "--overwrite", action="store_true", help="replace results of another source"
+    )
+    segment.add_argument(
+        "--mode",
+        default="stream",
+        choices=MODES,
+        help="stream: once, constant memory; full: backwards as well",
+    )
+    segment.add_argument(
+        "--show", action="store_true", help="a window to watch and to click in: docs/streaming.md"
+    )
+    segment.add_argument(
+        "--carry-masks", action="store_true", help="unreadable frames get the mask before"
+    )
+    segment.add_argument(
+        "--save-every", type=float, default=20.0, metavar="S", help="seconds between snapshots"
+    )
+    segment.add_argument(
+        "--timeout",
+        type=float,
+        default=10.0,
+        metavar="S",
+        help="seconds a live source may be silent",
+    )
+    segment.add_argument(
+        "--arm",
+        default="auto",
+        choices=("auto", "sam2", "3am"),
+        help="3am: with geometry; auto: 3am where it can run",
     )
     segment.add_argument("--must3r", default="tiny", help="geometry backbone")
-    segment.add_argument("--checkpoint", type=Path, metavar="FILE", help="merger weights of the geometry")
-    segment.add_argument("--compile", action="store_true", help="torch.compile; the first frames take a minute")
-    segment.add_argument("--max-keyframes", type=int, metavar="N", help="cap on MUSt3R's memory; default: checkpoint's")
     segment.add_argument(
-        "--join-every", type=int, default=fusion.JOIN_EVERY, metavar="N", help="keyframes join it every N frames"
+        "--checkpoint", type=Path, metavar="FILE", help="merger weights of the geometry"
     )
     segment.add_argument(
-        "--objects-at-once", type=int, default=BATCH_LIMIT, metavar="N", help="lower it to save memory"
+        "--compile", action="store_true", help="torch.compile; the first frames take a minute"
+    )
+    segment.add_argument(
+        "--max-keyframes",
+        type=int,
+        metavar="N",
+        help="cap on MUSt3R's memory; default: checkpoint's",
+    )
+    segment.add_argument(
+        "--join-every",
+        type=int,
+        default=fusion.JOIN_EVERY,
+        metavar="N",
+        help="keyframes join it every N frames",
+    )
+    segment.add_argument(
+        "--objects-at-once",
+        type=int,
+        default=BATCH_LIMIT,
+        metavar="N",
+        help="lower it to save memory",
     )
     segment.add_argument("--sam2", default="tiny", help=f"model: {', '.join(sam2_model.MODELS)}")
-    segment.add_argument("--sam2-checkpoint", type=Path, metavar="FILE", help="weights, if not in checkpoints/")
+    segment.add_argument(
+        "--sam2-checkpoint", type=Path, metavar="FILE", help="weights, if not in checkpoints/"
+    )
     segment.add_argument("--device", default="auto", help=f"one of {', '.join(DEVICES)}")
-    segment.add_argument("--precision", default="auto", choices=PRECISIONS, help="auto is bf16 on CUDA, else fp32")
+    segment.add_argument(
+        "--precision", default="auto", choices=PRECISIONS, help="auto is bf16 on CUDA, else fp32"
+    )
     add_prompt_arguments(segment)
 
-    scene = commands.add_parser("reconstruct", help="what MUSt3R makes of a video: points and camera path")
-    scene.add_argument("--frames", type=Path, default=FRAMES, help="folder of frames or a video file")
+    scene = commands.add_parser(
+        "reconstruct", help="what MUSt3R makes of a video: points and camera path"
+    )
+    scene.add_argument(
+        "--frames", type=Path, default=FRAMES, help="folder of frames or a video file"
+    )
     scene.add_argument(
         "--out",
         type=Path,
         default=Path("videos/reconstruction"),
         help="receives points.ply, cameras.json, overview.png",
     )
-    scene.add_argument("--overwrite", action="store_true", help="replace a reconstruction of another source")
-    scene.add_argument("--must3r", default="tiny", help=f"model: {', '.join(must3r_loader.MODELS)}, or a file")
-    scene.add_argument("--min-confidence", type=float, default=0.0, help="0..1; less sure points are left out")
+    scene.add_argument(
+        "--overwrite", action="store_true", help="replace a reconstruction of another source"
+    )
+    scene.add_argument(
+        "--must3r", default="tiny", help=f"model: {', '.join(must3r_loader.MODELS)}, or a file"
+    )
+    scene.add_argument(
+        "--min-confidence", type=float, default=0.0, help="0..1; less sure points are left out"
+    )
     scene.add_argument("--device", default="auto", help=f"one of {', '.join(DEVICES)}")
 
     weights = commands.add_parser("weights", help="list, fetch and verify weights")
@@ -151,37 +244,54 @@ def parse(argv=None) -> argparse.Namespace:
     weights.add_argument("--must3r", choices=must3r_loader.MODELS, help="model to fetch or verify")
     weights.add_argument("--url", help="fetch from here instead of the publisher")
     weights.add_argument("--sha256", help="checksum that the file must have")
-    weights.add_argument("--accept-licence", action="store_true", help="agree to MUSt3R's non-commercial licence")
+    weights.add_argument(
+        "--accept-licence", action="store_true", help="agree to MUSt3R's non-commercial licence"
+    )
     return parser.parse_args(argv)
 
 
 def run_frames(args: argparse.Namespace) -> None:
     files = getFrames(args.video, args.out, args.every, args.size, args.overwrite)
-    print(f"{len(files)} frames in {args.out}; next: python main.py pick, or python ab_iou.py --point x,y")
+    print(
+        f"{len(files)} frames in {args.out}; next: python main.py pick, or python ab_iou.py "
+        "--point x,y"
+    )
 
 
 def run_pick(args: argparse.Namespace) -> None:
     frames = browse(args.frames)
     if not 0 <= args.prompt_frame < len(frames):
-        raise InputError(f"--prompt-frame {args.prompt_frame}: does not exist; frames are 0..{len(frames) - 1}")
+        raise InputError(
+            f"--prompt-frame {args.prompt_frame}: does not exist; frames are 0..{len(frames) - 1}"
+        )
     if args.save is not None and args.save.exists():
         raise InputError(f"--save {args.save}: exists; choose another name")
     picked = PickedPrompts(args.prompt_frame, several_frames=args.save is not None)
-    predictor = sam2_model.build_predictor(args.sam2, args.sam2_checkpoint, pick_device(args.device))
+    predictor = sam2_model.build_predictor(
+        args.sam2, args.sam2_checkpoint, pick_device(args.device)
+    )
     PickWindow(frames, picked, MaskPreview(predictor, frames)).run()
     prompts = picked.prompts()
     for object_id in picked.incomplete():
         print(f"object {object_id}: left out, nothing but clicks beside it", file=sys.stderr)
     if not prompts:
-        raise InputError("the window was closed without a click on an object; run it again, or give --point x,y")
+        raise InputError(
+            "the window was closed without a click on an object; run it again, or give --point x,y"
+        )
     if args.save is not None:
         write_prompts(args.save, prompts)
     print(command_line(command_of(args, picked)))
 
 
 def command_of(args: argparse.Namespace, picked: PickedPrompts) -> list[str]:
-    """Words of the command that runs both arms on what was picked, with the options of `pick` that it shares."""
-    script = Path(sys.argv[0]).with_name("ab_iou.py") if Path(sys.argv[0]).name == "main.py" else "ab_iou.py"
+    """Words of the command that runs both arms on what was picked, with the options of `pick` that
+    it shares.
+    """
+    script = (
+        Path(sys.argv[0]).with_name("ab_iou.py")
+        if Path(sys.argv[0]).name == "main.py"
+        else "ab_iou.py"
+    )
     words = ["python", str(script)]
     words += picked.arguments() if args.save is None else ["--prompts", str(args.save)]
     for flag, value, default in (
@@ -196,7 +306,9 @@ def command_of(args: argparse.Namespace, picked: PickedPrompts) -> list[str]:
 
 def run_segment(args: argparse.Namespace) -> None:
     if args.source is not None and args.frames != FRAMES:
-        raise InputError(f"--source {args.source}: excludes --frames {args.frames}; give one of them")
+        raise InputError(
+            f"--source {args.source}: excludes --frames {args.frames}; give one of them"
+        )
     check_option("--objects-at-once", args.objects_at_once, COUNT)
     check_option("--save-every", args.save_every, SECONDS)
     check_option("--timeout", args.timeout, SECONDS_ABOVE_0)
@@ -216,17 +328,24 @@ def run_segment(args: argparse.Namespace) -> None:
     else:
         first_image = segment_once(args, predictor, prompts, spec, arm)
     shipped = sam2_model.MODELS["tiny"][1]
-    if note := note_on_sam2(args.sam2, args.sam2_checkpoint, shipped, first_image, footage_name(args)):
+    if note := note_on_sam2(
+        args.sam2, args.sam2_checkpoint, shipped, first_image, footage_name(args)
+    ):
         print(note)
 
 
 def check_segment_paths(args: argparse.Namespace, spec: str | Path) -> None:
-    """Refuse outputs that would replace an input or results of another source, and masks of other frames."""
+    """Refuse outputs that would replace an input or results of another source, and masks of other
+    frames.
+    """
     outputs = (args.out / "masks", args.out / "segmented.mp4")
     check_replaceable(outputs[0], MASK_SUFFIXES, "--out")
     masks = mask_files(args)
     weights = (args.sam2_checkpoint, args.checkpoint, must3r_loader.given_file(args.must3r))
-    unfinished = [args.out / f"{name}.unfinished{suffix}" for name, suffix in (("masks", ""), ("segmented", ".mp4"))]
+    unfinished = [
+        args.out / f"{name}.unfinished{suffix}"
+        for name, suffix in (("masks", ""), ("segmented", ".mp4"))
+    ]
     state = args.out / "unfinished.pt"
     check_apart((*outputs, *unfinished, state), (Path(spec), args.prompts, *masks, *weights))
     record = record_of(spec)
@@ -241,7 +360,9 @@ def footage_name(args: argparse.Namespace) -> str:
 
 
 def segment_predictor(args: argparse.Namespace) -> tuple[object, str]:
-    """The predictor of `--arm` and the arm that it is, sam2 or 3am. Where auto is sam2, one line says why."""
+    """The predictor of `--arm` and the arm that it is, sam2 or 3am. Where auto is sam2, one line
+    says why.
+    """
     if args.arm == "sam2" and args.checkpoint:
         raise InputError(f"--checkpoint {args.checkpoint}: is for geometry; leave out --arm sam2")
     device = pick_device(args.device)
@@ -263,38 +384,56 @@ def segment_predictor(args: argparse.Namespace) -> tuple[object, str]:
 
 
 def fuse_geometry(args: argparse.Namespace, predictor) -> None:
-    """Give the predictor the geometry that the options name. Raises InputError, with what is missing."""
+    """Give the predictor the geometry that the options name. Raises InputError, with what is
+    missing.
+    """
     checkpoint = args.checkpoint or fusion.DEFAULT_CHECKPOINTS.get((args.sam2, args.must3r))
     if checkpoint is None:
         raise InputError(
-            f"there are no merger weights for sam2 '{args.sam2}' with must3r '{args.must3r}'; train them (README) "
+            f"there are no merger weights for sam2 '{args.sam2}' with must3r '{args.must3r}'; "
+            "train them (README) "
             "and name them with --checkpoint"
         )
     backbones = {"sam2": args.sam2, "sam2_file": args.sam2_checkpoint, "must3r": args.must3r}
-    options = {"precision": args.precision, "max_keyframes": args.max_keyframes, "join_every": args.join_every}
+    options = {
+        "precision": args.precision,
+        "max_keyframes": args.max_keyframes,
+        "join_every": args.join_every,
+    }
     spec = fusion.fuse_checkpoint(predictor, checkpoint, **backbones, **options)
     if spec.source == "depth":
-        raise InputError(f"--checkpoint {checkpoint}: the oracle needs depth and poses; use evaluate.py with scenes")
+        raise InputError(
+            f"--checkpoint {checkpoint}: the oracle needs depth and poses; use evaluate.py with "
+            "scenes"
+        )
 
 
 def segment_full(args: argparse.Namespace, predictor, prompts: list, arm: str) -> np.ndarray:
     """Forwards and backwards from the first prompted frame; returns the first image."""
     if args.source is not None or args.show:
-        raise InputError("--mode full: needs --frames, and shows nothing; leave out --source and --show")
+        raise InputError(
+            "--mode full: needs --frames, and shows nothing; leave out --source and --show"
+        )
     check_prompts(prompts, open_frames(args.frames))
     with opened_frames(args.frames) as frames, ExitStack() as swaps:
         masks = swaps.enter_context(replacing_folder(args.out / "masks"))
         video = swaps.enter_context(replacing_file(args.out / "segmented.mp4"))
         record = record_of(args.frames)
-        (seconds,) = write_masks_and_videos([predictor], frames, prompts, [masks], [video], args.precision, record)
+        (seconds,) = write_masks_and_videos(
+            [predictor], frames, prompts, [masks], [video], args.precision, record
+        )
         first_image = frames[0]
     pace = f"{1 / seconds:.1f} frames/s, {ARM_WORDS[arm]}"
     print(f"{args.out / 'masks'}/ and {args.out / 'segmented.mp4'}: {pace}")
     return first_image
 
 
-def segment_once(args: argparse.Namespace, predictor, prompts: list, spec: str | Path, arm: str) -> np.ndarray:
-    """Each frame once, in constant memory; a run that was killed is resumed. Returns the first image."""
+def segment_once(
+    args: argparse.Namespace, predictor, prompts: list, spec: str | Path, arm: str
+) -> np.ndarray:
+    """Each frame once, in constant memory; a run that was killed is resumed. Returns the first
+    image.
+    """
     session = Session(predictor, precision=args.precision)
     with ExitStack() as stack:
         watch = stack.enter_context(LiveWindow(needs_click=not prompts)) if args.show else None
@@ -317,25 +456,39 @@ def segment_once(args: argparse.Namespace, predictor, prompts: list, spec: str |
     if first:
         print(f"frames before {first} hold no masks: --mode full tracks backwards as well")
     if found.closed_at is not None:
-        print(f"ended at frame {found.closed_at}, where the window was closed: later frames have no masks")
+        print(
+            f"ended at frame {found.closed_at}, where the window was closed: later frames have "
+            "no masks"
+        )
     if not session.object_ids:
         print("no object was clicked on: all masks are empty")
     for line in found.lost:
         print(f"not read: {line}")
     if found.dropped:
         print(f"{found.dropped} frames were skipped to keep up with {spec}")
-    pace = f"{found.num_frames} frames, {1 / found.seconds_per_frame:.1f} frames/s, {ARM_WORDS[arm]}"
+    pace = (
+        f"{found.num_frames} frames, {1 / found.seconds_per_frame:.1f} frames/s, {ARM_WORDS[arm]}"
+    )
     print(f"{args.out / 'masks'}/ and {args.out / 'segmented.mp4'}: {pace}")
     return found.first_image
 
 
-def run_identity(args: argparse.Namespace, prompts: list, spec: str | Path, arm: str) -> dict[str, str]:
-    """What the masks of a run depend on; an interrupted run is resumed only where all of it is the same."""
+def run_identity(
+    args: argparse.Namespace, prompts: list, spec: str | Path, arm: str
+) -> dict[str, str]:
+    """What the masks of a run depend on; an interrupted run is resumed only where all of it is the
+    same.
+    """
     file = Path(spec)
-    prompt_facts = [[p.frame, p.object_id, p.points, p.negatives, p.box, digest_of_mask(p.mask)] for p in prompts]
+    prompt_facts = [
+        [p.frame, p.object_id, p.points, p.negatives, p.box, digest_of_mask(p.mask)]
+        for p in prompts
+    ]
     weights = {"sam2": args.sam2_checkpoint or sam2_model.model_files(args.sam2)[1]}
     if arm == "3am":
-        weights["checkpoint"] = args.checkpoint or fusion.DEFAULT_CHECKPOINTS[args.sam2, args.must3r]
+        weights["checkpoint"] = (
+            args.checkpoint or fusion.DEFAULT_CHECKPOINTS[args.sam2, args.must3r]
+        )
         weights["must3r"] = must3r_loader.model_file(args.must3r)
     facts = {
         "source": fingerprint(spec) if file.exists() else str(spec),
@@ -364,10 +517,15 @@ def run_reconstruct(args: argparse.Namespace) -> None:
     with opened_frames(args.frames) as frames, replacing_folder(args.out) as folder:
         found = reconstruct(make(), frames, min_confidence=args.min_confidence)
         if not len(found.points):
-            raise InputError(f"--min-confidence {args.min_confidence:g}: no point is as sure; lower it")
+            raise InputError(
+                f"--min-confidence {args.min_confidence:g}: no point is as sure; lower it"
+            )
         write_reconstruction(found, frames.stems, folder, record)
         first_image = frames[0]
-    print(f"{args.out}/: {len(found.points):,} points, {len(found.keyframes)} keyframes of {len(found.poses)} frames")
+    print(
+        f"{args.out}/: {len(found.points):,} points, {len(found.keyframes)} keyframes of "
+        f"{len(found.poses)} frames"
+    )
     print(found.quality)
     if warnings := found.quality.warnings():
         print(f"warning: do not trust this shape: {'; '.join(warnings)}")
@@ -377,7 +535,9 @@ def run_reconstruct(args: argparse.Namespace) -> None:
 
 def run_weights(args: argparse.Namespace) -> None:
     if (args.url is not None or args.sha256 is not None) and bool(args.sam2) == bool(args.must3r):
-        raise InputError("--url and --sha256 are about one file: name it with either --sam2 or --must3r")
+        raise InputError(
+            "--url and --sha256 are about one file: name it with either --sam2 or --must3r"
+        )
     if args.sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", args.sha256):
         raise InputError(f"--sha256 {args.sha256!r}: not a SHA-256 sum; give 64 hexadecimal digits")
     digest = f"sha256:{args.sha256}" if args.sha256 else None
@@ -398,7 +558,11 @@ def list_weights() -> None:
     ):
         for name, file in files.items():
             here = file.exists()
-            state = f"{file.stat().st_size / 2**20:.1f} MB" if here else f"get: python main.py weights --{role} {name}"
+            state = (
+                f"{file.stat().st_size / 2**20:.1f} MB"
+                if here
+                else f"get: python main.py weights --{role} {name}"
+            )
             print(f"{role:<6} {name:<5} {file.name:<30} {ours.get(name, licence):<30} {state}")
 
 
@@ -419,14 +583,18 @@ def fetch_sam2(name: str, url: str | None, digest: str | None) -> None:
 
 
 def fetch_must3r(name: str, url: str | None, digest: str | None, accepted: bool) -> None:
-    """Fetch what is missing, after consent to its licence, and prove that it is what its authors published."""
+    """Fetch what is missing, after consent to its licence, and prove that it is what its authors
+    published.
+    """
     file, digest = must3r_loader.MODELS[name], digest or MUST3R_DIGESTS.get(name)
     was_here = file.exists()
     if not was_here:
         if name == "tiny" and not url:
             must3r_loader.model_file(name)  # tells the cure
         elif name != "tiny" and not (accepted or consents()):
-            raise InputError(f"{file.name} needs your consent to the {MUST3R_TERMS}; agree with --accept-licence")
+            raise InputError(
+                f"{file.name} needs your consent to the {MUST3R_TERMS}; agree with --accept-licence"
+            )
         fetch(url or _MUST3R_URL + file.name, file, digest)
     check_digest(file, digest)
     with forgetting(file, unless=was_here):

@@ -1,8 +1,9 @@
-"""Wiring: build SAM2 from a name and a checkpoint file, load it strictly, explain what does not fit.
+"""Wiring: build SAM2 from a name and a checkpoint file, load it strictly, explain what does not
+fit.
 
-Names: `tiny` (trained in this project, ships with it) and SAM2.1's `t`, `s`, `b+`, `l` (downloaded by the user).
-Configs are read as files, without Hydra's global state: building works from any working directory and inside
-`@hydra.main`.
+Names: `tiny` (trained in this project, ships with it) and SAM2.1's `t`, `s`, `b+`, `l` (downloaded
+by the user). Configs are read as files, without Hydra's global state: building works from any
+working directory and inside `@hydra.main`.
 """
 
 from importlib.util import find_spec
@@ -33,8 +34,12 @@ MEMORY_ATTENTION = "geometry_fusion.object_batches.MemoryAttentionOfObjects"
 SMALL_IMAGE = 512  # pixels
 LARGE_FRAMES_AT_ONCE = 4  # of larger images, on CUDA; chosen without a measurement
 # What sam2.build_sam.build_sam2_video_predictor adds (sam2 1.1.0, apply_postprocessing=True).
-# Filling holes needs sam2's CUDA extension; without it SAM2 warns on every frame and skips the step.
-_POSTPROCESSING = {"binarize_mask_from_pts_for_mem_enc": True, "fill_hole_area": 8 if find_spec("sam2._C") else 0}
+# Filling holes needs sam2's CUDA extension; without it SAM2 warns on every frame and skips the
+# step.
+_POSTPROCESSING = {
+    "binarize_mask_from_pts_for_mem_enc": True,
+    "fill_hole_area": 8 if find_spec("sam2._C") else 0,
+}
 _DYNAMIC_MULTIMASK = {
     "dynamic_multimask_via_stability": True,
     "dynamic_multimask_stability_delta": 0.05,
@@ -65,12 +70,15 @@ def build_sam2(
 ) -> torch.nn.Module:
     """SAM2 of `name` as an instance of `target` (a SAM2Base subclass), in eval mode on `device`.
 
-    checkpoint: file to load instead of the model's own; random_weights: load nothing. `options` are keyword arguments
-    of `target`. Raises InputError when the file is missing, damaged or of another model.
+    checkpoint: file to load instead of the model's own; random_weights: load nothing. `options` are
+    keyword arguments of `target`. Raises InputError when the file is missing, damaged or of another
+    model.
     """
     config_file, default_checkpoint = model_files(name)
     config = OmegaConf.load(config_file).model
-    config._target_ = target if isinstance(target, str) else f"{target.__module__}.{target.__qualname__}"
+    config._target_ = (
+        target if isinstance(target, str) else f"{target.__module__}.{target.__qualname__}"
+    )
     model = instantiate(config, **options)
     if not random_weights:
         file = Path(checkpoint) if checkpoint else default_checkpoint
@@ -78,7 +86,8 @@ def build_sam2(
             raise InputError(f"{file}: no such checkpoint file; check the path")
         if not file.is_file():
             raise InputError(
-                f"{file}: SAM2 weights of '{name}' are missing; fetch them with: python main.py weights --sam2 {name}"
+                f"{file}: SAM2 weights of '{name}' are missing; fetch them with: python main.py "
+                f"weights --sam2 {name}"
             )
         load_strictly(model, read_weights(file), file, f"SAM2 '{name}' ({config_file.name})")
     return model.to(pick_device(str(device))).eval()
@@ -92,12 +101,14 @@ def build_predictor(
     compile: bool = False,
     **options,
 ) -> torch.nn.Module:
-    """SAM2's video predictor with the post-processing of `sam2.build_sam.build_sam2_video_predictor`.
+    """SAM2's video predictor with the post-processing of
+    `sam2.build_sam.build_sam2_video_predictor`.
 
-    exact: SAM2 itself, bit for bit: its order of computation and its rules of prompts and memory. Without, masks are
-    faster and differ by rounding (geometry_fusion/optimise.py, object_batches.py), and several prompts of a video are
-    handled otherwise (geometry_fusion/reach.py). compile: torch.compile where shapes are fixed; the first
-    frames then take minutes.
+    exact: SAM2 itself, bit for bit: its order of computation and its rules of prompts and memory.
+    Without, masks are faster and differ by rounding (geometry_fusion/optimise.py,
+    object_batches.py), and several prompts of a video are handled otherwise
+    (geometry_fusion/reach.py). compile: torch.compile where shapes are fixed; the first frames then
+    take minutes.
     """
     as_sam2 = {"objects_at_once": 1, "frames_at_once": 1, "upstream": True} if exact else {}
     options = {**_POSTPROCESSING, **as_sam2, **options}

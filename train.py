@@ -1,10 +1,10 @@
 """Train from a Hydra config:  python train.py experiment=tiny_sam2 [trainer.max_steps=100 ...]
 
-A YAML file anywhere on disk works as well:  python train.py --config my.yaml   (it may refer to keys, ${trainer.seed},
-but call no resolvers)
-Values of keys that are paths (data.frames, trainer.run_dir, ...) are taken as they are: no quotes inside quotes.
-Several processes:  torchrun --nproc-per-node 2 train.py experiment=tiny_sam2
-Watch:  tensorboard --logdir sam2_logs/RUN/tensorboard
+A YAML file anywhere on disk works as well:  python train.py --config my.yaml   (it may refer to
+keys, ${trainer.seed}, but call no resolvers) Values of keys that are paths (data.frames,
+trainer.run_dir, ...) are taken as they are: no quotes inside quotes. Several processes:  torchrun
+--nproc-per-node 2 train.py experiment=tiny_sam2 Watch:  tensorboard --logdir
+sam2_logs/RUN/tensorboard
 """
 
 from geometry_fusion.interrupts import watch_imports
@@ -38,15 +38,28 @@ from geometry_fusion.must3r import Dust3rEncoder, MUSt3R
 from geometry_fusion.training.loop import seed_all, train
 from geometry_fusion.training.run_dir import check_run_dir
 from geometry_fusion.training.schedule import parameter_groups
-from geometry_fusion.training.settings import check_batches, check_has_keys, check_posed_batches, check_rates
+from geometry_fusion.training.settings import (
+    check_batches,
+    check_has_keys,
+    check_posed_batches,
+    check_rates,
+)
 from geometry_fusion.weights import load_strictly, read_weights
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
-DATASET = {"scenes": None, "sampling": "continuous", "point": 0.5, "box": 0.5, "weight": None}  # of a mixture
+DATASET = {
+    "scenes": None,
+    "sampling": "continuous",
+    "point": 0.5,
+    "box": 0.5,
+    "weight": None,
+}  # of a mixture
 
 
 def scenes_of(data: DictConfig, split: str) -> list[Scene]:
-    """Scenes of `split` ("train" or "val"): a folder of scenes, or rooms, rendered where missing."""
+    """Scenes of `split` ("train" or "val"): a folder of scenes, or rooms, rendered where
+    missing.
+    """
     prefix = "" if split == "train" else "val_"
     folder = data[f"{prefix}scenes"]
     if folder:
@@ -61,7 +74,9 @@ def scenes_of(data: DictConfig, split: str) -> list[Scene]:
 
 
 def check(config: DictConfig) -> None:
-    """Refuse what could only fail after minutes of rendering. Raises InputError naming key, value and range."""
+    """Refuse what could only fail after minutes of rendering. Raises InputError naming key, value
+    and range.
+    """
     if config.task not in TASKS:
         raise InputError(f"task={config.task}: unknown; known are: {', '.join(TASKS)}")
     check_has_keys(config)
@@ -78,11 +93,15 @@ def check(config: DictConfig) -> None:
     check_rates(config)
     check_batches(config)
     if (own_video or "datasets" in config.data) and config.task != "fusion":
-        raise InputError(f"task={config.task}: own videos and mixtures train a fusion: experiment=my_video or paper")
+        raise InputError(
+            f"task={config.task}: own videos and mixtures train a fusion: experiment=my_video or "
+            "paper"
+        )
     if own_video:
         if config.arm == "oracle" or config.sampling.sampling == "fov":
             raise InputError(
-                f"arm={config.arm}, sampling.sampling={config.sampling.sampling}: oracle and fov need depth and "
+                f"arm={config.arm}, sampling.sampling={config.sampling.sampling}: oracle and fov "
+                "need depth and "
                 "poses, which a video does not have; convert a posed capture and give data.scenes"
             )
         split_of(config)
@@ -105,17 +124,27 @@ def check_mixture(data: DictConfig) -> None:
     """Refuse datasets that are not there or whose settings make no sense, each by its key."""
     for name, given in data.datasets.items():
         where = f"data.datasets.{name}"
-        if not OmegaConf.is_dict(given) or "scenes" not in given or (unknown := given.keys() - DATASET.keys()):
+        if (
+            not OmegaConf.is_dict(given)
+            or "scenes" not in given
+            or (unknown := given.keys() - DATASET.keys())
+        ):
             wrong = sorted(unknown)[0] if OmegaConf.is_dict(given) and "scenes" in given else given
-            raise InputError(f"{where}: {wrong}: expected scenes: DIR and any of {', '.join(DATASET)}")
+            raise InputError(
+                f"{where}: {wrong}: expected scenes: DIR and any of {', '.join(DATASET)}"
+            )
         part = data.datasets[name] = OmegaConf.merge(DATASET, given)
         if not isinstance(part.scenes, str):
             raise InputError(f"{where}.scenes={part.scenes}: must be a path")
         find_scenes(Path(part.scenes))
         if part.sampling not in SAMPLINGS:
-            raise InputError(f"{where}.sampling={part.sampling}: unknown; known are: {', '.join(SAMPLINGS)}")
+            raise InputError(
+                f"{where}.sampling={part.sampling}: unknown; known are: {', '.join(SAMPLINGS)}"
+            )
     if all(part.weight == 0 for part in data.datasets.values()):
-        raise InputError("data.datasets: no dataset has a weight above 0, so nothing would be drawn")
+        raise InputError(
+            "data.datasets: no dataset has a weight above 0, so nothing would be drawn"
+        )
     if not data.val_scenes:
         raise InputError("data.val_scenes=null: a mixture needs a folder of scenes to validate on")
 
@@ -124,11 +153,16 @@ def check_fusion(config: DictConfig) -> None:
     """The same for what only a fusion has."""
     check_paths(config, ("geometry_cache",))
     if config.sampling.sampling not in SAMPLINGS:
-        raise InputError(f"sampling.sampling={config.sampling.sampling}: unknown; known are: {', '.join(SAMPLINGS)}")
+        raise InputError(
+            f"sampling.sampling={config.sampling.sampling}: unknown; known are: "
+            f"{', '.join(SAMPLINGS)}"
+        )
 
 
 def choose_trainable(config: DictConfig) -> None:
-    """Put the learning rates of a preset in place of its name. Raises InputError for an unknown name."""
+    """Put the learning rates of a preset in place of its name. Raises InputError for an unknown
+    name.
+    """
     name, presets = config.trainer.trainable, config.get("trainable_presets", {})
     if isinstance(name, str):
         if name not in presets:
@@ -138,10 +172,15 @@ def choose_trainable(config: DictConfig) -> None:
 
 
 def planned_rooms(data: DictConfig, split: str) -> range:
-    """Seeds of the rooms of a split that has no folder of scenes; raises InputError when they are no range."""
+    """Seeds of the rooms of a split that has no folder of scenes; raises InputError when they are
+    no range.
+    """
     prefix = "" if split == "train" else "val_"
     if f"{prefix}scenes" not in data:
-        raise InputError(f"data.{prefix}scenes: this data is for evaluation; choose data=rooms, mixture or own_video")
+        raise InputError(
+            f"data.{prefix}scenes: this data is for evaluation; choose data=rooms, mixture or "
+            "own_video"
+        )
     if "datasets" in data or data.get("frames"):
         return range(0)
     return range(0) if data[f"{prefix}scenes"] else seed_range(data[f"{prefix}seeds"])
@@ -164,7 +203,9 @@ def build_sam2_task(config: DictConfig):
         sam2_task.start_object_scores(model)
         sam2_task.start_click_attention(model)
         sam2_task.start_memory(model)
-    parameter_groups(model, config.trainer.trainable, 0.0)  # wrong names are told before rooms are rendered
+    parameter_groups(
+        model, config.trainer.trainable, 0.0
+    )  # wrong names are told before rooms are rendered
     return sam2_task.Sam2Task(
         model,
         scenes_of(config.data, "train"),
@@ -186,11 +227,15 @@ def build_must3r_task(config: DictConfig):
         known = ", ".join(sorted(f.stem for f in file.parent.glob("*.yaml")))
         raise InputError(f"must3r={config.must3r}: {file} does not exist; known are: {known}")
     constructors = OmegaConf.to_container(OmegaConf.load(file))
-    model = must3r_task.StreamedClips(Dust3rEncoder(**constructors["encoder"]), MUSt3R(**constructors["decoder"]))
+    model = must3r_task.StreamedClips(
+        Dust3rEncoder(**constructors["encoder"]), MUSt3R(**constructors["decoder"])
+    )
     if config.trainer.init_from is None:
         must3r_task.start_weights(model)
     else:
-        load_strictly(model, read_weights(config.trainer.init_from), Path(config.trainer.init_from), file.name)
+        load_strictly(
+            model, read_weights(config.trainer.init_from), Path(config.trainer.init_from), file.name
+        )
     parameter_groups(model, config.trainer.trainable, 0.0)
     size = constructors["encoder"]["img_size"][0]
     check_posed_batches(config, size, constructors["encoder"]["patch_size"])
@@ -208,8 +253,8 @@ def build_must3r_task(config: DictConfig):
 
 
 def fusion_model(config: DictConfig) -> tuple[torch.nn.Module, dict, fusion.FusionSpec, dict]:
-    """The model to train with the weights it starts from; SAM2's own tensors but the image encoder's, by name; the
-    spec; and role -> (name, file) of the backbones."""
+    """The model to train with the weights it starts from; SAM2's own tensors but the image
+    encoder's, by name; the spec; and role -> (name, file) of the backbones."""
     from geometry_fusion.training import fusion_task
 
     sam2_file = Path(config.trainer.init_from or sam2_model.model_files(config.sam2)[1])
@@ -221,14 +266,19 @@ def fusion_model(config: DictConfig) -> tuple[torch.nn.Module, dict, fusion.Fusi
         prob_to_use_pt_input_for_train=config.prompts.point,
         prob_to_use_box_input_for_train=config.prompts.box,
     )
-    backbone = {name: value.clone() for name, value in model.state_dict().items() if fusion.is_tunable(name)}
+    backbone = {
+        name: value.clone() for name, value in model.state_dict().items() if fusion.is_tunable(name)
+    }
     must3r = str(config.must3r)
-    spec = fusion.spec_of(fusion.merger_of(config.merger, must3r), arm=config.arm, variant=config.variant)
+    spec = fusion.spec_of(
+        fusion.merger_of(config.merger, must3r), arm=config.arm, variant=config.variant
+    )
     model.merger = spec.build_merger()
     parameter_groups(model, config.trainer.trainable, 0.0)
     if any(p.requires_grad for name, p in model.named_parameters() if not fusion.is_tunable(name)):
         raise InputError(
-            f"trainer.trainable={config.trainer.trainable}: a fusion keeps SAM2's image encoder as it is; name other "
+            f"trainer.trainable={config.trainer.trainable}: a fusion keeps SAM2's image encoder "
+            "as it is; name other "
             "modules, such as merger and memory_attention"
         )
     files = {"sam2": (config.sam2, sam2_file)}
@@ -237,7 +287,10 @@ def fusion_model(config: DictConfig) -> tuple[torch.nn.Module, dict, fusion.Fusi
     fusion_from = config.fusion_from
     if fusion_from == "auto":
         fusion_from = fusion.shipped_for(files) if config.arm == "3am" else None
-        print(f"starts from {fusion_from or 'an untrained merger: no shipped fusion belongs to these backbones'}")
+        print(
+            "starts from "
+            f"{fusion_from or 'an untrained merger: no shipped fusion belongs to these backbones'}"
+        )
     if fusion_from:
         fusion.continue_from(model, spec, Path(fusion_from), files)
     return model, backbone, spec, files
@@ -248,13 +301,23 @@ def build_fusion_task(config: DictConfig):
     from geometry_fusion.training.geometry_cache import GeometryCache, LiveGeometry
 
     model, backbone, spec, files = fusion_model(config)
-    backbones = {role: {"name": name, "sha256": file_digest(file)} for role, (name, file) in files.items()}
+    backbones = {
+        role: {"name": name, "sha256": file_digest(file)} for role, (name, file) in files.items()
+    }
     # In fp32, whatever the trainer computes in: the cache keeps what is computed here.
     must3r_file = files["must3r"][1] if "must3r" in files else None
     make_source = fusion.source_maker(spec, must3r_file, pick_device(config.trainer.device), "fp32")
-    identity = {"geometry": spec.geometry, "source": spec.source, "backbone": backbones.get("must3r")}
+    identity = {
+        "geometry": spec.geometry,
+        "source": spec.source,
+        "backbone": backbones.get("must3r"),
+    }
     feature_side = model.image_size // model.backbone_stride
-    cells = feature_side * spec.merger.get("subsamples", 1) if model.merger.reads_on_appearance else None
+    cells = (
+        feature_side * spec.merger.get("subsamples", 1)
+        if model.merger.reads_on_appearance
+        else None
+    )
     cache = GeometryCache(Path(config.geometry_cache), make_source, identity, cells)
     sampling = OmegaConf.to_container(config.sampling)
     facts = {"backbones": backbones, **spec.metadata()}
@@ -267,7 +330,9 @@ def build_fusion_task(config: DictConfig):
 
     def predictor_of(weights: dict[str, torch.Tensor], make: Callable):
         """What a user makes of a checkpoint with these weights."""
-        predictor = sam2_model.build_predictor(config.sam2, files["sam2"][1], next(model.parameters()).device)
+        predictor = sam2_model.build_predictor(
+            config.sam2, files["sam2"][1], next(model.parameters()).device
+        )
         fusion.fuse_weights(predictor, spec, weights, make, "the weights of this run")
         return predictor
 
@@ -279,8 +344,14 @@ def build_fusion_task(config: DictConfig):
         as_tracked = {"join_every": fusion.JOIN_EVERY, "precision": precision}
         measure = validation.VideoValidation(split, lambda: make_source(**as_tracked), precision)
     else:
-        train_clips = mixed_clips(config.data, clips_of) or clips_of(scenes_of(config.data, "train"))
-        chosen = {"count": config.val_objects, "step": config.val_step, "hard_only": config.val_hard_only}
+        train_clips = mixed_clips(config.data, clips_of) or clips_of(
+            scenes_of(config.data, "train")
+        )
+        chosen = {
+            "count": config.val_objects,
+            "step": config.val_step,
+            "hard_only": config.val_hard_only,
+        }
         val_clips = clips_of(scenes_of(config.data, "val"))
         walks = fusion_task.walks_to_validate(val_clips, min_area=config.data.min_area, **chosen)
         measure = validation.WalkValidation(walks, cache, precision)
@@ -314,7 +385,10 @@ def shorten_clips(kinds: DictConfig, video: AnnotatedVideo) -> None:
     most = int(video.annotated.sum())
     for name, shape in kinds.items():
         if shape.frames > most:
-            print(f"clips '{name}' have {most} frames instead of {shape.frames}: the training part has no more masks")
+            print(
+                f"clips '{name}' have {most} frames instead of {shape.frames}: the training part "
+                "has no more masks"
+            )
             shape.frames = most
 
 
@@ -322,22 +396,39 @@ TASKS = {"sam2": build_sam2_task, "must3r": build_must3r_task, "fusion": build_f
 
 
 def stream_beforehand(task) -> None:
-    """Compute the geometry of an own video now, each process its share, so that the pace of the steps can be told."""
-    rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
-    walks = [(cache, *at) for cache, *at in task.geometry_needed()[rank::world] if not cache.file(*at).exists()]
+    """Compute the geometry of an own video now, each process its share, so that the pace of the
+    steps can be told.
+    """
+    rank, world = (
+        int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1))
+    )
+    walks = [
+        (cache, *at)
+        for cache, *at in task.geometry_needed()[rank::world]
+        if not cache.file(*at).exists()
+    ]
     for cache, scene, reference in tqdm(walks, desc="geometry", unit="walk", disable=None):
         cache.fill(scene, reference)
 
 
 def main(argv=None) -> None:
     parser = OneLineParser(description=__doc__)
-    parser.add_argument("--config", type=Path, help="YAML file that sets keys of the composed config")
-    parser.add_argument("overrides", nargs="*", help="Hydra overrides: experiment=NAME, trainer.device=cpu, ...")
+    parser.add_argument(
+        "--config", type=Path, help="YAML file that sets keys of the composed config"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", help="Hydra overrides: experiment=NAME, trainer.device=cpu, ..."
+    )
     args = parser.parse_args(argv)
     config = compose_config(CONFIGS, "train", args.overrides, args.config)
     check(config)
     choose_trainable(config)
-    inputs = [config.trainer.init_from, config.get("fusion_from"), config.data.get("frames"), config.data.get("masks")]
+    inputs = [
+        config.trainer.init_from,
+        config.get("fusion_from"),
+        config.data.get("frames"),
+        config.data.get("masks"),
+    ]
     if str(config.get("must3r")) not in must3r_loader.MODELS:
         inputs.append(config.get("must3r"))
     check_run_dir(Path(config.trainer.run_dir), inputs, args.config)
@@ -351,7 +442,9 @@ def main(argv=None) -> None:
     if config.data.get("frames") and config.trainer.max_steps:
         stream_beforehand(task)
     resolved = OmegaConf.to_container(config, resolve=True)
-    options = {k: v for k, v in resolved["trainer"].items() if k not in ("threads", "run_dir", "init_from")}
+    options = {
+        k: v for k, v in resolved["trainer"].items() if k not in ("threads", "run_dir", "init_from")
+    }
     train(task, run_dir, resolved, **options)
     print(f"done: {run_dir}/checkpoints; watch with: tensorboard --logdir {run_dir}/tensorboard")
 

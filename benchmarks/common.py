@@ -15,8 +15,8 @@ sys.path.insert(0, str(ROOT))
 
 
 def endless_clip() -> Iterator[np.ndarray]:
-    """The clip there and back again and again, RGB uint8 [H, W, 3]; decoded once, so that what grows is the
-    tracker's."""
+    """The clip there and back again and again, RGB uint8 [H, W, 3]; decoded once, so that what
+    grows is the tracker's."""
     from geometry_fusion.video import VideoFile
 
     images = list(VideoFile(CLIP))
@@ -31,5 +31,7 @@ def tiny_predictor(arm: str, precision: str = "auto", **options):
     predictor = sam2_model.build_predictor("tiny", device="cpu", **options)
     if arm == "3am":
         checkpoint = fusion.DEFAULT_CHECKPOINTS["tiny", "tiny"]
-        fusion.fuse_checkpoint(predictor, checkpoint, sam2="tiny", sam2_file=None, must3r="tiny", precision=precision)
+        fusion.fuse_checkpoint(
+            predictor, checkpoint, sam2="tiny", sam2_file=None, must3r="tiny", precision=precision
+        )
     return predictor

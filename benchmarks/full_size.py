@@ -2,8 +2,9 @@
 
     python benchmarks/full_size.py --sam2 t l --must3r 512 --frames 3
 
-Weights are random, in files of the published layouts (SAM2.1 .pt, MUSt3R .pth, a `paper` merger): what is measured and
-proven is that they build, load strictly and run ab_iou.py end to end. Writes benchmarks/out/full_size.json.
+Weights are random, in files of the published layouts (SAM2.1 .pt, MUSt3R .pth, a `paper` merger):
+what is measured and proven is that they build, load strictly and run ab_iou.py end to end. Writes
+benchmarks/out/full_size.json.
 """
 
 import argparse
@@ -43,12 +44,18 @@ def write_sam2(name: str, file: Path) -> None:
 def write_must3r(name: str, file: Path) -> None:
     """A file of the official layout with random weights (docs/must3r_spec.md section 5)."""
     side = SIZES[name]
-    encoder, decoder = Dust3rEncoder(img_size=(side, side)), MUSt3R(img_size=(side, side), feedback_type="single_mlp")
+    encoder, decoder = (
+        Dust3rEncoder(img_size=(side, side)),
+        MUSt3R(img_size=(side, side), feedback_type="single_mlp"),
+    )
     strings = Namespace(
         encoder=f"Dust3rEncoder(img_size=({side}, {side}), patch_embed='ManyAR_PatchEmbed')",
-        decoder=f"CausalMUSt3R(img_size=({side}, {side}), feedback_type='single_mlp', memory_mode='norm_y')",
+        decoder=f"CausalMUSt3R(img_size=({side}, {side}), feedback_type='single_mlp', "
+        "memory_mode='norm_y')",
     )
-    torch.save({"encoder": encoder.state_dict(), "decoder": decoder.state_dict(), "args": strings}, file)
+    torch.save(
+        {"encoder": encoder.state_dict(), "decoder": decoder.state_dict(), "args": strings}, file
+    )
 
 
 def write_fusion(sam2: tuple[str, Path], must3r: tuple[str, Path], file: Path) -> None:
@@ -57,7 +64,9 @@ def write_fusion(sam2: tuple[str, Path], must3r: tuple[str, Path], file: Path) -
     merger = spec.build_merger()
     torch.nn.init.normal_(merger.block[-1].weight, std=0.02)
     files = {"sam2": sam2, "must3r": must3r}
-    backbones = {role: {"name": name, "sha256": file_digest(path)} for role, (name, path) in files.items()}
+    backbones = {
+        role: {"name": name, "sha256": file_digest(path)} for role, (name, path) in files.items()
+    }
     weights = {f"merger.{name}": value for name, value in merger.state_dict().items()}
     save_weights(file, weights, {**spec.metadata(), "backbones": backbones})
 
@@ -75,31 +84,60 @@ def write_all(folder: Path, sam2: str, must3r: str) -> Path:
     """Files of both backbones and of a merger between them; returns `folder`."""
     write_sam2(sam2, folder / f"{sam2}.pt")
     write_must3r(must3r, folder / f"{must3r}.pth")
-    backbones = (sam2, folder / f"{sam2}.pt"), (str(folder / f"{must3r}.pth"), folder / f"{must3r}.pth")
+    backbones = (
+        (sam2, folder / f"{sam2}.pt"),
+        (str(folder / f"{must3r}.pth"), folder / f"{must3r}.pth"),
+    )
     write_fusion(*backbones, folder / "fusion.safetensors")
     return folder
 
 
 def measure(folder: Path, sam2: str, must3r: str) -> dict:
     """ab_iou.py in a process of its own, as a user runs it."""
-    command = [sys.executable, ROOT / "ab_iou.py", "--frames", folder / "frames", "--point", "320,240"]
-    command += ["--sam2", sam2, "--sam2-checkpoint", folder / f"{sam2}.pt", "--must3r", folder / f"{must3r}.pth"]
+    command = [
+        sys.executable,
+        ROOT / "ab_iou.py",
+        "--frames",
+        folder / "frames",
+        "--point",
+        "320,240",
+    ]
+    command += [
+        "--sam2",
+        sam2,
+        "--sam2-checkpoint",
+        folder / f"{sam2}.pt",
+        "--must3r",
+        folder / f"{must3r}.pth",
+    ]
     command += ["--checkpoint", folder / "fusion.safetensors", "--out", folder / "out"]
     printed = folder / "printed.txt"
     with open(printed, "w") as output:
-        process = subprocess.Popen([str(w) for w in command], stdout=output, stderr=subprocess.STDOUT, cwd=folder)
+        process = subprocess.Popen(
+            [str(w) for w in command], stdout=output, stderr=subprocess.STDOUT, cwd=folder
+        )
         _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"ab_iou.py failed: {printed.read_text()}")
     pace = [float(x) for x in re.findall(r"([\d.]+) frames/s", printed.read_text())]
     peak = usage.ru_maxrss / 2**20
     baseline, geometry = (round(1 / p, 2) if p else None for p in pace)
-    return {"sam2": sam2, "must3r": must3r, "baseline_s": baseline, "geometry_s": geometry, "peak_gb": round(peak, 2)}
+    return {
+        "sam2": sam2,
+        "must3r": must3r,
+        "baseline_s": baseline,
+        "geometry_s": geometry,
+        "peak_gb": round(peak, 2),
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sam2", nargs="+", default=["t"], choices=[m for m in sam2_model.MODELS if m != "tiny"])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--sam2", nargs="+", default=["t"], choices=[m for m in sam2_model.MODELS if m != "tiny"]
+    )
     parser.add_argument("--must3r", nargs="+", default=["512"], choices=SIZES)
     parser.add_argument("--frames", type=int, default=3, choices=range(1, 16), metavar="1..15")
     args = parser.parse_args()
@@ -112,7 +150,12 @@ def main() -> None:
                 write_all(folder, sam2, must3r)
                 rows.append(measure(folder, sam2, must3r))
                 print(rows[-1], flush=True)
-    facts = {"frames": args.frames, "size": "640x480", "processor": platform.processor(), "cores": os.cpu_count()}
+    facts = {
+        "frames": args.frames,
+        "size": "640x480",
+        "processor": platform.processor(),
+        "cores": os.cpu_count(),
+    }
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps({**facts, "torch": torch.__version__, "rows": rows}, indent=1))
 

@@ -1,11 +1,16 @@
-"""How good is the geometry? Streams whole walks of rooms nobody trained on and compares with depth and poses.
+"""How good is the geometry? Streams whole walks of rooms nobody trained on and compares with depth
+and poses.
 
     python benchmarks/geometry.py [--seeds 100000:100020] [--must3r tiny] [--out FILE.json]
 
-Per frame, relative to the mean distance of the walk's points (prediction and truth each divided by their own):
-* local: error of the points in the own camera's frame; global: error of the points in the reference frame;
-* constant: the same errors of the best constant pointmap at the identity pose, the median over frames of the truth;
-* centre: error of the camera centre after the whole trajectory was aligned by a similarity (Umeyama 1991), and the
+Per frame, relative to the mean distance of the walk's points (prediction and truth each divided by
+their own):
+* local: error of the points in the own camera's frame; global: error of the points in the reference
+frame;
+* constant: the same errors of the best constant pointmap at the identity pose, the median over
+frames of the truth;
+* centre: error of the camera centre after the whole trajectory was aligned by a similarity (Umeyama
+1991), and the
   rotation error in degrees, both as answered when the frame came.
 Grouped by the angle between the viewing directions of this frame and the first.
 """
@@ -37,7 +42,10 @@ def true_points(scene: Scene, index: int) -> np.ndarray:
     height, width = depth.shape
     x, y = np.meshgrid(*((np.arange(GRID) + 0.5) * n / GRID - 0.5 for n in (width, height)))
     at = depth[y.round().astype(int), x.round().astype(int)]
-    return np.stack([(x - k[0, 2]) / k[0, 0], (y - k[1, 2]) / k[1, 1], np.ones_like(x)], -1) * at[..., None]
+    return (
+        np.stack([(x - k[0, 2]) / k[0, 0], (y - k[1, 2]) / k[1, 1], np.ones_like(x)], -1)
+        * at[..., None]
+    )
 
 
 def move(pose: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -88,9 +96,18 @@ def measure(scene: Scene, stream) -> dict[str, np.ndarray]:
 def main(argv=None) -> None:
     parser = OneLineParser(description=__doc__)
     parser.add_argument("--seeds", default="100000:100020", help="rooms, first:last")
-    parser.add_argument("--root", type=Path, default=Path("data/rooms/val"), help="folder of the rooms, rendered there")
-    parser.add_argument("--must3r", default="tiny", help=f"model: {', '.join(must3r_loader.MODELS)}")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="weights, if not those of --must3r")
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=Path("data/rooms/val"),
+        help="folder of the rooms, rendered there",
+    )
+    parser.add_argument(
+        "--must3r", default="tiny", help=f"model: {', '.join(must3r_loader.MODELS)}"
+    )
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE", help="weights, if not those of --must3r"
+    )
     parser.add_argument("--out", type=Path, default=None, help="receives the table as JSON")
     args = parser.parse_args(argv)
     table = run(args)
@@ -113,12 +130,18 @@ def run(args: argparse.Namespace) -> dict:
     if not all((room_folder(args.root, seed) / "scene.json").exists() for seed in seeds):
         write_rooms(seeds, args.root, 2)
     file = args.weights or must3r_loader.model_file(args.must3r)
-    make = fusion.source_maker(fusion.spec_of("tiny" if args.must3r == "tiny" else "paper"), file, "cpu")
-    walks = [measure(Scene(room_folder(args.root, seed)), make()) for seed in tqdm(seeds, unit="room")]
+    make = fusion.source_maker(
+        fusion.spec_of("tiny" if args.must3r == "tiny" else "paper"), file, "cpu"
+    )
+    walks = [
+        measure(Scene(room_folder(args.root, seed)), make()) for seed in tqdm(seeds, unit="room")
+    ]
     joined = {k: np.concatenate([w[k] for w in walks]) for k in walks[0] if k != "keyframes"}
     constant = np.median(joined["true_local"], axis=0)
     for name in ("local", "world"):
-        joined[f"constant_{name}"] = np.linalg.norm(joined[f"true_{name}"] - constant, axis=-1).mean((1, 2))
+        joined[f"constant_{name}"] = np.linalg.norm(
+            joined[f"true_{name}"] - constant, axis=-1
+        ).mean((1, 2))
     rows = []
     for low, high in (*pairwise(ANGLES), (0, ANGLES[-1])):
         some = (joined["angle"] >= low) & (joined["angle"] < high)

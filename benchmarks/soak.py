@@ -2,9 +2,9 @@
 
     python benchmarks/soak.py --arm 3am
 
-Tracks one object of the bundled `return` clip, forwards and backwards again and again. Prints resident memory after 500
-frames and at the end, and what a frame cost around frame 200, around frame 2000 and at the end; writes
-benchmarks/out/soak_ARM.json.
+Tracks one object of the bundled `return` clip, forwards and backwards again and again. Prints
+resident memory after 500 frames and at the end, and what a frame cost around frame 200, around
+frame 2000 and at the end; writes benchmarks/out/soak_ARM.json.
 """
 
 import argparse
@@ -23,7 +23,9 @@ from geometry_fusion.session import Session
 from geometry_fusion.types import Prompt
 
 SETTLED = 500  # frames after which memory has its size
-WINDOW = 128  # frames over which cost is taken, ending with a batch: more than the clip there and back
+WINDOW = (
+    128  # frames over which cost is taken, ending with a batch: more than the clip there and back
+)
 PACE_AT = (200, 2000)  # frames around which cost is taken, besides at the end
 
 
@@ -34,7 +36,9 @@ def typical_ms(stamps: list[float]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--frames", type=int, default=20_000)
     parser.add_argument("--arm", default="sam2", choices=("sam2", "3am"))
     args = parser.parse_args()

@@ -1,14 +1,18 @@
-"""Speed and memory of SAM2's own predictor, our baseline arm and our geometry arm, side by side:  make bench
+"""Speed and memory of SAM2's own predictor, our baseline arm and our geometry arm, side by side:
+make bench
 
-    python benchmarks/speed.py                            the tiny models that ship; under 10 minutes on two cores
-    python benchmarks/speed.py --sam2 t --must3r 512 --lengths 8 16 --objects 1 4     published sizes, random weights
+    python benchmarks/speed.py                            the tiny models that ship; under 10
+    minutes on two cores
+    python benchmarks/speed.py --sam2 t --must3r 512 --lengths 8 16 --objects 1 4     published
+    sizes, random weights
     python benchmarks/speed.py --device cuda
 
-All three carry the same weights and track the same prompts through the same folder of frames: the bundled `return`
-clip, forwards and backwards again and again. Each measurement is a process of its own, because peak memory is a
-process's; the three take turns, and ratios are medians over rounds. A time is that of a whole pass, from opening the
-frames to the last mask on the CPU, per frame; loading weights and a first short pass are not counted. Writes
-benchmarks/out/results.json and speed.png.
+All three carry the same weights and track the same prompts through the same folder of frames: the
+bundled `return` clip, forwards and backwards again and again. Each measurement is a process of its
+own, because peak memory is a process's; the three take turns, and ratios are medians over rounds. A
+time is that of a whole pass, from opening the frames to the last mask on the CPU, per frame;
+loading weights and a first short pass are not counted. Writes benchmarks/out/results.json and
+speed.png.
 """
 
 import argparse
@@ -38,7 +42,9 @@ WINDOW = 64  # frames over which the cost early and late in a video is taken; fu
 def prompts(objects: int, size: tuple[int, int]) -> list[tuple[float, float]]:
     """One click per object, spread over the frame."""
     columns = int(np.ceil(np.sqrt(objects)))
-    cells = [((i % columns + 0.5) / columns, (i // columns + 0.5) / columns) for i in range(objects)]
+    cells = [
+        ((i % columns + 0.5) / columns, (i // columns + 0.5) / columns) for i in range(objects)
+    ]
     return [(x * size[0], y * size[1]) for x, y in cells]
 
 
@@ -63,11 +69,17 @@ def build(arm: str, args: argparse.Namespace):
     file = Path(args.weights) / f"{args.sam2}.pt" if args.weights else None
     if arm == "upstream":
         post = {"binarize_mask_from_pts_for_mem_enc": True}
-        return sam2_model.build_sam2(args.sam2, target=SAM2VideoPredictor, checkpoint=file, device=args.device, **post)
+        return sam2_model.build_sam2(
+            args.sam2, target=SAM2VideoPredictor, checkpoint=file, device=args.device, **post
+        )
     predictor = sam2_model.build_predictor(args.sam2, file, args.device, compile=args.compile)
     if arm == "3am":
         weights = Path(args.weights) if args.weights else None
-        checkpoint = weights / "fusion.safetensors" if weights else fusion.DEFAULT_CHECKPOINTS["tiny", "tiny"]
+        checkpoint = (
+            weights / "fusion.safetensors"
+            if weights
+            else fusion.DEFAULT_CHECKPOINTS["tiny", "tiny"]
+        )
         must3r = str(weights / f"{args.must3r}.pth") if weights else args.must3r
         fusion.fuse_checkpoint(predictor, checkpoint, sam2=args.sam2, sam2_file=file, must3r=must3r)
     return predictor
@@ -81,9 +93,13 @@ def masks_of(arm: str, predictor, folder: Path, clicks: list):
 
     if arm == "upstream":
         with torch.inference_mode(), autocast(predictor.device):
-            state = predictor.init_state(str(folder), offload_video_to_cpu=predictor.device.type == "cpu")
+            state = predictor.init_state(
+                str(folder), offload_video_to_cpu=predictor.device.type == "cpu"
+            )
             for number, click in enumerate(clicks):
-                predictor.add_new_points_or_box(state, 0, number + 1, points=np.array([click], np.float32), labels=[1])
+                predictor.add_new_points_or_box(
+                    state, 0, number + 1, points=np.array([click], np.float32), labels=[1]
+                )
             for _, _, logits in predictor.propagate_in_video(state):
                 yield (logits > 0).cpu().numpy()
         return
@@ -96,7 +112,12 @@ def masks_of(arm: str, predictor, folder: Path, clicks: list):
 
 def measure_here(args: argparse.Namespace) -> None:
     """One arm, one length, one number of objects; prints a JSON line."""
-    arm, length, objects, folder = args.one[0], int(args.one[1]), int(args.one[2]), Path(args.one[3])
+    arm, length, objects, folder = (
+        args.one[0],
+        int(args.one[1]),
+        int(args.one[2]),
+        Path(args.one[3]),
+    )
     from geometry_fusion.frame_folder import FrameFolder
     from geometry_fusion.predictor import FRAMES_AT_ONCE
 
@@ -117,7 +138,11 @@ def measure_here(args: argparse.Namespace) -> None:
             peak = max(peak, process.memory_info().rss)
     assert len(stamps) == length, (len(stamps), length)
     steps = np.diff([began, *stamps])
-    result = {"seconds_per_frame": (stamps[-1] - began) / length, "peak_mb": peak / 2**20, "warm_up_s": warm_up_s}
+    result = {
+        "seconds_per_frame": (stamps[-1] - began) / length,
+        "peak_mb": peak / 2**20,
+        "warm_up_s": warm_up_s,
+    }
     if args.device == "cuda":
         result["peak_cuda_mb"] = torch.cuda.max_memory_allocated() / 2**20
     if length >= 4 * WINDOW:  # what a frame costs early and late; the first ones fill memory
@@ -129,14 +154,18 @@ def measure_here(args: argparse.Namespace) -> None:
     print(json.dumps(result))
 
 
-def measure(args: argparse.Namespace, arm: str, length: int, objects: int, folder: Path, weights: str | None) -> dict:
+def measure(
+    args: argparse.Namespace, arm: str, length: int, objects: int, folder: Path, weights: str | None
+) -> dict:
     command = [sys.executable, __file__, "--one", arm, str(length), str(objects), str(folder)]
     command += ["--sam2", args.sam2, "--must3r", args.must3r, "--device", args.device]
     command += ["--weights", weights] if weights else []
     command += ["--compile"] if args.compile else []
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"{arm}, {length} frames, {objects} objects failed:\n{done.stderr[-2000:]}")
+        raise SystemExit(
+            f"{arm}, {length} frames, {objects} objects failed:\n{done.stderr[-2000:]}"
+        )
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -144,10 +173,14 @@ def summarise(rows: list[dict]) -> dict:
     """The ratios, from medians over rounds; slopes of peak memory over length, per object."""
 
     def of(arm: str, key: str, length: int, objects: int) -> list[float]:
-        return [r[key] for r in rows if (r["arm"], r["frames"], r["objects"]) == (arm, length, objects)]
+        return [
+            r[key] for r in rows if (r["arm"], r["frames"], r["objects"]) == (arm, length, objects)
+        ]
 
     def ratio(a: str, b: str, length: int, objects: int) -> float:
-        pairs = zip(of(a, "seconds_per_frame", length, objects), of(b, "seconds_per_frame", length, objects))
+        pairs = zip(
+            of(a, "seconds_per_frame", length, objects), of(b, "seconds_per_frame", length, objects)
+        )
         return round(statistics.median(x / y for x, y in pairs), 3)
 
     lengths = sorted({r["frames"] for r in rows if r["objects"] == 1})
@@ -155,7 +188,9 @@ def summarise(rows: list[dict]) -> dict:
     short, longest = lengths[0], lengths[-1]
     most = counts[-1]
     slopes = {
-        arm: round(float(np.polyfit(lengths, [min(of(arm, "peak_mb", n, 1)) for n in lengths], 1)[0]), 4)
+        arm: round(
+            float(np.polyfit(lengths, [min(of(arm, "peak_mb", n, 1)) for n in lengths], 1)[0]), 4
+        )
         for arm in ARMS
         if len(lengths) > 1
     }
@@ -164,9 +199,13 @@ def summarise(rows: list[dict]) -> dict:
             "baseline_over_upstream": ratio("baseline", "upstream", longest, 1),
             "3am_over_baseline": ratio("3am", "baseline", longest, 1),
             f"objects{most}_over_upstream{most}": ratio("baseline", "upstream", short, most),
-            "baseline_over_upstream_by_length": {n: ratio("baseline", "upstream", n, 1) for n in lengths},
+            "baseline_over_upstream_by_length": {
+                n: ratio("baseline", "upstream", n, 1) for n in lengths
+            },
             "3am_over_baseline_by_length": {n: ratio("3am", "baseline", n, 1) for n in lengths},
-            "baseline_over_upstream_by_objects": {n: ratio("baseline", "upstream", short, n) for n in counts},
+            "baseline_over_upstream_by_objects": {
+                n: ratio("baseline", "upstream", short, n) for n in counts
+            },
             "3am_over_baseline_by_objects": {n: ratio("3am", "baseline", short, n) for n in counts},
         },
         "memory_slope_mb_per_frame": slopes,
@@ -180,11 +219,18 @@ def summarise(rows: list[dict]) -> dict:
 
 
 def table(rows: list[dict], summary: dict) -> str:
-    lines = [f"{'frames':>6} {'objects':>7}" + "".join(f"{arm + ' ms':>14}{'peak MB':>10}" for arm in ARMS)]
-    for length, objects in sorted({(r["frames"], r["objects"]) for r in rows}, key=lambda key: key[::-1]):
+    lines = [
+        f"{'frames':>6} {'objects':>7}"
+        + "".join(f"{arm + ' ms':>14}{'peak MB':>10}" for arm in ARMS)
+    ]
+    for length, objects in sorted(
+        {(r["frames"], r["objects"]) for r in rows}, key=lambda key: key[::-1]
+    ):
         line = f"{length:>6} {objects:>7}"
         for arm in ARMS:
-            here = [r for r in rows if (r["arm"], r["frames"], r["objects"]) == (arm, length, objects)]
+            here = [
+                r for r in rows if (r["arm"], r["frames"], r["objects"]) == (arm, length, objects)
+            ]
             milliseconds = 1000 * statistics.median(r["seconds_per_frame"] for r in here)
             line += f"{milliseconds:>14.1f}{statistics.median(r['peak_mb'] for r in here):>10.0f}"
         lines.append(line)
@@ -212,12 +258,18 @@ def draw(rows: list[dict], file: Path) -> None:
         for colour, arm in enumerate(ARMS):
             here = [(r[x], scale * r[y]) for r in chosen if r["arm"] == arm]
             places = sorted({place for place, _ in here})
-            medians = [statistics.median(value for place, value in here if place == at) for at in places]
+            medians = [
+                statistics.median(value for place, value in here if place == at) for at in places
+            ]
             panel.plot(places, medians, "-", color=f"C{colour}", label=arm)
             panel.plot(*zip(*here), ".", color=f"C{colour}")  # every round
     for panel, title, x in zip(
         panels,
-        ("time, one object (ms a frame)", "peak memory, one object (MB)", f"time, {short} frames (ms a frame)"),
+        (
+            "time, one object (ms a frame)",
+            "peak memory, one object (MB)",
+            f"time, {short} frames (ms a frame)",
+        ),
         ("frames", "frames", "objects"),
     ):
         panel.set(title=title, xlabel=x, ylim=(0, None))
@@ -226,13 +278,23 @@ def draw(rows: list[dict], file: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lengths", nargs="+", type=int, default=[64, 256, 1024], help="with one object")
-    parser.add_argument("--objects", nargs="+", type=int, default=[1, 4, 16], help="at the first length")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--lengths", nargs="+", type=int, default=[64, 256, 1024], help="with one object"
+    )
+    parser.add_argument(
+        "--objects", nargs="+", type=int, default=[1, 4, 16], help="at the first length"
+    )
     parser.add_argument("--sam2", default="tiny", help="other sizes get random weights")
     parser.add_argument("--must3r", default="tiny")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda", "mps"))
-    parser.add_argument("--compile", action="store_true", help="our arms with torch.compile; compiling is not counted")
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="our arms with torch.compile; compiling is not counted",
+    )
     parser.add_argument("--weights", help=argparse.SUPPRESS)
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -255,7 +317,9 @@ def main() -> None:
             (folder / "warm").mkdir()
             for file in sorted((folder / "clip").iterdir())[:WARM_UP]:
                 os.link(file, folder / "warm" / file.name)
-            for round_ in range(next((n for most, n in ROUNDS.items() if length * objects <= most), 1)):
+            for round_ in range(
+                next((n for most, n in ROUNDS.items() if length * objects <= most), 1)
+            ):
                 # Each round begins with another arm: who comes first finds a cooler machine.
                 for arm in islice(chain(ARMS, ARMS), round_ % 3, round_ % 3 + 3):
                     found = measure(args, arm, length, objects, folder, weights)
@@ -274,7 +338,9 @@ def main() -> None:
         "minutes": round((time.perf_counter() - began) / 60, 1),
     }
     OUT.mkdir(exist_ok=True)
-    (OUT / "results.json").write_text(json.dumps({**summary, "measured_on": facts, "rows": rows}, indent=1) + "\n")
+    (OUT / "results.json").write_text(
+        json.dumps({**summary, "measured_on": facts, "rows": rows}, indent=1) + "\n"
+    )
     draw(rows, OUT / "speed.png")
     print(table(rows, summary))
 

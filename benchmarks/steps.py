@@ -1,9 +1,10 @@
 """What the parts of a frame cost:  python benchmarks/steps.py [--threads 1] [--precision bf16]
 
-Streams the bundled `return` clip, forwards and backwards again and again, one object, tiny models, and prints the
-milliseconds a frame that each part takes after memory has filled (means: some parts run once for several frames).
-Parts are indented under what they belong to; calling them through a clock adds some microseconds each. Writes
-benchmarks/out/steps.json. `make bench` compares whole passes.
+Streams the bundled `return` clip, forwards and backwards again and again, one object, tiny models,
+and prints the milliseconds a frame that each part takes after memory has filled (means: some parts
+run once for several frames). Parts are indented under what they belong to; calling them through a
+clock adds some microseconds each. Writes benchmarks/out/steps.json. `make bench` compares whole
+passes.
 """
 
 import argparse
@@ -82,11 +83,15 @@ def measure(arm: str, frames: int, compile: bool, precision: str) -> dict[str, f
                     spent.clear()
     a_frame = lambda spent: round(1000 * spent / (frames - FILLED), 2)  # noqa: E731
     whole = a_frame(time.perf_counter() - began)
-    return {"whole frame": whole} | {label: a_frame(sum(spent)) for label, spent in seconds.items() if spent}
+    return {"whole frame": whole} | {
+        label: a_frame(sum(spent)) for label, spent in seconds.items() if spent
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--frames", type=int, default=400)
     parser.add_argument("--arms", nargs="+", default=["sam2", "3am"], choices=("sam2", "3am"))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -101,10 +106,17 @@ def main() -> None:
     print(f"{f'milliseconds, {args.threads} threads':<34}" + "".join(f"{arm:>8}" for arm in found))
     for label in labels:
         print(f"{label:<34}" + "".join(f"{parts.get(label, ''):>8}" for parts in found.values()))
-    facts = {"threads": args.threads, "compile": args.compile, "precision": args.precision, "torch": torch.__version__}
+    facts = {
+        "threads": args.threads,
+        "compile": args.compile,
+        "precision": args.precision,
+        "torch": torch.__version__,
+    }
     facts["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
     OUT.mkdir(exist_ok=True)
-    (OUT / "steps.json").write_text(json.dumps({"milliseconds": found, "measured_on": facts}, indent=1) + "\n")
+    (OUT / "steps.json").write_text(
+        json.dumps({"milliseconds": found, "measured_on": facts}, indent=1) + "\n"
+    )
 
 
 if __name__ == "__main__":

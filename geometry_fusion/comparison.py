@@ -1,7 +1,7 @@
 """What was measured on one clip, arm by arm and object by object: the numbers behind a report.
 
-Lists run over all frames of the clip. Where there is no ground truth, IoUs are None and the arms' agreement says how
-far they give the same masks.
+Lists run over all frames of the clip. Where there is no ground truth, IoUs are None and the arms'
+agreement says how far they give the same masks.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,11 +46,15 @@ class Truth:
     """Which objects the ground truth shows: None in frames that it leaves out."""
 
     present: list[bool | None]  # any of the scored objects
-    by_object: dict[int, list[bool | None]]  # empty where the ground truth has no ids and several were prompted
+    by_object: dict[
+        int, list[bool | None]
+    ]  # empty where the ground truth has no ids and several were prompted
 
 
 def ids_reader(prompts: list) -> Callable[[Arm, str], np.ndarray]:
-    """(arm, stem) -> ids [H, W] of the arm's mask. That of a single object says only yes or no: it gets its id."""
+    """(arm, stem) -> ids [H, W] of the arm's mask. That of a single object says only yes or no: it
+    gets its id.
+    """
     objects = sorted({p.object_id for p in prompts})
 
     def read(arm: Arm, stem: str) -> np.ndarray:
@@ -60,8 +64,11 @@ def ids_reader(prompts: list) -> Callable[[Arm, str], np.ndarray]:
     return read
 
 
-def look_at_masks(arms: list[Arm], stems: list[str], prompts: list, iou: Callable) -> dict[int, list[float]]:
-    """Fill in how large every object is in every mask; returns per object the IoU of two arms' masks per frame.
+def look_at_masks(
+    arms: list[Arm], stems: list[str], prompts: list, iou: Callable
+) -> dict[int, list[float]]:
+    """Fill in how large every object is in every mask; returns per object the IoU of two arms'
+    masks per frame.
 
     iou: of two masks [H, W] bool.
     """
@@ -80,8 +87,12 @@ def look_at_masks(arms: list[Arm], stems: list[str], prompts: list, iou: Callabl
     return agreement
 
 
-def truth_of(gt: Path, objects: list[int] | None, stems: list[str], prompted: list[int]) -> tuple[Truth, Callable]:
-    """Which frames show which object, and stem -> ids [H, W] of the scored objects, None where there is no mask."""
+def truth_of(
+    gt: Path, objects: list[int] | None, stems: list[str], prompted: list[int]
+) -> tuple[Truth, Callable]:
+    """Which frames show which object, and stem -> ids [H, W] of the scored objects, None where
+    there is no mask.
+    """
     masks = MaskFolder(list_masks(gt, "ground truth"))
     wanted = objects or [ONE_OBJECT]
     # Without ids the ground truth is the prompted object, in its colour.
@@ -103,7 +114,9 @@ def truth_of(gt: Path, objects: list[int] | None, stems: list[str], prompted: li
     return Truth(in_any, present if objects or shown_as else {}), truth_ids
 
 
-def over_frames(stems: Sequence[str], values: Sequence[float], of_frames: list[str]) -> list[float | None]:
+def over_frames(
+    stems: Sequence[str], values: Sequence[float], of_frames: list[str]
+) -> list[float | None]:
     """Values of some stems as a list over all frames, None for the others."""
     by_stem = dict(zip(stems, values))
     return [by_stem.get(stem) for stem in of_frames]
@@ -113,22 +126,31 @@ def differences(
     arms: list[Arm],
     agreement: dict[int, list[float]] | None,  # object -> IoU of the two arms' masks
 ) -> list[float]:
-    """Per frame how much two arms differ, 0..1: in IoU for the object that differs most, or in their masks.
+    """Per frame how much two arms differ, 0..1: in IoU for the object that differs most, or in
+    their masks.
 
     Frames that the ground truth leaves out differ by 0.
     """
     first, second = arms
     if first.ious is None:
         return [1 - min(values) for values in zip(*agreement.values())]
-    pairs = [(first.objects[i].ious, second.objects[i].ious) for i in first.objects if first.objects[i].ious]
+    pairs = [
+        (first.objects[i].ious, second.objects[i].ious)
+        for i in first.objects
+        if first.objects[i].ious
+    ]
     pairs = pairs or [(first.ious, second.ious)]
     gaps = [[0.0 if None in (a, b) else abs(a - b) for a, b in zip(*pair)] for pair in pairs]
     return [max(values) for values in zip(*gaps)]
 
 
 def frames_that_differ(gaps: list[float], count: int) -> list[int]:
-    """At most `count` frames in order, those that differ most first, spread over the clip; maybe none."""
-    order = [i for i in sorted(range(len(gaps)), key=lambda i: -gaps[i]) if gaps[i] >= LEAST_DIFFERENCE]
+    """At most `count` frames in order, those that differ most first, spread over the clip; maybe
+    none.
+    """
+    order = [
+        i for i in sorted(range(len(gaps)), key=lambda i: -gaps[i]) if gaps[i] >= LEAST_DIFFERENCE
+    ]
     chosen: list[int] = []
     # Neighbouring frames show the same thing; they come closer only where that gives more of them.
     for apart in (len(gaps) // count, len(gaps) // (2 * count)):
@@ -141,7 +163,9 @@ def frames_that_differ(gaps: list[float], count: int) -> list[int]:
     return sorted(chosen)
 
 
-def frames_to_look_at(ious: list[float | None] | None, num_frames: int, prompted: int, count: int) -> list[int]:
+def frames_to_look_at(
+    ious: list[float | None] | None, num_frames: int, prompted: int, count: int
+) -> list[int]:
     """Frames of a single arm: the prompted one, the worst one, and evenly spread ones, in order."""
     known = {i: iou for i, iou in enumerate(ious or ()) if iou is not None}
     chosen = list(dict.fromkeys([prompted, *([min(known, key=known.get)] if known else [])]))
@@ -164,8 +188,7 @@ def in_words(flags: list[bool | None], stems: list[str] | None = None, most: int
     if not parts:
         return "in no frame"
     if len(parts) > most:
-        return (
-            f"in {sum(map(bool, flags))} of {len(flags)} frames, {len(parts)} stretches from {parts[0]} to {parts[-1]}"
-        )
+        return f"in {sum(map(bool, flags))} of {len(flags)} frames, {len(parts)} stretches from "
+        f"{parts[0]} to {parts[-1]}"
     frames = "frame" if len(parts) == 1 and " to " not in parts[0] else "frames"
     return f"in {frames} {' and '.join(filter(None, [', '.join(parts[:-1]), parts[-1]]))}"

@@ -1,10 +1,12 @@
-"""Composing configs: Hydra groups, a YAML file by path, and key=value overrides, with errors that help.
+"""Composing configs: Hydra groups, a YAML file by path, and key=value overrides, with errors that
+help.
 
-Overrides are Hydra's, but for paths: their values are taken as they are, whatever characters they hold (`PATHS`), and
-`null` is no path.
+Overrides are Hydra's, but for paths: their values are taken as they are, whatever characters they
+hold (`PATHS`), and `null` is no path.
 
-`compose_config` uses Hydra's compose API inside its own context, so it works from any working directory, inside
-`@hydra.main`, and beside the `sam2` package, which claims Hydra's global state on import.
+`compose_config` uses Hydra's compose API inside its own context, so it works from any working
+directory, inside `@hydra.main`, and beside the `sam2` package, which claims Hydra's global state on
+import.
 """
 
 import difflib
@@ -59,32 +61,48 @@ def _own_hydra(config_dir: Path):
         GlobalHydra.instance().hydra = before
 
 
-def compose_config(config_dir: Path, root: str, overrides: Sequence[str], yaml_file: Path | None = None) -> DictConfig:
-    """The config `root` of `config_dir` with groups and values chosen by `yaml_file`, then by `overrides`.
+def compose_config(
+    config_dir: Path, root: str, overrides: Sequence[str], yaml_file: Path | None = None
+) -> DictConfig:
+    """The config `root` of `config_dir` with groups and values chosen by `yaml_file`, then by
+    `overrides`.
 
-    A YAML file may choose groups at its top level (`experiment: tiny_sam2`) and set any existing key. Raises InputError
-    for unknown groups, unknown keys and unreadable files; the message lists what is known.
+    A YAML file may choose groups at its top level (`experiment: tiny_sam2`) and set any existing
+    key. Raises InputError for unknown groups, unknown keys and unreadable files; the message lists
+    what is known.
     """
     groups = {folder.name for folder in config_dir.iterdir() if folder.is_dir()}
     from_file = _read_yaml(yaml_file, config_dir) if yaml_file else {}
-    choices = {key: from_file.pop(key) for key in list(from_file) if key in groups and isinstance(from_file[key], str)}
+    choices = {
+        key: from_file.pop(key)
+        for key in list(from_file)
+        if key in groups and isinstance(from_file[key], str)
+    }
     parsed = [_parsed(word) for word in overrides]
     for override in parsed:
         if override.key in groups and isinstance(override.value, str):
             choices[override.key] = override.value
     for group, choice in choices.items():
         known = sorted(f.stem for f in (config_dir / group).glob("*.yaml"))
-        # Where a key names a model, its folder is no group: `auto`, and files elsewhere, are names as well.
+        # Where a key names a model, its folder is no group: `auto`, and files elsewhere, are names
+        # as well.
         if choice not in known and _is_group(config_dir, root, group):
             raise InputError(
-                f"{group}={choice}: looked for {config_dir / group / choice}.yaml; known are: {', '.join(known)}"
+                f"{group}={choice}: looked for {config_dir / group / choice}.yaml; known are: "
+                f"{', '.join(known)}"
             )
     try:
         with _own_hydra(config_dir):
-            selected = [f"{group}={choice}" for group, choice in choices.items() if _is_group(config_dir, root, group)]
+            selected = [
+                f"{group}={choice}"
+                for group, choice in choices.items()
+                if _is_group(config_dir, root, group)
+            ]
             config = compose(root, overrides=selected)
         OmegaConf.set_struct(config, True)
-        plain = [(key, choice) for key, choice in choices.items() if not _is_group(config_dir, root, key)]
+        plain = [
+            (key, choice) for key, choice in choices.items() if not _is_group(config_dir, root, key)
+        ]
         for key, value in [*plain, *from_file.items()]:
             _set(config, key, value, yaml_file)
         for override in parsed:
@@ -104,7 +122,9 @@ def _is_group(config_dir: Path, root: str, name: str) -> bool:
 def _parsed(word: str) -> Override:
     named = re.fullmatch(r"(\+{0,2})([^=+~]+)=(.*)", word, re.DOTALL)
     if named and PATHS.fullmatch(named[2]):
-        return Override(named[2], None if named[3] == "null" else _literal(named[3]), bool(named[1]))
+        return Override(
+            named[2], None if named[3] == "null" else _literal(named[3]), bool(named[1])
+        )
     try:
         override = OverridesParser.create().parse_override(word)
     except (HydraException, RecursionError) as error:
@@ -114,8 +134,12 @@ def _parsed(word: str) -> Override:
         raise InputError(f"{word}: not key=value; write KEY=VALUE")
     if override.is_delete() or override.is_sweep_override():
         what = "deletes a key" if override.is_delete() else "names several values"
-        raise InputError(f"{word}: {what}, a run takes one value of each; launch.py --multirun runs several")
-    return Override(override.key_or_group, override.value(), override.is_add() or override.is_force_add())
+        raise InputError(
+            f"{word}: {what}, a run takes one value of each; launch.py --multirun runs several"
+        )
+    return Override(
+        override.key_or_group, override.value(), override.is_add() or override.is_force_add()
+    )
 
 
 def _literal(text: str) -> str:
@@ -125,7 +149,11 @@ def _literal(text: str) -> str:
 
 def _set(config: DictConfig, key: str, value, file: Path | None, force: bool = False) -> None:
     where, key = f"{file}: " if file else "", str(key)
-    if isinstance(value, dict) and OmegaConf.is_dict(OmegaConf.select(config, key)) and not _free_mapping(key):
+    if (
+        isinstance(value, dict)
+        and OmegaConf.is_dict(OmegaConf.select(config, key))
+        and not _free_mapping(key)
+    ):
         for inner, inner_value in value.items():
             _set(config, f"{key}.{inner}", inner_value, file)
         return
@@ -139,19 +167,27 @@ def _set(config: DictConfig, key: str, value, file: Path | None, force: bool = F
         raise InputError(f"{where}{key}: unknown key; {hint}")
     default = None if force else OmegaConf.select(config, key)
     if _free_mapping(key):
-        if not isinstance(value, dict) and not (key == "trainer.trainable" and isinstance(value, str)):
+        if not isinstance(value, dict) and not (
+            key == "trainer.trainable" and isinstance(value, str)
+        ):
             raise InputError(f"{where}{key}: {value!r} is not {FREE_MAPPINGS[key]}")
         default = None
     if OmegaConf.is_dict(default) and not isinstance(value, dict):
         raise InputError(
-            f"{where}{key}: {value!r} is a single value, this is a group of settings ({', '.join(default)})"
+            f"{where}{key}: {value!r} is a single value, this is a group of settings "
+            f"({', '.join(default)})"
         )
     if OmegaConf.is_list(default) and not isinstance(value, (list, tuple)) and key not in RANGES:
-        raise InputError(f"{where}{key}={value!r}: must be a list such as {key}={OmegaConf.to_container(default)}")
+        raise InputError(
+            f"{where}{key}={value!r}: must be a list such as "
+            f"{key}={OmegaConf.to_container(default)}"
+        )
     if isinstance(default, str) and type(value) is int:
         value = str(value)  # must3r=512 is a name
     if type(default) in (int, float, str, bool) and not _fits(value, type(default)):
-        raise InputError(f"{where}{key}: {value!r} is not of type {type(default).__name__}, such as {default!r}")
+        raise InputError(
+            f"{where}{key}: {value!r} is not of type {type(default).__name__}, such as {default!r}"
+        )
     OmegaConf.update(config, key, value, force_add=True, merge=False)
 
 
@@ -183,7 +219,8 @@ def _read_yaml(file: Path, config_dir: Path) -> dict:
         experiments = sorted(p.stem for p in (config_dir / "experiment").glob("*.yaml"))
         raise InputError(
             f"--config {file}: looked for the file {file.absolute()}; YAML files in that folder: "
-            f"{', '.join(here) or 'none'}; ready experiments (experiment=NAME): {', '.join(experiments)}"
+            f"{', '.join(here) or 'none'}; ready experiments (experiment=NAME): "
+            f"{', '.join(experiments)}"
         )
     try:
         return read_yaml(file)

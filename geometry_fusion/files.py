@@ -13,17 +13,31 @@ from geometry_fusion.errors import InputError, one_line
 from geometry_fusion.parsing import parse_json
 from geometry_fusion.temporary import swap_in, temporary_folder
 
-CLUTTER = (".DS_Store", "Thumbs.db", "desktop.ini")  # what file managers leave in folders that someone looked at
+CLUTTER = (
+    ".DS_Store",
+    "Thumbs.db",
+    "desktop.ini",
+)  # what file managers leave in folders that someone looked at
 # Of a write that failed; some libraries give no number. Such errors may not say which file it was.
-WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, None)
+WRITE_ERRORS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EIO,
+    errno.EACCES,
+    errno.EPERM,
+    None,
+)
 
 
 @contextmanager
 def replacing_folder(target: Path) -> Iterator[Path]:
     """Yield an empty folder that takes the place of `target` when the block ends without an error.
 
-    Until then `target` is untouched; after an error or Ctrl-C the new folder is removed. The old folder is renamed away
-    before the new one takes its name and deleted last, so a kill at any moment leaves one of them whole.
+    Until then `target` is untouched; after an error or Ctrl-C the new folder is removed. The old
+    folder is renamed away before the new one takes its name and deleted last, so a kill at any
+    moment leaves one of them whole.
     """
     target = _with_name(target)
     with _parents_of(target), temporary_folder(target.parent, target.name) as aside:
@@ -36,9 +50,13 @@ def replacing_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_file(target: Path) -> Iterator[Path]:
-    """Yield a path that replaces `target` atomically (written, fsynced, renamed) when the block succeeds."""
+    """Yield a path that replaces `target` atomically (written, fsynced, renamed) when the block
+    succeeds.
+    """
     target = _with_name(target)
-    if target.exists() and not target.is_file():  # folders, pipes and devices are not ours to rename over
+    if (
+        target.exists() and not target.is_file()
+    ):  # folders, pipes and devices are not ours to rename over
         raise InputError(f"{target}: exists and is not a file; choose another name")
     with _parents_of(target), temporary_folder(target.parent, target.name) as aside:
         fresh = aside / target.name
@@ -56,9 +74,13 @@ def _with_name(target: Path) -> Path:
 
 @contextmanager
 def _parents_of(target: Path) -> Iterator[None]:
-    """Make the folders above `target`. Those that did not exist are removed again when nothing came to lie in them."""
+    """Make the folders above `target`. Those that did not exist are removed again when nothing came
+    to lie in them.
+    """
     missing = [parent for parent in target.parents if not parent.exists()]
-    blocked = next((parent for parent in target.parents if parent.exists() and not parent.is_dir()), None)
+    blocked = next(
+        (parent for parent in target.parents if parent.exists() and not parent.is_dir()), None
+    )
     if blocked:
         raise InputError(f"{blocked}: is not a folder; choose another output folder")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -72,13 +94,17 @@ def _parents_of(target: Path) -> Iterator[None]:
 
 @contextmanager
 def naming(target: Path, fresh: Path | None = None) -> Iterator[None]:
-    """Errors of writing name the file `target`, not the temporary `fresh` in its place, nor no file at all."""
+    """Errors of writing name the file `target`, not the temporary `fresh` in its place, nor no file
+    at all.
+    """
     try:
         yield
     except OSError as error:
         name = error.filename if isinstance(error.filename, str) else ""
         if fresh and name.startswith(str(fresh)):
-            raise OSError(error.errno, error.strerror, name.replace(str(fresh), str(target), 1)) from None
+            raise OSError(
+                error.errno, error.strerror, name.replace(str(fresh), str(target), 1)
+            ) from None
         if name or error.errno not in WRITE_ERRORS:
             raise
         if error.errno is not None:
@@ -90,9 +116,11 @@ def naming(target: Path, fresh: Path | None = None) -> Iterator[None]:
 
 
 def check_replaceable(folder: Path, suffixes: Collection[str], flag: str) -> None:
-    """Raise InputError unless `folder` is new, empty, or holds nothing but files that we write there.
+    """Raise InputError unless `folder` is new, empty, or holds nothing but files that we write
+    there.
 
-    Replacing a folder deletes what was in it: `--out .` or a folder of photos must never be taken for old results.
+    Replacing a folder deletes what was in it: `--out .` or a folder of photos must never be taken
+    for old results.
     """
 
     def is_ours(entry: Path) -> bool:
@@ -114,34 +142,47 @@ def _check_holds_only(folder: Path, is_ours, flag: str) -> None:
     for entry in sorted(folder.iterdir()):
         if not (is_ours(entry) or entry.name in CLUTTER):
             raise InputError(
-                f"{flag} {folder}: holds {entry.name!r}, not only old results; choose a new or empty folder"
+                f"{flag} {folder}: holds {entry.name!r}, not only old results; choose a new or "
+                "empty folder"
             )
     if Path.cwd().is_relative_to(folder.resolve()):
         raise InputError(f"{flag} {folder}: is the folder you are in or above it; choose another")
 
 
 def _is_colour_png(file: Path) -> bool:
-    """PNGs that we write to folders are masks: grey or palette. The pictures beside results are ours by their names."""
+    """PNGs that we write to folders are masks: grey or palette. The pictures beside results are
+    ours by their names.
+    """
     if file.suffix.lower() != ".png" or file.name in ("strip.png", "overview.png"):
         return False
     header = file.read_bytes()[:26]
-    return len(header) == 26 and header[25] not in (0, 3)  # the colour type of IHDR: 0 grey, 3 palette
+    return len(header) == 26 and header[25] not in (
+        0,
+        3,
+    )  # the colour type of IHDR: 0 grey, 3 palette
 
 
 def check_apart(outputs: Iterable[Path], inputs: Iterable[Path | None]) -> None:
-    """Raise InputError when writing one of `outputs` would replace one of `inputs`, a folder around it, or an output.
+    """Raise InputError when writing one of `outputs` would replace one of `inputs`, a folder around
+    it, or an output.
 
-    Links count: an input may be reached by another path than the one given, and be a folder of links.
+    Links count: an input may be reached by another path than the one given, and be a folder of
+    links.
     """
     outputs, inputs = list(outputs), [given for given in inputs if given]
     for output in outputs:
         for given in inputs:
             inside = any(_is_inside(place, output) for place in _places_of(given))
             if inside or _holds_hard_link(output, given):
-                raise InputError(f"{output}: would replace the input {given}; choose another output folder")
+                raise InputError(
+                    f"{output}: would replace the input {given}; choose another output folder"
+                )
     for one, other in itertools.permutations(outputs, 2):
         if _is_inside(_resolved(one), other):
-            raise InputError(f"{one}: would be replaced by the output {other}; choose another name for one of them")
+            raise InputError(
+                f"{one}: would be replaced by the output {other}; choose another name for one of "
+                "them"
+            )
 
 
 def _resolved(path: Path) -> Path:
@@ -152,7 +193,9 @@ def _resolved(path: Path) -> Path:
 
 
 def _places_of(given: Path) -> set[Path]:
-    """Where an input lies: by its own name, where links lead, and where those in it lead if it is a folder of links."""
+    """Where an input lies: by its own name, where links lead, and where those in it lead if it is a
+    folder of links.
+    """
     given = Path(given)
     places = {_resolved(given.parent) / given.name, _resolved(given)}
     if given.is_dir():
@@ -162,7 +205,9 @@ def _places_of(given: Path) -> set[Path]:
 
 
 def _is_inside(place: Path, output: Path) -> bool:
-    """Whether `place`, which is resolved, is `output` or in it. The system judges where names may differ in case."""
+    """Whether `place`, which is resolved, is `output` or in it. The system judges where names may
+    differ in case.
+    """
     if place.is_relative_to(_resolved(output)):
         return True
     if not os.path.exists(output):
@@ -181,8 +226,9 @@ def _holds_hard_link(output: Path, given: Path) -> bool:
 def read_json_lines(file: Path, is_record: Callable[[dict], bool] = bool) -> list[dict]:
     """The records of a file with one JSON object a line, empty where there is no file.
 
-    A line that is no object, or none for which `is_record` holds, is left out, and how many there are is said once. A
-    last line without its line break was cut by a kill, which says nothing about the rest.
+    A line that is no object, or none for which `is_record` holds, is left out, and how many there
+    are is said once. A last line without its line break was cut by a kill, which says nothing about
+    the rest.
     """
     *lines, last = file.read_bytes().split(b"\n") if file.exists() else [b""]
     records = [(line, json_record(line, is_record)) for line in [*lines, last] if line.strip()]
@@ -202,5 +248,7 @@ def json_record(line: bytes, is_record: Callable[[dict], bool] = bool) -> dict |
 
 
 def digest_of(facts) -> str:
-    """16 hexadecimal digits that tell JSON values from others, for names of files that depend on them."""
+    """16 hexadecimal digits that tell JSON values from others, for names of files that depend on
+    them.
+    """
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

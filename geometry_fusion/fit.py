@@ -1,7 +1,7 @@
 """How a resized image lies on its original, and the way back.
 
-Sizes are (width, height). Points are x, y in pixels with pixel centres at integers, so a resize by s maps
-x to (x + 0.5) * s - 0.5; the crop offset is subtracted after that.
+Sizes are (width, height). Points are x, y in pixels with pixel centres at integers, so a resize by
+s maps x to (x + 0.5) * s - 0.5; the crop offset is subtracted after that.
 """
 
 from dataclasses import dataclass
@@ -18,13 +18,16 @@ OUTSIDE_LOGIT = -1024.0  # SAM2's own "no object" logit, for pixels that the cro
 
 @dataclass(frozen=True)
 class Fit:
-    """Resize `original` to `resized`, then cut the window of `size` whose top left pixel is `crop`."""
+    """Resize `original` to `resized`, then cut the window of `size` whose top left pixel is
+    `crop`.
+    """
 
     original: Size
     resized: Size
     crop: tuple[int, int]  # (left, top) in the resized image
     size: Size
-    # The filters are part of the fit because pretrained networks expect the pixels that theirs made.
+    # The filters are part of the fit because pretrained networks expect the pixels that theirs
+    # made.
     shrink_filter: Image.Resampling = Image.Resampling.BICUBIC
 
     @property
@@ -41,16 +44,19 @@ class Fit:
         return (np.asarray(points_xy, float) + self.crop + 0.5) / self.scale - 0.5
 
     def seen_at(self, axis: int, cells: int) -> np.ndarray:
-        """Where the centres of `cells` equal cells along the original's axis (0 = x) lie in the fitted image.
+        """Where the centres of `cells` equal cells along the original's axis (0 = x) lie in the
+        fitted image.
 
-        Relative positions [cells]: 0 is its left or upper edge, 1 the other; outside of 0..1 the crop cut them away.
+        Relative positions [cells]: 0 is its left or upper edge, 1 the other; outside of 0..1 the
+        crop cut them away.
         """
         centres = (np.arange(cells) + 0.5) / cells * self.original[axis]
         return (centres * self.scale[axis] - self.crop[axis]) / self.size[axis]
 
     def lies_at(self, axis: int, cells: int) -> np.ndarray:
-        """The way back of `seen_at`: where the centres of `cells` equal cells along the fitted image's axis (0 = x)
-        lie in the original. Relative positions [cells]: 0 is its left or upper edge, 1 the other."""
+        """The way back of `seen_at`: where the centres of `cells` equal cells along the fitted
+        image's axis (0 = x) lie in the original. Relative positions [cells]: 0 is its left or upper
+        edge, 1 the other."""
         centres = (np.arange(cells) + 0.5) / cells * self.size[axis] + self.crop[axis]
         return centres / self.scale[axis] / self.original[axis]
 
@@ -79,11 +85,15 @@ class Fit:
         if np.issubdtype(mask.dtype, np.floating):
             lerped = _lerp(_lerp(mask, rows).T, columns).T
             return np.where(seen, lerped, OUTSIDE_LOGIT).astype(mask.dtype)
-        nearest = mask[np.ix_(np.floor(rows + 0.5).astype(int), np.floor(columns + 0.5).astype(int))]
+        nearest = mask[
+            np.ix_(np.floor(rows + 0.5).astype(int), np.floor(columns + 0.5).astype(int))
+        ]
         return np.where(seen, nearest, 0).astype(mask.dtype)
 
     def _reading_positions(self, axis: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
-        """For each original pixel along `axis` (0 = x): the coordinate among `cells`, and whether the crop holds it."""
+        """For each original pixel along `axis` (0 = x): the coordinate among `cells`, and whether
+        the crop holds it.
+        """
         fitted = (np.arange(self.original[axis]) + 0.5) * self.scale[axis] - self.crop[axis]
         seen = (fitted >= 0) & (fitted <= self.size[axis])
         return np.clip(fitted * cells / self.size[axis] - 0.5, 0, cells - 1), seen
@@ -107,19 +117,24 @@ def fit_to_square(size: Size, side: int) -> Fit:
 def fit_crop(size: Size, side: int, multiple: int = 16, square: bool = False) -> Fit:
     """MUSt3R's rule for streams (must3r/SPEC.md section 8): keep the aspect ratio, cut the centre.
 
-    The long side becomes `side` and both sides are cut to multiples of `multiple`; with `square` the short side
-    becomes `side` and the centre square remains. Raises InputError when the image is too thin for that.
+    The long side becomes `side` and both sides are cut to multiples of `multiple`; with `square`
+    the short side becomes `side` and the centre square remains. Raises InputError when the image is
+    too thin for that.
     """
     longest = max(size)
     target = longest / min(size) * side if square else side
     width, height = (round(length * target / longest) for length in size)
-    # The window is centred on pixel (width // 2, height // 2) and has equal halves on both sides of it.
+    # The window is centred on pixel (width // 2, height // 2) and has equal halves on both sides of
+    # it.
     half_x, half_y = (
-        (side // 2,) * 2 if square else (length // 2 * 2 // multiple * multiple // 2 for length in (width, height))
+        (side // 2,) * 2
+        if square
+        else (length // 2 * 2 // multiple * multiple // 2 for length in (width, height))
     )
     if min(half_x, half_y) == 0:
         raise InputError(
-            f"frames of {size[0]}x{size[1]} are too thin: at long side {side} less than {multiple} pixels of the "
+            f"frames of {size[0]}x{size[1]} are too thin: at long side {side} less than "
+            f"{multiple} pixels of the "
             "short side remain; crop the frames"
         )
     crop = (width // 2 - half_x, height // 2 - half_y)

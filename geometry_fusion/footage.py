@@ -17,9 +17,9 @@ from geometry_fusion.video import VideoFile
 
 SAMPLES = Path(__file__).resolve().parents[1] / "videos/samples"
 SIDE = 16  # pixels of the thumbnails that are compared
-# Mean difference of two thumbnails, 0..255, up to which they show one picture. Sample frames as JPEG,
-# in half and in double size differ from themselves by at most 0.8, frames of other rooms and of
-# real clips from them by 20 or more.
+# Mean difference of two thumbnails, 0..255, up to which they show one picture. Sample frames as
+# JPEG, in half and in double size differ from themselves by at most 0.8, frames of other rooms and
+# of real clips from them by 20 or more.
 SAME_PICTURE = 4.0
 ROOM_FOLDER = re.compile(r"room_\d{6}")  # geometry_fusion.data.rooms writes these
 
@@ -31,7 +31,9 @@ def is_rendered_room(image: np.ndarray, path: Path | str | None = None) -> bool:
     return _is_room_folder(path) or _is_of_a_sample(image)
 
 
-def note_on_sam2(name: str, checkpoint: Path | None, shipped: Path, image: np.ndarray, path: Path | str) -> str:
+def note_on_sam2(
+    name: str, checkpoint: Path | None, shipped: Path, image: np.ndarray, path: Path | str
+) -> str:
     """For the end of a run over footage that `image` [H, W, 3] uint8 is of: what to expect of the
     tiny SAM2 there, and what to do. Empty for rendered rooms, and for other weights.
 
@@ -41,8 +43,10 @@ def note_on_sam2(name: str, checkpoint: Path | None, shipped: Path, image: np.nd
     if name != "tiny" or not _is_shipped(checkpoint, shipped) or is_rendered_room(image, path):
         return ""
     return (
-        f"The tiny weights were made for rendered rooms, and {path} is other footage: expect poor masks. For real "
-        "footage: python main.py weights --sam2 l, then add --sam2 l; geometry does not run with it until you "
+        f"The tiny weights were made for rendered rooms, and {path} is other footage: expect "
+        "poor masks. For real "
+        "footage: python main.py weights --sam2 l, then add --sam2 l; geometry does not run with "
+        "it until you "
         "fine-tune it (README), as no merger weights are published."
     )
 
@@ -52,7 +56,8 @@ def note_on_must3r(file: Path, shipped: Path, image: np.ndarray, path: Path | st
     if not _is_shipped(file, shipped) or is_rendered_room(image, path):
         return ""
     return (
-        f"The tiny weights were made for rendered rooms, and {path} is other footage: expect a poor shape. For real "
+        f"The tiny weights were made for rendered rooms, and {path} is other footage: expect a "
+        "poor shape. For real "
         "footage: python main.py weights --must3r 512 --accept-licence, then add --must3r 512."
     )
 

@@ -36,7 +36,9 @@ class VideoBrowser:
                 image = next(self._rest, None)
                 if image is None:
                     last, self._at = self._at, -1
-                    raise InputError(f"{self._video.path}: frame {index} cannot be read; the last one is {last}")
+                    raise InputError(
+                        f"{self._video.path}: frame {index} cannot be read; the last one is {last}"
+                    )
                 self._at, self._image = self._at + 1, image
         return self._image
 

@@ -1,6 +1,7 @@
 """A folder of images as frames: read in natural order, and made safe to replace.
 
-Extraction writes `0000.jpg`, `0001.jpg`, ... and a `frames.json` beside them that states their rate.
+Extraction writes `0000.jpg`, `0001.jpg`, ... and a `frames.json` beside them that states their
+rate.
 """
 
 import re
@@ -21,19 +22,50 @@ Size = tuple[int, int]  # (width, height)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 # What people also call frames: pictures that are not read here, and films.
-OTHER_IMAGES = (".tif", ".tiff", ".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".exr", ".gif")
+OTHER_IMAGES = (
+    ".tif",
+    ".tiff",
+    ".heic",
+    ".heif",
+    ".avif",
+    ".dng",
+    ".cr2",
+    ".cr3",
+    ".nef",
+    ".arw",
+    ".exr",
+    ".gif",
+)
 OTHER_IMAGES += (".jp2", ".jxl", ".ppm", ".pgm", ".tga", ".psd", ".raw", ".jfif")
-VIDEOS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp")
+VIDEOS = (
+    ".mp4",
+    ".mov",
+    ".mkv",
+    ".avi",
+    ".webm",
+    ".m4v",
+    ".mts",
+    ".m2ts",
+    ".mpg",
+    ".mpeg",
+    ".wmv",
+    ".flv",
+    ".3gp",
+)
 FRAMES_JSON = "frames.json"
-LEAST_RATE, MOST_RATE = Fraction(1, 1000), Fraction(1000)  # frames a second that frames.json may state
+LEAST_RATE, MOST_RATE = (
+    Fraction(1, 1000),
+    Fraction(1000),
+)  # frames a second that frames.json may state
 UNSTATED_RATE = Fraction(10)  # of folders without frames.json; a pace at which masks can be judged
 
 
 class FrameFolder:
     """Images of a folder in natural order (frame2 before frame10), decoded when they are asked for.
 
-    EXIF orientation is applied. The frame rate is that of `frames.json`, which `extract_frames` writes, else 10.
-    A file that is no readable image is refused at once, or, if `damaged_allowed`, where it is read; one has to be good.
+    EXIF orientation is applied. The frame rate is that of `frames.json`, which `extract_frames`
+    writes, else 10. A file that is no readable image is refused at once, or, if `damaged_allowed`,
+    where it is read; one has to be good.
     """
 
     def __init__(self, path: Path, damaged_allowed: bool = False):
@@ -42,15 +74,23 @@ class FrameFolder:
             raise InputError(f"{path}: no such folder; give a folder of frames or a video")
         if not self.path.is_dir():
             raise InputError(f"{path}: is a file, not a folder of frames; give the folder")
-        images = (f for f in self.path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith("."))
+        images = (
+            f
+            for f in self.path.iterdir()
+            if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith(".")
+        )
         self.files = natsorted((f for f in images if f.is_file()), key=lambda file: file.name)
         if not self.files:
-            raise InputError(f"{path}: holds no frames ({' '.join(IMAGE_SUFFIXES)}); {_cure(self.path)}")
+            raise InputError(
+                f"{path}: holds no frames ({' '.join(IMAGE_SUFFIXES)}); {_cure(self.path)}"
+            )
         self.stems = [file.stem for file in self.files]
         by_stem: dict[str, Path] = {}
         for file in self.files:
             if (other := by_stem.setdefault(file.stem, file)) is not file:
-                raise InputError(f"{path}: {other.name} and {file.name} are the same frame twice; remove one")
+                raise InputError(
+                    f"{path}: {other.name} and {file.name} are the same frame twice; remove one"
+                )
         self.size: Size = self._one_size(damaged_allowed)
         self.frame_rate = self._stated_rate()
 
@@ -90,7 +130,8 @@ class FrameFolder:
                 raise ValueError(f"frame_rate is {rate}, not 0.001..1000")
         except (ValueError, KeyError, TypeError, ZeroDivisionError, OverflowError) as error:
             raise InputError(
-                f"{file}: no usable frame_rate ({one_line(error)}); extract again or delete the file"
+                f"{file}: no usable frame_rate ({one_line(error)}); extract again or delete the "
+                "file"
             ) from None
         return rate
 
@@ -110,12 +151,15 @@ def _cure(folder: Path) -> str:
     suffixes = Counter(entry.suffix.lower() for entry in entries if entry.is_file())
     for suffix, count in suffixes.most_common():
         if suffix in OTHER_IMAGES:
-            return f"its {count} {suffix} files are not read, convert them: magick mogrify -format png *{suffix}"
+            return f"its {count} {suffix} files are not read, convert them: magick mogrify "
+            f"-format png *{suffix}"
         if suffix in VIDEOS:
             video = next(entry for entry in entries if entry.suffix.lower() == suffix)
             return f"it holds the video {video.name}, give that file"
     for inner in entries:
-        if inner.is_dir() and any(file.suffix.lower() in IMAGE_SUFFIXES for file in inner.iterdir()):
+        if inner.is_dir() and any(
+            file.suffix.lower() in IMAGE_SUFFIXES for file in inner.iterdir()
+        ):
             return f"did you mean its folder {inner.name}?"
     return "extract them from a video first: python main.py frames VIDEO"
 
@@ -126,18 +170,27 @@ def frame_stem(index: int, count: int) -> str:
 
 
 def check_holds_only_frames(out: Path) -> None:
-    """Raise InputError unless replacing `out` loses nothing but extracted frames: stricter than `check_replaceable`."""
+    """Raise InputError unless replacing `out` loses nothing but extracted frames: stricter than
+    `check_replaceable`.
+    """
     try:
         resolved = out.resolve()
     except (RuntimeError, OSError) as error:  # a loop of symbolic links
-        raise InputError(f"{out}: not a usable folder ({one_line(error)}); choose another") from None
+        raise InputError(
+            f"{out}: not a usable folder ({one_line(error)}); choose another"
+        ) from None
     if Path.cwd().is_relative_to(resolved):
-        raise InputError(f"{out}: is the folder you are in or above it; choose a new folder for the frames")
+        raise InputError(
+            f"{out}: is the folder you are in or above it; choose a new folder for the frames"
+        )
     if resolved.is_dir():
         for entry in sorted(resolved.iterdir()):
             # Masks are PNG and photos have names: neither may vanish because of a wrong path.
             is_frame = entry.suffix == ".jpg" and entry.stem.isdecimal() and entry.is_file()
             if not is_frame and entry.name not in (FRAMES_JSON, *CLUTTER):
-                raise InputError(f"{out}: holds {entry.name}, which is not an extracted frame; choose a new folder")
+                raise InputError(
+                    f"{out}: holds {entry.name}, which is not an extracted frame; choose a new "
+                    "folder"
+                )
     elif resolved.exists():
         raise InputError(f"{out}: is a file; choose a folder for the frames")

@@ -1,12 +1,13 @@
 """What a fusion checkpoint says of itself, checked in one place before anything is built from it.
 
     {"arm": "3am",
-     "merger": {"_target_": ..., "channels": 128, "level_dims": [192, ...], "dim": 128, "num_heads": 4, ...},
+     "merger": {"_target_": ..., "channels": 128, "level_dims": [192, ...], "dim": 128, "num_heads":
+     4, ...},
      "geometry": {"levels": [0, 2, 4, 5], "max_keyframes": 16, "rule": {"threshold": 0.1, ...}},
      "backbones": {"sam2": {"name": "tiny", "sha256": "..."}, "must3r": {...}}}
 
-Each is JSON text in the metadata of the file. Files come from anywhere: every field has a type and a range, unknown
-fields are refused, and nothing that a file names is ever called.
+Each is JSON text in the metadata of the file. Files come from anywhere: every field has a type and
+a range, unknown fields are refused, and nothing that a file names is ever called.
 """
 
 import re
@@ -19,7 +20,11 @@ from geometry_fusion.parsing import is_number, is_whole, parse_json
 
 MERGER_CLASS = "geometry_fusion.merger.FeatureMerger"
 # arm of the tables -> (geometry source, where the merger's levels come from)
-ARMS = {"3am": ("must3r", "geometry"), "control": ("none", "appearance"), "oracle": ("depth", "appearance")}
+ARMS = {
+    "3am": ("must3r", "geometry"),
+    "control": ("none", "appearance"),
+    "oracle": ("depth", "appearance"),
+}
 PARTS = ("merger", "backbones", "geometry", "arm")
 MOST_CHANNELS, MOST_LEVELS, MOST_KEYFRAMES = 1 << 14, 64, 1_000_000
 
@@ -35,7 +40,9 @@ def _number(low: float, high: float) -> Check:
 
 
 def _list_of(check: Check) -> Check:
-    return lambda value: isinstance(value, list) and 1 <= len(value) <= MOST_LEVELS and all(map(check, value))
+    return lambda value: (
+        isinstance(value, list) and 1 <= len(value) <= MOST_LEVELS and all(map(check, value))
+    )
 
 
 def _one_of(*known: str) -> Check:
@@ -89,14 +96,20 @@ BACKBONE = {
 
 
 def read_facts(metadata: Mapping[str, str], where: Path) -> dict:
-    """The decoded and checked `PARTS` of a checkpoint's metadata. Raises InputError naming field, value and file."""
+    """The decoded and checked `PARTS` of a checkpoint's metadata. Raises InputError naming field,
+    value and file.
+    """
     if missing := [part for part in PARTS if part not in metadata]:
         raise InputError(f"{where}: does not record its {missing[0]}; train it with train.py")
-    facts = {part: parse_json(metadata[part], f"{where}: {part}", "train it again") for part in PARTS}
+    facts = {
+        part: parse_json(metadata[part], f"{where}: {part}", "train it again") for part in PARTS
+    }
     try:
         return check_facts(facts)
     except InputError as error:
-        raise InputError(f"{where}: metadata {error}; train it again, or choose another checkpoint") from None
+        raise InputError(
+            f"{where}: metadata {error}; train it again, or choose another checkpoint"
+        ) from None
 
 
 def check_facts(facts: dict) -> dict:
@@ -105,19 +118,26 @@ def check_facts(facts: dict) -> dict:
     if not (isinstance(arm, str) and arm in ARMS):
         raise InputError(f"arm {_short(arm)}: must be {', '.join(ARMS)}")
     if isinstance(merger, dict) and merger.get("_target_") != MERGER_CLASS:
-        raise InputError(f"merger {_short(merger.get('_target_'))}: unknown class; known is {MERGER_CLASS}")
+        raise InputError(
+            f"merger {_short(merger.get('_target_'))}: unknown class; known is {MERGER_CLASS}"
+        )
     _check(merger, "merger", MERGER)
     _check(geometry, "geometry", GEOMETRY)
     _check(geometry.get("rule", {}), "geometry.rule", RULE)
     if len(geometry["levels"]) != len(merger["level_dims"]):
         raise InputError(
-            f"geometry.levels {_short(geometry['levels'])}: {len(merger['level_dims'])} levels are expected, as many "
+            f"geometry.levels {_short(geometry['levels'])}: {len(merger['level_dims'])} levels "
+            "are expected, as many "
             "as merger.level_dims"
         )
     if geometry.get("max_keyframes", MOST_KEYFRAMES) < geometry.get("num_init_frames", 2):
-        raise InputError(f"geometry.max_keyframes {geometry['max_keyframes']}: less than num_init_frames")
+        raise InputError(
+            f"geometry.max_keyframes {geometry['max_keyframes']}: less than num_init_frames"
+        )
     if merger["levels_from"] != ARMS[arm][1]:
-        raise InputError(f"merger.levels_from {_short(merger['levels_from'])}: arm {arm} reads {ARMS[arm][1]}")
+        raise InputError(
+            f"merger.levels_from {_short(merger['levels_from'])}: arm {arm} reads {ARMS[arm][1]}"
+        )
     _check_backbones(facts["backbones"], arm)
     return facts
 

@@ -1,7 +1,9 @@
-"""Interlaced video into whole frames: what cameras and television store as two half pictures of two moments.
+"""Interlaced video into whole frames: what cameras and television store as two half pictures of two
+moments.
 
-Read as it is stored, whatever moves has combs at its edges. FFmpeg's `bwdif` makes one frame of each pair, so that
-numbers of frames and their times stay what they are; frames that are not interlaced are not touched.
+Read as it is stored, whatever moves has combs at its edges. FFmpeg's `bwdif` makes one frame of
+each pair, so that numbers of frames and their times stay what they are; frames that are not
+interlaced are not touched.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,7 +15,9 @@ OPTIONS = "mode=send_frame:parity=auto:deint=interlaced"
 
 
 class _Deinterlacer:
-    """bwdif for frames of one size and format; it holds one frame back, because it looks at the next one."""
+    """bwdif for frames of one size and format; it holds one frame back, because it looks at the
+    next one.
+    """
 
     def __init__(self, frame: av.VideoFrame):
         self.kind = _kind(frame)
@@ -37,7 +41,9 @@ class _Deinterlacer:
 
 
 def deinterlaced(frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-    """As many frames as come, those that are interlaced without combs. An error comes after what was held back."""
+    """As many frames as come, those that are interlaced without combs. An error comes after what
+    was held back.
+    """
     filtered: _Deinterlacer | None = None
     try:
         for frame in frames:

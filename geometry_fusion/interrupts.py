@@ -1,6 +1,7 @@
 """Ctrl-C, SIGTERM and SIGHUP end a script with one line, after it has removed its temporary files.
 
-Needs nothing but the standard library: scripts call `watch_imports` before they import torch and other large packages.
+Needs nothing but the standard library: scripts call `watch_imports` before they import torch and
+other large packages.
 """
 
 import os
@@ -12,7 +13,9 @@ from contextlib import contextmanager
 
 MESSAGE = "interrupted: what was complete before is still there"
 # Windows has no SIGHUP.
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
 RAISE_AGAIN_S = 0.05
 
 
@@ -29,9 +32,11 @@ class Stopped(KeyboardInterrupt):
 
 
 def watch_imports() -> None:
-    """Until `stopping_on_signals` takes over, a signal ends the process at once, with one line and no traceback.
+    """Until `stopping_on_signals` takes over, a signal ends the process at once, with one line and
+    no traceback.
 
-    During imports there is nothing to remove, and an exception might be swallowed by a package that is being imported.
+    During imports there is nothing to remove, and an exception might be swallowed by a package that
+    is being imported.
     """
     for number in SIGNALS:
         if _is_default(signal.getsignal(number)):
@@ -40,7 +45,9 @@ def watch_imports() -> None:
 
 @contextmanager
 def stopping_on_signals() -> Iterator[None]:
-    """Inside the block the signals raise `Stopped`. Signals that are ignored, as under `nohup`, stay ignored."""
+    """Inside the block the signals raise `Stopped`. Signals that are ignored, as under `nohup`,
+    stay ignored.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers
         return
@@ -60,14 +67,19 @@ def stopping_on_signals() -> Iterator[None]:
 
 @contextmanager
 def ignored_by_children() -> Iterator[None]:
-    """Processes started in the block ignore Ctrl-C and SIGHUP from their first moment on; the parent ends them.
+    """Processes started in the block ignore Ctrl-C and SIGHUP from their first moment on; the
+    parent ends them.
 
     A terminal sends both to all processes, and workers would print tracebacks while they import.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS if number != signal.SIGTERM}
+    before = {
+        number: signal.signal(number, signal.SIG_IGN)
+        for number in SIGNALS
+        if number != signal.SIGTERM
+    }
     try:
         yield
     finally:
@@ -91,7 +103,9 @@ def _raise(number: int, _frame) -> None:
 
 
 def _raise_again(unraisable) -> bool:
-    """Python drops exceptions that a signal raises inside a destructor or a callback: send the signal again."""
+    """Python drops exceptions that a signal raises inside a destructor or a callback: send the
+    signal again.
+    """
     if not isinstance(unraisable.exc_value, Stopped):
         return False
     threading.Timer(RAISE_AGAIN_S, os.kill, (os.getpid(), unraisable.exc_value.number)).start()

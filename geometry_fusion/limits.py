@@ -1,7 +1,8 @@
 """What settings may be: one place for train.py, evaluate.py and the options of main.py.
 
-`LIMITS` names every number of the configs by its key (`*` is any name or place) with its range. A setting that cannot
-work is refused before anything is rendered, loaded or trained, by key, value and range.
+`LIMITS` names every number of the configs by its key (`*` is any name or place) with its range. A
+setting that cannot work is refused before anything is rendered, loaded or trained, by key, value
+and range.
 """
 
 import math
@@ -18,7 +19,9 @@ MANY = 1_000_000_000
 
 @dataclass(frozen=True)
 class Limit:
-    """Numbers from `low` to `high`, both included unless `above`; whole ones only; `null` means the default."""
+    """Numbers from `low` to `high`, both included unless `above`; whole ones only; `null` means the
+    default.
+    """
 
     low: float
     high: float
@@ -129,11 +132,15 @@ def check_numbers(config: DictConfig) -> None:
             if not (isinstance(value, list) and len(value) == 2 and all(map(limit.allows, value))):
                 raise InputError(f"{key}={value}: must be [least, most], each {limit}")
             if value[0] > value[1]:
-                raise InputError(f"{key}={value}: must be [least, most], the first not above the second")
+                raise InputError(
+                    f"{key}={value}: must be [least, most], the first not above the second"
+                )
 
 
 def check_paths(config: DictConfig, needed: Iterable[str], optional: Iterable[str] = ()) -> None:
-    """Raise InputError for the first of these keys that is no path; `optional` ones may be null or not there."""
+    """Raise InputError for the first of these keys that is no path; `optional` ones may be null or
+    not there.
+    """
     for key in (*needed, *optional):
         value = OmegaConf.select(config, key)
         if value is None and key not in needed:
@@ -149,7 +156,9 @@ def check_option(flag: str, value: float, limit: Limit) -> None:
 
 
 def _values(node: object, parts: list[str], key: str = "") -> Iterator[tuple[str, object]]:
-    """(key, value) of every setting that a pattern names. Raises InputError for a value in place of a group."""
+    """(key, value) of every setting that a pattern names. Raises InputError for a value in place of
+    a group.
+    """
     if not parts:
         yield key, node
         return

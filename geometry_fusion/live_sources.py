@@ -1,8 +1,9 @@
 """Images from cameras, addresses and standard input, across stalls and lost connections.
 
-A connection (`Camera`, `Stream`) opens, reads and closes in one pass of its `images()`: upright RGB uint8 [H, W, 3] in
-the size they come in. A fault raises Gone with the reason; returning is the regular end. `Reconnecting` makes one
-sequence of images of one size out of as many connections as it takes.
+A connection (`Camera`, `Stream`) opens, reads and closes in one pass of its `images()`: upright RGB
+uint8 [H, W, 3] in the size they come in. A fault raises Gone with the reason; returning is the
+regular end. `Reconnecting` makes one sequence of images of one size out of as many connections as
+it takes.
 """
 
 import os
@@ -37,7 +38,9 @@ class Gone(Exception):
 
 
 class Connection(Protocol):
-    """`frame_rate` and `live` are known from the first image on. `cure` ends the message when there is none."""
+    """`frame_rate` and `live` are known from the first image on. `cure` ends the message when there
+    is none.
+    """
 
     name: str
     cure: str
@@ -50,7 +53,9 @@ class Connection(Protocol):
 
 
 class Camera:
-    """A camera by its number, through OpenCV. `opener(index)` gives a cv2.VideoCapture or what reads like one."""
+    """A camera by its number, through OpenCV. `opener(index)` gives a cv2.VideoCapture or what
+    reads like one.
+    """
 
     live, ends = True, False
     cure = "check that it is plugged in and that no other program uses it"
@@ -58,10 +63,16 @@ class Camera:
     def __init__(self, index: int, opener: Callable | None, timeout: float, stop: Event):
         self.name, self.frame_rate = f"camera {index}", UNKNOWN_RATE
         self.lost: list[str] = []
-        self._index, self._opener, self._timeout, self._stop = index, opener or _open_camera, timeout, stop
+        self._index, self._opener, self._timeout, self._stop = (
+            index,
+            opener or _open_camera,
+            timeout,
+            stop,
+        )
 
     def images(self) -> Generator[np.ndarray, None, None]:
-        # OpenCV waits for a camera as long as its driver likes: on a thread of its own this costs nothing but it.
+        # OpenCV waits for a camera as long as its driver likes: on a thread of its own this costs
+        # nothing but it.
         with Prefetch(self._read(), size=1) as reading:
             last = monotonic()
             while not self._stop.is_set():
@@ -81,7 +92,9 @@ class Camera:
             try:
                 if not capture.isOpened():
                     raise Gone("cannot be opened")
-                if 1 <= (rate := capture.get(cv2.CAP_PROP_FPS)) <= 1000:  # 0 or nan of those who do not know
+                if (
+                    1 <= (rate := capture.get(cv2.CAP_PROP_FPS)) <= 1000
+                ):  # 0 or nan of those who do not know
                     self.frame_rate = Fraction(rate).limit_denominator(1001)
                 while True:
                     good, image_bgr = capture.read()
@@ -149,7 +162,10 @@ class Stream:
                 if frame.time is not None:
                     end = frame.time + float(frame.duration * frame.time_base)
                 if stored != (frame.width, frame.height):
-                    stored, upright = (frame.width, frame.height), Upright(frame, stream.sample_aspect_ratio)
+                    stored, upright = (
+                        (frame.width, frame.height),
+                        Upright(frame, stream.sample_aspect_ratio),
+                    )
                 yield upright(frame)
                 self._last = monotonic()
             end -= (container.start_time or 0) / av.time_base
@@ -180,7 +196,11 @@ class Stream:
         return container.duration is not None or sized
 
     def _reason(self, error: av.FFmpegError) -> str:
-        return f"no frame for {self._timeout:g} s" if isinstance(error, av.ExitError) else error.strerror
+        return (
+            f"no frame for {self._timeout:g} s"
+            if isinstance(error, av.ExitError)
+            else error.strerror
+        )
 
 
 class _StandardInput:
@@ -203,11 +223,14 @@ class _StandardInput:
 class Reconnecting:
     """The images of a connection, all of the size of the first, which is read at once.
 
-    After a fault it is opened again, `reconnects` times with growing waits, until it gives an image. Of what is not
-    live, the images that were there already (at first: the first `start`) are left out.
+    After a fault it is opened again, `reconnects` times with growing waits, until it gives an
+    image. Of what is not live, the images that were there already (at first: the first `start`) are
+    left out.
     """
 
-    def __init__(self, connection: Connection, start: int, reconnects: int, retry_wait: float, stop: Event):
+    def __init__(
+        self, connection: Connection, start: int, reconnects: int, retry_wait: float, stop: Event
+    ):
         self._connection, self._stop = connection, stop
         self._reconnects, self._retry_wait = reconnects, retry_wait
         self._images = connection.images()
@@ -261,7 +284,8 @@ class Reconnecting:
             raise InputError(f"{name}: {fault}; {self._connection.cure}")
         if failures > self._reconnects:
             raise InputError(
-                f"{name}: no frame for {monotonic() - self._last_time:.0f} s and {self._reconnects} reconnects failed; "
+                f"{name}: no frame for {monotonic() - self._last_time:.0f} s and "
+                f"{self._reconnects} reconnects failed; "
                 "check the camera or the address"
             )
         wait = min(self._retry_wait * 2 ** (failures - 1), LONGEST_WAIT_S)

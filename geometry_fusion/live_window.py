@@ -13,7 +13,14 @@ from geometry_fusion.errors import InputError
 from geometry_fusion.mask_files import overlay
 from geometry_fusion.session import Session
 from geometry_fusion.types import Prompt
-from geometry_fusion.windows import close_window, is_on_picture, open_window, picture_axes, pixel_at, signals_after
+from geometry_fusion.windows import (
+    close_window,
+    is_on_picture,
+    open_window,
+    picture_axes,
+    pixel_at,
+    signals_after,
+)
 
 POLL_S = 0.03  # how long a held frame waits for events before it looks whether to go on
 TITLE = "3AM: click on an object, 1 to 9 choose which, q ends"
@@ -35,7 +42,9 @@ class LiveWindow:
         self._text = self._figure.text(0.01, 0.015, "", fontsize=11, bbox=style)
         self._needs_click = needs_click
         self._object_id, self._paused, self._closed = 1, False, False
-        self._clicks: dict[int, tuple[list, list]] = {}  # on the shown frame: object -> points, negatives
+        self._clicks: dict[
+            int, tuple[list, list]
+        ] = {}  # on the shown frame: object -> points, negatives
         self._session: Session | None = None
         self._failure: Exception | None = None  # of a click; toolkits would print it and go on
         for name, handler in (
@@ -80,15 +89,26 @@ class LiveWindow:
         if not self._session.object_ids:
             return "left click on the object to start; q ends"
         pause = "paused, space resumes" if self._paused else "space pauses"
-        return f"frame {self._session.frame_index}; clicks are for object {self._object_id} (keys 1 to 9); {pause}"
+        return f"frame {self._session.frame_index}; clicks are for object {self._object_id} "
+        f"(keys 1 to 9); {pause}"
 
     def _on_click(self, event) -> None:
-        if self._session is None or event.button not in (1, 3) or not is_on_picture(event, self._axes):
+        if (
+            self._session is None
+            or event.button not in (1, 3)
+            or not is_on_picture(event, self._axes)
+        ):
             return
         points, negatives = self._clicks.setdefault(self._object_id, ([], []))
-        (points if event.button == 1 else negatives).append(pixel_at(event, self._axes, self._session.image))
+        (points if event.button == 1 else negatives).append(
+            pixel_at(event, self._axes, self._session.image)
+        )
         prompt = Prompt(
-            self._session.frame_index, self._object_id, tuple(points), tuple(negatives), source="click in the window"
+            self._session.frame_index,
+            self._object_id,
+            tuple(points),
+            tuple(negatives),
+            source="click in the window",
         )
         try:
             self._show(self._session.add(prompt))

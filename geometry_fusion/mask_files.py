@@ -1,8 +1,9 @@
 """Pictures on disk: frames as RGB, masks as PNG, and masks painted over frames.
 
-We write a mask of one object as 0 and 255, of several as a palette PNG whose index is the object id (1..254) and whose
-colours are DAVIS's; how masks of any origin are read is in `geometry_fusion.mask_rule`.
-Reading raises InputError (one line: value, file, cure); a failed write is an OSError that names the file.
+We write a mask of one object as 0 and 255, of several as a palette PNG whose index is the object id
+(1..254) and whose colours are DAVIS's; how masks of any origin are read is in
+`geometry_fusion.mask_rule`. Reading raises InputError (one line: value, file, cure); a failed write
+is an OSError that names the file.
 """
 
 import hashlib
@@ -24,7 +25,9 @@ SOURCE_KEY = "3AM source"  # of the text chunk of mask PNGs that names what they
 
 
 def davis_palette() -> np.ndarray:
-    """[256, 3] uint8 RGB, as PASCAL VOC and DAVIS: low bits of the id become high bits of the channels."""
+    """[256, 3] uint8 RGB, as PASCAL VOC and DAVIS: low bits of the id become high bits of the
+    channels.
+    """
     ids = np.arange(256)[:, None]
     return sum(((ids >> (3 * k + np.arange(3))) & 1) << (7 - k) for k in range(3)).astype(np.uint8)
 
@@ -33,12 +36,16 @@ PALETTE = davis_palette()
 
 
 def palette_index(ids: np.ndarray | int) -> np.ndarray:
-    """Ids as indices of the palette, uint8: void is the palest colour, colours repeat from 255 on."""
+    """Ids as indices of the palette, uint8: void is the palest colour, colours repeat from 255
+    on.
+    """
     ids = np.asarray(ids)
     if ids.dtype == bool or (ids.min(initial=0) >= 0 and ids.max(initial=0) < VOID):
         return ids.astype(np.uint8)
     ids = ids.astype(np.int32)
-    return np.where(ids > 0, (ids - 1) % (VOID - 1) + 1, np.where(ids < 0, VOID, 0)).astype(np.uint8)
+    return np.where(ids > 0, (ids - 1) % (VOID - 1) + 1, np.where(ids < 0, VOID, 0)).astype(
+        np.uint8
+    )
 
 
 def colour(object_id: int) -> tuple[int, int, int]:
@@ -58,10 +65,13 @@ def open_image(path: Path) -> Image.Image:
 
 
 def _unreadable(path: Path, error: Exception) -> Exception:
-    # Pillow's decoders meet damage with OSError, SyntaxError, ValueError, struct.error and more: all mean the file.
+    # Pillow's decoders meet damage with OSError, SyntaxError, ValueError, struct.error and more:
+    # all mean the file.
     if isinstance(error, PermissionError):
         return error
-    return InputError(f"{path}: not a readable image ({one_line(error)}); export it again as PNG or JPEG")
+    return InputError(
+        f"{path}: not a readable image ({one_line(error)}); export it again as PNG or JPEG"
+    )
 
 
 def _is_turned(image: Image.Image) -> bool:
@@ -77,7 +87,9 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """[H, W, 3] uint8, upright by its EXIF orientation. Grey becomes RGB, transparency is ignored."""
+    """[H, W, 3] uint8, upright by its EXIF orientation. Grey becomes RGB, transparency is
+    ignored.
+    """
     with open_image(path) as image:
         if image.mode.startswith(("I", "F")):
             raise InputError(f"{path}: has more than 8 bits per pixel; convert frames to 8-bit RGB")
@@ -93,7 +105,9 @@ def read_mask(
     size: tuple[int, int] | None = None,  # (width, height) that it must have
     allow_empty: bool = True,
 ) -> np.ndarray:  # [H, W] bool
-    """True where the mask file holds anything: every pixel whose colour is not black, whatever its transparency."""
+    """True where the mask file holds anything: every pixel whose colour is not black, whatever its
+    transparency.
+    """
     mask = read_mask_pixels(path).values > 0
     _check_size(path, mask, size)
     if not (allow_empty or mask.any()):
@@ -105,7 +119,9 @@ def read_ids(
     path: Path,
     size: tuple[int, int] | None = None,  # (width, height) that it must have
 ) -> np.ndarray:  # [H, W] int32
-    """Object ids of one mask file by itself, -1 = void; a single object without an id is 1 (see MaskRule)."""
+    """Object ids of one mask file by itself, -1 = void; a single object without an id is 1 (see
+    MaskRule).
+    """
     pixels = read_mask_pixels(path)
     _check_size(path, pixels.values, size)
     return MaskRule.of([(path, pixels)], path).ids_of(pixels)
@@ -115,22 +131,32 @@ def _check_size(path: Path, mask: np.ndarray, size: tuple[int, int] | None) -> N
     if size is not None and mask.shape != size[::-1]:
         height, width = mask.shape
         frames = f"{size[0]}x{size[1]}"
-        raise InputError(f"{path}: mask is {width}x{height}, frames are {frames}; export masks at frame size")
+        raise InputError(
+            f"{path}: mask is {width}x{height}, frames are {frames}; export masks at frame size"
+        )
 
 
 def digest_of_mask(mask: np.ndarray | None) -> str | None:
     """Tells masks [H, W] bool apart in records."""
-    return None if mask is None else hashlib.sha256(np.packbits(mask).tobytes() + str(mask.shape).encode()).hexdigest()
+    return (
+        None
+        if mask is None
+        else hashlib.sha256(np.packbits(mask).tobytes() + str(mask.shape).encode()).hexdigest()
+    )
 
 
 def write_rgb(path: Path, image_rgb: np.ndarray, quality: int = 95) -> None:
-    """[H, W, 3] uint8 to JPEG, PNG, ..., by the suffix of `path`; `quality` is JPEG's and WebP's."""
+    """[H, W, 3] uint8 to JPEG, PNG, ..., by the suffix of `path`; `quality` is JPEG's and
+    WebP's.
+    """
     fast = {"compress_level": 1} if path.suffix.lower() == ".png" else {}
     _save(Image.fromarray(image_rgb), path, quality=quality, **fast)
 
 
 def write_mask(path: Path, mask: np.ndarray, source: str | None = None) -> None:
-    """[H, W] bool -> PNG with 0 and 255. source: what it was made from, as `source_record.as_text` writes it."""
+    """[H, W] bool -> PNG with 0 and 255. source: what it was made from, as `source_record.as_text`
+    writes it.
+    """
     _save(Image.fromarray(np.asarray(mask, bool).astype(np.uint8) * 255), path, **_noting(source))
 
 
@@ -155,7 +181,8 @@ def _save(image: Image.Image, path: Path, **options) -> None:
     path = Path(path)
     buffer = io.BytesIO()
     image.save(buffer, Image.registered_extensions()[path.suffix.lower()], **options)
-    # A kill must not leave half a picture under its name; with the suffix of results, what it leaves may be replaced.
+    # A kill must not leave half a picture under its name; with the suffix of results, what it
+    # leaves may be replaced.
     aside = path.with_name(f".{path.stem}.new{path.suffix}")
     try:
         aside.write_bytes(buffer.getvalue())
@@ -172,10 +199,13 @@ def overlay(
     ids: np.ndarray,  # [H, W] object ids (or bool), 0 = nothing
     alpha: float = 0.5,
 ) -> np.ndarray:  # [H, W, 3] uint8
-    """Tint every object in its DAVIS colour; the outline is its brightest shade, to be seen on dark frames."""
+    """Tint every object in its DAVIS colour; the outline is its brightest shade, to be seen on dark
+    frames.
+    """
     ids = palette_index(ids)
     assert ids.shape == image_rgb.shape[:2], (ids.shape, image_rgb.shape)
-    # The outline: pixels whose neighbourhood holds another id. One pixel wide at 360 lines, wider on larger frames.
+    # The outline: pixels whose neighbourhood holds another id. One pixel wide at 360 lines, wider
+    # on larger frames.
     width = max(1, round(min(ids.shape) / 360))
     window = np.ones((2 * width + 1,) * 2, np.uint8)
     edge = (cv2.dilate(ids, window) != ids) | (cv2.erode(ids, window) != ids)
@@ -189,6 +219,8 @@ def overlay(
 
 def innermost_point(mask: np.ndarray) -> tuple[int, int]:
     """x, y of the pixel of a mask [H, W] that is farthest from its outline."""
-    distance = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    distance = cv2.distanceTransform(
+        np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE
+    )[1:-1, 1:-1]
     y, x = np.unravel_index(distance.argmax(), mask.shape)
     return int(x), int(y)

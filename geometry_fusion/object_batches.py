@@ -1,7 +1,9 @@
-"""Objects tracked as one batch: what SAM2 does one object after another, in one call for all that can share it.
+"""Objects tracked as one batch: what SAM2 does one object after another, in one call for all that
+can share it.
 
-Objects belong together when their memories hold the same frames. Outputs stay per object, as in SAM2, so that objects
-can be prompted, added and removed at any time; the joined ones are views, or are joined once and kept for later frames.
+Objects belong together when their memories hold the same frames. Outputs stay per object, as in
+SAM2, so that objects can be prompted, added and removed at any time; the joined ones are views, or
+are joined once and kept for later frames.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -22,14 +24,18 @@ class ObjectBatches:
 
     def __init__(self, limit: int = BATCH_LIMIT):
         self.limit = limit
-        # (members, frame) -> (the members' object pointers, by which outputs are known again; joined outputs)
+        # (members, frame) -> (the members' object pointers, by which outputs are known again;
+        # joined outputs)
         self._joined: dict[tuple[tuple[int, ...], int], tuple[list[Tensor], dict]] = {}
 
     def clear(self) -> None:
         self._joined.clear()
 
-    def groups(self, outputs: Mapping[int, dict], readable: Collection[int], alone: bool) -> list[list[int]]:
-        """Objects in batches of at most `limit`: together where the same conditioning and `readable` frames are held.
+    def groups(
+        self, outputs: Mapping[int, dict], readable: Collection[int], alone: bool
+    ) -> list[list[int]]:
+        """Objects in batches of at most `limit`: together where the same conditioning and
+        `readable` frames are held.
 
         outputs: object index -> its outputs by kind. alone: one object per batch.
         """
@@ -37,7 +43,9 @@ class ObjectBatches:
         for obj_idx, held in outputs.items():
             recent = held[KINDS[1]]
             # Of some frames only the pointer is left.
-            held_frames = tuple((t, "maskmem_features" in recent[t]) for t in readable if t in recent)
+            held_frames = tuple(
+                (t, "maskmem_features" in recent[t]) for t in readable if t in recent
+            )
             key = (tuple(sorted(held[KINDS[0]])), held_frames, obj_idx if alone else None)
             together.setdefault(key, []).append(obj_idx)
         return [
@@ -46,7 +54,9 @@ class ObjectBatches:
             for start in range(0, len(members), self.limit)
         ]
 
-    def joined(self, outputs: Mapping[int, dict], members: list[int], readable: Iterable[int]) -> dict:
+    def joined(
+        self, outputs: Mapping[int, dict], members: list[int], readable: Iterable[int]
+    ) -> dict:
         """The outputs of `members` as SAM2 reads them, with a batch dimension of their number.
 
         A single object's own outputs are handed on as they are.
@@ -54,7 +64,10 @@ class ObjectBatches:
         if len(members) == 1:
             return outputs[members[0]]
         first = outputs[members[0]]
-        conditioned = {t: self._whole(t, members, [outputs[i][KINDS[0]][t] for i in members]) for t in first[KINDS[0]]}
+        conditioned = {
+            t: self._whole(t, members, [outputs[i][KINDS[0]][t] for i in members])
+            for t in first[KINDS[0]]
+        }
         recent = {
             t: self._whole(t, members, [outputs[i][KINDS[1]][t] for i in members])
             for t in readable
@@ -66,19 +79,26 @@ class ObjectBatches:
         """A batch's output -> per object the views on it that SAM2 would keep."""
         if len(members) == 1:
             return {members[0]: whole}
-        parts = [{key: item_of(value, i) for key, value in whole.items()} for i in range(len(members))]
+        parts = [
+            {key: item_of(value, i) for key, value in whole.items()} for i in range(len(members))
+        ]
         self._remember(members, frame_idx, parts, whole)
         return dict(zip(members, parts))
 
     def halved(self, members: list[int]) -> tuple[list[int], list[int]]:
-        """After memory ran out: smaller batches from now on. Raises InputError where one object is too much."""
+        """After memory ran out: smaller batches from now on. Raises InputError where one object is
+        too much.
+        """
         if len(members) == 1:
             raise InputError(
-                "out of memory while tracking a single object: choose a smaller --sam2 or --must3r, or --device cpu"
+                "out of memory while tracking a single object: choose a smaller --sam2 or "
+                "--must3r, or --device cpu"
             )
         half = len(members) // 2
         self.limit = max(1, half)
-        print(f"out of memory with {len(members)} objects at once: going on with at most {self.limit}")
+        print(
+            f"out of memory with {len(members)} objects at once: going on with at most {self.limit}"
+        )
         return members[:half], members[half:]
 
     def drop(self, outputs: Mapping[int, dict]) -> None:
@@ -94,18 +114,28 @@ class ObjectBatches:
     def _whole(self, frame: int, members: list[int], parts: list[dict]) -> dict:
         pointers, _ = self._joined.get((tuple(members), frame), ((), {}))
         # A correction replaces an object's output: then they are joined anew.
-        if len(pointers) != len(parts) or any(a is not b["obj_ptr"] for a, b in zip(pointers, parts)):
-            whole = {name: _join([part[name] for part in parts]) for name in parts[0] if name != "pred_masks"}
+        if len(pointers) != len(parts) or any(
+            a is not b["obj_ptr"] for a, b in zip(pointers, parts)
+        ):
+            whole = {
+                name: _join([part[name] for part in parts])
+                for name in parts[0]
+                if name != "pred_masks"
+            }
             self._remember(members, frame, parts, whole)
         return self._joined[tuple(members), frame][1]
 
     def _remember(self, members: list[int], frame: int, parts: list[dict], whole: dict) -> None:
-        kept = {name: value for name, value in whole.items() if name != "pred_masks"}  # tracking does not read masks
+        kept = {
+            name: value for name, value in whole.items() if name != "pred_masks"
+        }  # tracking does not read masks
         self._joined[tuple(members), frame] = ([part["obj_ptr"] for part in parts], kept)
 
 
 def item_of(value, index: int):
-    """One item of a batch, as a batch of one: of a tensor or a list of tensors; anything else stays as it is."""
+    """One item of a batch, as a batch of one: of a tensor or a list of tensors; anything else stays
+    as it is.
+    """
     if isinstance(value, Tensor):
         return value[index : index + 1]
     return [v[index : index + 1] for v in value] if isinstance(value, list) else value
@@ -114,14 +144,18 @@ def item_of(value, index: int):
 def _join(values: list):
     if isinstance(values[0], Tensor):
         return torch.cat(values)
-    return [torch.cat(column) for column in zip(*values)] if isinstance(values[0], list) else values[0]
+    return (
+        [torch.cat(column) for column in zip(*values)] if isinstance(values[0], list) else values[0]
+    )
 
 
 class MemoryAttentionOfObjects(MemoryAttention):
-    """As MemoryAttention (sam2 1.1.0), plus: what is the same for all objects of a frame, up to the first layer's
-    reading of their memories, is computed once. The weights are the same."""
+    """As MemoryAttention (sam2 1.1.0), plus: what is the same for all objects of a frame, up to the
+    first layer's reading of their memories, is computed once. The weights are the same."""
 
-    def forward(self, curr, memory, curr_pos=None, memory_pos=None, num_obj_ptr_tokens: int = 0) -> Tensor:
+    def forward(
+        self, curr, memory, curr_pos=None, memory_pos=None, num_obj_ptr_tokens: int = 0
+    ) -> Tensor:
         """curr: [N, B, C] or a list of one; B views of one image have stride 0 along B."""
         image, position = (curr[0], curr_pos[0]) if isinstance(curr, list) else (curr, curr_pos)
         objects = image.shape[1]
@@ -134,8 +168,12 @@ class MemoryAttentionOfObjects(MemoryAttention):
             tokens = layer._forward_sa(tokens, position)
             if index == 0:
                 tokens = tokens.expand(objects, -1, -1)
-            excluded = num_obj_ptr_tokens if isinstance(layer.cross_attn_image, RoPEAttention) else 0
+            excluded = (
+                num_obj_ptr_tokens if isinstance(layer.cross_attn_image, RoPEAttention) else 0
+            )
             tokens = layer._forward_ca(tokens, memory, position, memory_pos, excluded)
-            hidden = layer.linear2(layer.dropout(layer.activation(layer.linear1(layer.norm3(tokens)))))
+            hidden = layer.linear2(
+                layer.dropout(layer.activation(layer.linear1(layer.norm3(tokens))))
+            )
             tokens = tokens + layer.dropout3(hidden)
         return self.norm(tokens).transpose(0, 1)

@@ -8,7 +8,8 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 FAR = np.finfo(np.float64).max  # the distance to the nearest of no points
-APART = 1e6  # between bins of directions in the tree, in units of points: farther than any point of a scene
+# between bins of directions in the tree, in units of points: farther than any point of a scene
+APART = 1e6
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,12 @@ class Sight:
 
 
 class OverlapRule:
-    """Keeps points of keyframes in a nearest-neighbour structure for each bin of viewing direction. Here they are one
-    tree, its bins far apart along a fourth axis.
+    """Keeps points of keyframes in a nearest-neighbour structure for each bin of viewing direction.
+    Here they are one tree, its bins far apart along a fourth axis.
 
-    Score: p-th percentile over the frame's sure points of the distance to the nearest kept point of the same bin,
-    relative to the point's own depth. A frame is new if its score exceeds `threshold` and its median confidence
-    `min_confidence`.
+    Score: p-th percentile over the frame's sure points of the distance to the nearest kept point of
+    the same bin, relative to the point's own depth. A frame is new if its score exceeds `threshold`
+    and its median confidence `min_confidence`.
     """
 
     def __init__(
@@ -44,7 +45,9 @@ class OverlapRule:
         self.reset()
 
     def reset(self) -> None:
-        self._kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # keyframe -> points [N, 3], bins [N]
+        self._kept: dict[
+            int, tuple[np.ndarray, np.ndarray]
+        ] = {}  # keyframe -> points [N, 3], bins [N]
         self._tree: KDTree | None = None
 
     def sights(
@@ -61,7 +64,10 @@ class OverlapRule:
         sure = (confidence > self.min_confidence) & np.isfinite(points).all(-1)
         bins = self._direction_bins(points, poses[:, None, None, :3, 3].cpu().numpy())
         parts = zip(points, bins, depth, sure, medians)
-        return [Sight(p[s], b[s].astype(int), d[s].astype(np.float64), median) for p, b, d, s, median in parts]
+        return [
+            Sight(p[s], b[s].astype(int), d[s].astype(np.float64), median)
+            for p, b, d, s, median in parts
+        ]
 
     def score(self, sight: Sight) -> float:
         """0 if no point is sure."""
@@ -69,7 +75,9 @@ class OverlapRule:
             return 0.0
         distance = np.full(len(sight.points), np.inf)
         if self._kept:
-            distance = self._built().query(_with_bins(sight.points, sight.bins), distance_upper_bound=APART / 2)[0]
+            distance = self._built().query(
+                _with_bins(sight.points, sight.bins), distance_upper_bound=APART / 2
+            )[0]
         if self._relative:
             distance /= sight.depth + 1e-9
         distance[np.isinf(distance)] = FAR
@@ -89,16 +97,21 @@ class OverlapRule:
         self._tree = None
 
     def snapshot(self) -> dict:
-        return {keyframe: tuple(map(torch.from_numpy, kept)) for keyframe, kept in self._kept.items()}
+        return {
+            keyframe: tuple(map(torch.from_numpy, kept)) for keyframe, kept in self._kept.items()
+        }
 
     def restore(self, snapshot: dict) -> None:
-        self._kept = {keyframe: tuple(t.cpu().numpy() for t in kept) for keyframe, kept in snapshot.items()}
+        self._kept = {
+            keyframe: tuple(t.cpu().numpy() for t in kept) for keyframe, kept in snapshot.items()
+        }
         self._tree = None
 
     def _built(self) -> KDTree:
         if self._tree is None:
             points, bins = (np.concatenate(parts) for parts in zip(*self._kept.values()))
-            # Not balanced: it is built anew with every keyframe, in 60% of the time, and asked as fast.
+            # Not balanced: it is built anew with every keyframe, in 60% of the time, and asked as
+            # fast.
             self._tree = KDTree(_with_bins(points, bins), balanced_tree=False)
         return self._tree
 
@@ -113,5 +126,7 @@ class OverlapRule:
 
 
 def _with_bins(points: np.ndarray, bins: np.ndarray) -> np.ndarray:
-    """[N, 3], [N] -> [N, 4]: distances within a bin stay what they are, other bins are out of reach."""
+    """[N, 3], [N] -> [N, 4]: distances within a bin stay what they are, other bins are out of
+    reach.
+    """
     return np.concatenate((points, bins[:, None] * APART), 1, dtype=np.float64)

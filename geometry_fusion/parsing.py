@@ -1,8 +1,9 @@
-"""Reading text that others wrote: JSON within limits, and one line for everything that a file can hold by mistake.
+"""Reading text that others wrote: JSON within limits, and one line for everything that a file can
+hold by mistake.
 
-What `parse_json` returns is nested at most `MAX_DEPTH` deep, its whole numbers fit into 64 bits, its text can be
-written as UTF-8, and no key comes twice in one object. Numbers may still be NaN or infinite: JSON of several tools has
-them, and what they mean depends on the place.
+What `parse_json` returns is nested at most `MAX_DEPTH` deep, its whole numbers fit into 64 bits,
+its text can be written as UTF-8, and no key comes twice in one object. Numbers may still be NaN or
+infinite: JSON of several tools has them, and what they mean depends on the place.
 """
 
 import json
@@ -20,7 +21,9 @@ WHOLE_NUMBERS = range(-(2**63), 2**63)
 
 
 def parse_json(content: str | bytes, where: str | Path, cure: str = "export it again"):
-    """The value of JSON text. Raises InputError naming `where` for anything else, and beyond the limits above."""
+    """The value of JSON text. Raises InputError naming `where` for anything else, and beyond the
+    limits above.
+    """
     try:
         value = json.loads(content, parse_int=_whole_number, object_pairs_hook=_without_doubles)
         _check_nested(value)
@@ -47,13 +50,23 @@ def reading(where: str | Path, what: str, cure: str = "export it again") -> Iter
         raise
     except KeyError as error:
         raise InputError(f"{where}: not {what} (has no {one_line(error)}); {cure}") from None
-    except (IndexError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, MemoryError) as error:
+    except (
+        IndexError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+        MemoryError,
+    ) as error:
         reason = one_line(error)[:200] or type(error).__name__
         raise InputError(f"{where}: not {what} ({reason}); {cure}") from None
 
 
 def is_text(name: str | Path) -> bool:
-    """Whether a name can be written as UTF-8: Python keeps bytes of file names that are no text as half surrogates."""
+    """Whether a name can be written as UTF-8: Python keeps bytes of file names that are no text as
+    half surrogates.
+    """
     try:
         str(name).encode()
     except UnicodeEncodeError:
@@ -80,7 +93,9 @@ def whole(value) -> int:
 
 
 def number(value) -> float:
-    """A number of JSON that is finite. Raises TypeError or ValueError for others; text and true are none."""
+    """A number of JSON that is finite. Raises TypeError or ValueError for others; text and true are
+    none.
+    """
     if not is_number(value):
         raise TypeError(f"{value!r} is no number"[:80])
     if not math.isfinite(value):
@@ -89,7 +104,9 @@ def number(value) -> float:
 
 
 def size_of(width, height) -> tuple[int, int]:
-    """Width and height of a picture. Raises TypeError or ValueError unless both are sides that a picture may have."""
+    """Width and height of a picture. Raises TypeError or ValueError unless both are sides that a
+    picture may have.
+    """
     size = whole(width), whole(height)
     if not all(1 <= side <= LONGEST_SIDE for side in size):
         raise ValueError(f"{width}x{height} is no size of a picture"[:80])
@@ -105,7 +122,9 @@ def identity(value, most: int) -> int:
 
 
 def each(convert: Callable, values, what: str) -> list:
-    """`convert` of the items of a JSON list. Raises TypeError where it is none: text has items as well."""
+    """`convert` of the items of a JSON list. Raises TypeError where it is none: text has items as
+    well.
+    """
     if not isinstance(values, list):
         raise TypeError(f"{what} is no list")
     return [convert(value) for value in values]
@@ -138,4 +157,6 @@ def _check_nested(value) -> None:
             inside = [*value.keys(), *value.values()] if isinstance(value, dict) else value
             # Most of a large file are lists of numbers: one look at their types is enough.
             if {str, dict, list} & set(map(type, inside)):
-                waiting += [(item, depth + 1) for item in inside if isinstance(item, (str, dict, list))]
+                waiting += [
+                    (item, depth + 1) for item in inside if isinstance(item, (str, dict, list))
+                ]

@@ -8,7 +8,14 @@ from geometry_fusion.errors import InputError
 from geometry_fusion.mask_files import colour, overlay
 from geometry_fusion.picked_prompts import PickedPrompts
 from geometry_fusion.types import Prompt
-from geometry_fusion.windows import close_window, is_on_picture, open_window, picture_axes, pixel_at, signals_after
+from geometry_fusion.windows import (
+    close_window,
+    is_on_picture,
+    open_window,
+    picture_axes,
+    pixel_at,
+    signals_after,
+)
 
 TITLE = "click on the object"
 HELP = "left click: on it, right click: beside it, drag: box"
@@ -37,7 +44,9 @@ class PickWindow:
     ):
         self._frames, self._picked, self._preview = frames, picked, preview
         self._image = frames[picked.frame]
-        self._pressed: tuple[float, float] | None = None  # where a drag or click began, pixels of the window
+        self._pressed: tuple[float, float] | None = (
+            None  # where a drag or click began, pixels of the window
+        )
         self._marks_drawn: list = []
         self._failure: Exception | None = None  # of an event; toolkits would print it and go on
         self._figure = open_figure(TITLE, window_size(self._image))
@@ -68,9 +77,15 @@ class PickWindow:
 
         self._buttons = []
         for place, (label, action) in enumerate(
-            (("Undo (u)", self._undo), ("Next object (n)", self._next_object), ("Done (Enter)", self._done))
+            (
+                ("Undo (u)", self._undo),
+                ("Next object (n)", self._next_object),
+                ("Done (Enter)", self._done),
+            )
         ):
-            button = Button(self._figure.add_axes((0.01 + 0.17 * place, 0.02, 0.16, BAR - 0.08)), label)
+            button = Button(
+                self._figure.add_axes((0.01 + 0.17 * place, 0.02, 0.16, BAR - 0.08)), label
+            )
             button.label.set_fontsize(9)
             button.on_clicked(lambda _, action=action: action())
             self._buttons.append(button)
@@ -78,7 +93,9 @@ class PickWindow:
         if len(self._frames) > 1:
             place = self._figure.add_axes((0.6, 0.02, 0.3, BAR - 0.08))
             last = len(self._frames) - 1
-            self._slider = Slider(place, "frame", 0, last, valinit=self._picked.frame, valstep=1, valfmt="%d")
+            self._slider = Slider(
+                place, "frame", 0, last, valinit=self._picked.frame, valstep=1, valfmt="%d"
+            )
             self._slider.on_changed(lambda value: self._go_to(int(value)))
 
     def _connect(self) -> None:
@@ -179,7 +196,9 @@ class PickWindow:
         """Masks and marks of the current frame, and one line of text."""
         here = [prompt for prompt in self._picked.prompts() if prompt.frame == self._picked.frame]
         try:
-            self._picture.set_data(overlay(self._image, self._preview(here)) if here else self._image)
+            self._picture.set_data(
+                overlay(self._image, self._preview(here)) if here else self._image
+            )
         except Exception as error:
             self._failure = error
             close_window(self._figure)
@@ -201,7 +220,9 @@ class PickWindow:
             boxes += [(prompt.box, prompt.object_id)] if prompt.box else []
         for (x0, y0, x1, y1), object_id in boxes:
             edge = np.array(colour(object_id)) / 255
-            self._marks_drawn += self._axes.plot([x0, x1, x1, x0, x0], [y0, y0, y1, y1, y0], color=edge, lw=2)
+            self._marks_drawn += self._axes.plot(
+                [x0, x1, x1, x0, x0], [y0, y0, y1, y1, y0], color=edge, lw=2
+            )
 
 
 def window_size(image: np.ndarray) -> tuple[float, float]:

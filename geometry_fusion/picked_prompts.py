@@ -43,7 +43,8 @@ class PickedPrompts:
         """Why no mark can be made on the current frame; None if one can."""
         others = {mark.frame for mark in self.marks} - {self.frame}
         if others and not self._several_frames:
-            return f"the marks are on frame {min(others)}: undo them, or start again with --save FILE.json"
+            return f"the marks are on frame {min(others)}: undo them, or start again with --save "
+            "FILE.json"
         return None
 
     def add(self, kind: str, values: tuple[int, ...]) -> None:
@@ -87,7 +88,14 @@ class PickedPrompts:
                 of_kind[mark.kind].append(mark.values)
         box = of_kind["box"][-1] if of_kind["box"] else None
         source = f"clicks on object {object_id}"
-        return Prompt(frame, object_id, tuple(of_kind["point"]), tuple(of_kind["negative"]), box, source=source)
+        return Prompt(
+            frame,
+            object_id,
+            tuple(of_kind["point"]),
+            tuple(of_kind["negative"]),
+            box,
+            source=source,
+        )
 
     def incomplete(self) -> list[int]:
         """Objects with clicks beside them only, which make no prompt."""
@@ -102,7 +110,9 @@ class PickedPrompts:
         words = []
         for prompt in prompts:
             name = f"{prompt.object_id}:" if numbered else ""
-            marks = [("--point", xy) for xy in prompt.points] + [("--negative", xy) for xy in prompt.negatives]
+            marks = [("--point", xy) for xy in prompt.points] + [
+                ("--negative", xy) for xy in prompt.negatives
+            ]
             marks += [("--box", prompt.box)] if prompt.box else []
             for flag, values in marks:
                 words += [flag, name + ",".join(map(str, values))]
@@ -129,8 +139,14 @@ class MaskPreview:
             points = np.array([*prompt.points, *prompt.negatives], np.float32).reshape(-1, 2)
             labels = np.array([1] * len(prompt.points) + [0] * len(prompt.negatives), np.int32)
             given = {"points": points, "labels": labels} if len(points) else {}
-            where = {"inference_state": self._state, "frame_idx": prompt.frame, "obj_id": prompt.object_id}
+            where = {
+                "inference_state": self._state,
+                "frame_idx": prompt.frame,
+                "obj_id": prompt.object_id,
+            }
             with autocast(self._predictor.device, self._precision):
-                _, found, logits = self._predictor.add_new_points_or_box(**where, **given, box=prompt.box)
+                _, found, logits = self._predictor.add_new_points_or_box(
+                    **where, **given, box=prompt.box
+                )
             ids = id_image(found, logits)
         return ids

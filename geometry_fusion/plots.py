@@ -1,4 +1,6 @@
-"""matplotlib as all pictures here need it: without a window, names as they are, the same file from the same numbers."""
+"""matplotlib as all pictures here need it: without a window, names as they are, the same file from
+the same numbers.
+"""
 
 import io
 import re
@@ -26,12 +28,21 @@ PAGE_COLOURS = {
 }
 # Text and axes of plots that take the colour of the page they are on.
 PAGE_STYLE = dict.fromkeys(
-    ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "legend.labelcolor"), INK
+    (
+        "text.color",
+        "axes.labelcolor",
+        "axes.edgecolor",
+        "xtick.color",
+        "ytick.color",
+        "legend.labelcolor",
+    ),
+    INK,
 )
 
 
 def svg_of(figure, name: str) -> str:
-    """The figure as an SVG element for a page, on the background and in the ink of the page; closes the figure.
+    """The figure as an SVG element for a page, on the background and in the ink of the page; closes
+    the figure.
 
     name: tells its parts from those of other figures on the page.
     """

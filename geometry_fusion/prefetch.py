@@ -1,9 +1,10 @@
 """Items made ahead on a daemon thread and held in a bounded queue.
 
-`Prefetch(items, size)` is an iterator over the same items in the same order, to be iterated once. At most `size` wait;
-one more may be in the making. An error of `items` is raised where it occurred in order, as it was. With `newest`, for
-what cannot wait, a full queue drops its oldest item and counts it in `dropped`; otherwise the thread waits.
-`close`, garbage collection and the end of the interpreter stop the thread and close `items` on it.
+`Prefetch(items, size)` is an iterator over the same items in the same order, to be iterated once.
+At most `size` wait; one more may be in the making. An error of `items` is raised where it occurred
+in order, as it was. With `newest`, for what cannot wait, a full queue drops its oldest item and
+counts it in `dropped`; otherwise the thread waits. `close`, garbage collection and the end of the
+interpreter stop the thread and close `items` on it.
 """
 
 import weakref
@@ -15,15 +16,23 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-# A thread inside a foreign call (a driver, a stalled network, somebody's iterator) cannot be ended: it is left to end
-# by itself when the call returns.
+# A thread inside a foreign call (a driver, a stalled network, somebody's iterator) cannot be ended:
+# it is left to end by itself when the call returns.
 LEAVE_AFTER_S = 1.0
 
 
 class Prefetch(Generic[T]):
-    """See the module. `stop` is set when the thread shall end, for `items` that wait for something themselves."""
+    """See the module. `stop` is set when the thread shall end, for `items` that wait for something
+    themselves.
+    """
 
-    def __init__(self, items: Generator[T, None, None], size: int, newest: bool = False, stop: Event | None = None):
+    def __init__(
+        self,
+        items: Generator[T, None, None],
+        size: int,
+        newest: bool = False,
+        stop: Event | None = None,
+    ):
         if size < 1:
             raise ValueError(f"size {size}: must be at least 1")
         self.size = size
@@ -46,11 +55,15 @@ class Prefetch(Generic[T]):
         return self.get()
 
     def get(self, limit_s: float | None = None) -> T:
-        """The next item. Raises StopIteration at the end, and TimeoutError if there is none in `limit_s` seconds."""
+        """The next item. Raises StopIteration at the end, and TimeoutError if there is none in
+        `limit_s` seconds.
+        """
         return self._queue.get(limit_s)
 
     def ahead(self, count: int) -> int | None:
-        """Wait until `count` items are queued or the last one is; returns how many are left, None if not known."""
+        """Wait until `count` items are queued or the last one is; returns how many are left, None
+        if not known.
+        """
         if count > self.size:
             raise ValueError(f"ahead({count}): the queue holds {self.size}; make it larger")
         return self._queue.ahead(count)
@@ -96,7 +109,9 @@ class _Queue(Generic[T]):
 
     def get(self, limit_s: float | None) -> T:
         with self._changed:
-            if not self._changed.wait_for(lambda: self._items or self._ended or self.stop.is_set(), limit_s):
+            if not self._changed.wait_for(
+                lambda: self._items or self._ended or self.stop.is_set(), limit_s
+            ):
                 raise TimeoutError
             self._changed.notify_all()
             if self._items:
@@ -106,7 +121,9 @@ class _Queue(Generic[T]):
 
     def ahead(self, count: int) -> int | None:
         with self._changed:
-            self._changed.wait_for(lambda: len(self._items) >= count or self._ended or self.stop.is_set())
+            self._changed.wait_for(
+                lambda: len(self._items) >= count or self._ended or self.stop.is_set()
+            )
             return len(self._items) if self._ended else None
 
 

@@ -1,11 +1,13 @@
 """Prompts from command lines and JSON files.
 
---point x,y          a click on the object; repeat for more clicks; ID:x,y names another object than 1
+--point x,y          a click on the object; repeat for more clicks; ID:x,y names another object than
+1
 --negative x,y       a click beside the object (ID:x,y likewise)
 --box x0,y0,x1,y1    a box around the object (ID:x0,... likewise)
 --mask PNG           a mask; a palette PNG prompts every object id in it
 --prompt-frame N     the frame that all of these refer to
---prompts FILE       JSON list of {"frame": 0, "object": 1, "points": [[x, y]], "negatives": [[x, y]],
+--prompts FILE       JSON list of {"frame": 0, "object": 1, "points": [[x, y]], "negatives": [[x,
+y]],
                      "box": [x0, y0, x1, y1], "mask": "a.png"}, every key optional
 """
 
@@ -37,7 +39,9 @@ def _numbers(text: str, count: int, example: str) -> tuple[int, tuple[float, ...
         object_id = int(head) if colon else 1
         values = tuple(float(part) for part in tail.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: not numbers; write it like {example}") from None
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: not numbers; write it like {example}"
+        ) from None
     if len(values) != count or not all(map(math.isfinite, values)):
         raise argparse.ArgumentTypeError(f"{text!r}: expected {count} numbers, like {example}")
     return object_id, values
@@ -54,21 +58,51 @@ def box_xyxy_px(text: str) -> tuple[int, tuple[float, ...]]:
 
 
 def add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("prompt (pixels of the frames; ID:x,y names an object other than 1)")
-    group.add_argument(
-        "--point", action="append", type=point_xy_px, metavar="x,y", help="click on the object; repeatable"
+    group = parser.add_argument_group(
+        "prompt (pixels of the frames; ID:x,y names an object other than 1)"
     )
     group.add_argument(
-        "--negative", action="append", type=point_xy_px, metavar="x,y", help="click beside the object; repeatable"
+        "--point",
+        action="append",
+        type=point_xy_px,
+        metavar="x,y",
+        help="click on the object; repeatable",
     )
-    group.add_argument("--box", action="append", type=box_xyxy_px, metavar="x0,y0,x1,y1", help="box around the object")
-    group.add_argument("--mask", type=Path, metavar="PNG", help="mask of the object; palette ids are several objects")
-    group.add_argument("--prompt-frame", type=int, default=0, metavar="N", help="frame that the prompt refers to")
-    group.add_argument("--prompts", type=Path, metavar="JSON", help="several objects and frames, see docs/prompts.md")
+    group.add_argument(
+        "--negative",
+        action="append",
+        type=point_xy_px,
+        metavar="x,y",
+        help="click beside the object; repeatable",
+    )
+    group.add_argument(
+        "--box",
+        action="append",
+        type=box_xyxy_px,
+        metavar="x0,y0,x1,y1",
+        help="box around the object",
+    )
+    group.add_argument(
+        "--mask",
+        type=Path,
+        metavar="PNG",
+        help="mask of the object; palette ids are several objects",
+    )
+    group.add_argument(
+        "--prompt-frame", type=int, default=0, metavar="N", help="frame that the prompt refers to"
+    )
+    group.add_argument(
+        "--prompts",
+        type=Path,
+        metavar="JSON",
+        help="several objects and frames, see docs/prompts.md",
+    )
 
 
 def prompts_from_arguments(args: argparse.Namespace) -> list[Prompt]:
-    """All prompts of a command line, one per object and frame. Raises InputError when there is none."""
+    """All prompts of a command line, one per object and frame. Raises InputError when there is
+    none.
+    """
     prompts = read_prompts(args.prompts) if args.prompts else []
     if args.mask:
         prompts += [
@@ -91,16 +125,20 @@ def prompts_from_arguments(args: argparse.Namespace) -> list[Prompt]:
             )
         )
     if not prompts and args.prompts:
-        raise InputError(f"--prompts {args.prompts}: the list is empty; see docs/prompts.md for its form")
+        raise InputError(
+            f"--prompts {args.prompts}: the list is empty; see docs/prompts.md for its form"
+        )
     if not prompts:
         raise InputError(
-            'no prompt: give --point "x,y", --box, --mask or --prompts (python main.py pick finds a point)'
+            'no prompt: give --point "x,y", --box, --mask or --prompts '
+            "(python main.py pick finds a point)"
         )
     seen = set()
     for prompt in prompts:
         if (prompt.frame, prompt.object_id) in seen:
             raise InputError(
-                f"{prompt.source}: object {prompt.object_id} has two prompts on frame {prompt.frame}; keep one"
+                f"{prompt.source}: object {prompt.object_id} has two prompts on frame "
+                f"{prompt.frame}; keep one"
             )
         seen.add((prompt.frame, prompt.object_id))
     if warning := hidden_objects(prompts):
@@ -109,7 +147,9 @@ def prompts_from_arguments(args: argparse.Namespace) -> list[Prompt]:
 
 
 def hidden_objects(prompts: list[Prompt]) -> str | None:
-    """A line about objects that are prompted on the same place of a frame: one will hide the other in the masks."""
+    """A line about objects that are prompted on the same place of a frame: one will hide the other
+    in the masks.
+    """
     marked = [(prompt, _area(prompt)) for prompt in prompts]
     doubles = [
         (a, b)
@@ -121,8 +161,10 @@ def hidden_objects(prompts: list[Prompt]) -> str | None:
     (a, b), *more = doubles
     others = f" (and {len(more)} more pairs)" if more else ""
     return (
-        f"objects {a.object_id} and {b.object_id} are prompted on the same place of frame {a.frame}{others}: a pixel "
-        "belongs to one object, the most confident one, so that one may hide the other (docs/prompts.md)"
+        f"objects {a.object_id} and {b.object_id} are prompted on the same place of frame "
+        f"{a.frame}{others}: a pixel "
+        "belongs to one object, the most confident one, so that one may hide the other "
+        "(docs/prompts.md)"
     )
 
 
@@ -132,7 +174,9 @@ def _on_one_place(a: Prompt, area_a: tuple | None, b: Prompt, area_b: tuple | No
             return _box_iou(area_a, area_b) > SAME_AREA
         # The boxes first: a palette may hold many masks, and large ones take time.
         near = _box_iou(area_a, area_b) > SAME_AREA / 2
-        return near and np.count_nonzero(a.mask & b.mask) > SAME_AREA * np.count_nonzero(a.mask | b.mask)
+        return near and np.count_nonzero(a.mask & b.mask) > SAME_AREA * np.count_nonzero(
+            a.mask | b.mask
+        )
     if a.points and b.points:
         return any(math.dist(p, q) <= SAME_CLICK for p in a.points for q in b.points)
     mask, points = (a.mask, b.points) if a.mask is not None else (b.mask, a.points)
@@ -160,7 +204,9 @@ def _shows(mask: np.ndarray, point: tuple[float, float]) -> bool:
 
 
 def write_prompts(file: Path, prompts: list[Prompt]) -> None:
-    """Clicks and boxes as `read_prompts` reads them; a file that exists is replaced when the new one is complete."""
+    """Clicks and boxes as `read_prompts` reads them; a file that exists is replaced when the new
+    one is complete.
+    """
     entries = []
     for prompt in prompts:
         entry = {"frame": prompt.frame, "object": prompt.object_id, "points": prompt.points}
@@ -179,15 +225,23 @@ def command_line(words: list[str]) -> str:
 def _quoted(word: str) -> str:
     is_plain = re.fullmatch(r"[\w@%+=:./-]+", word, re.ASCII) is not None
     # PowerShell splits 1,2 into two words.
-    if (re.fullmatch(r"[\w:,.-]+", word, re.ASCII) and not is_plain) or (os.name == "nt" and not is_plain):
+    if (re.fullmatch(r"[\w:,.-]+", word, re.ASCII) and not is_plain) or (
+        os.name == "nt" and not is_plain
+    ):
         return f'"{word}"'
     return shlex.quote(word)
 
 
 def mask_files(args: argparse.Namespace) -> list[Path]:
-    """The mask files that the prompts of a command line name; call it after `prompts_from_arguments`."""
+    """The mask files that the prompts of a command line name; call it after
+    `prompts_from_arguments`.
+    """
     entries = parse_json(Path(args.prompts).read_bytes(), args.prompts) if args.prompts else []
-    named = [Path(args.prompts).parent / entry["mask"] for entry in entries if entry.get("mask") is not None]
+    named = [
+        Path(args.prompts).parent / entry["mask"]
+        for entry in entries
+        if entry.get("mask") is not None
+    ]
     return [*([args.mask] if args.mask else []), *named]
 
 
@@ -218,7 +272,11 @@ def _integer(value) -> int:
 
 def _floats(values, count: int) -> tuple[float, ...]:
     # Strings are sequences too: "12" must not become the point 1, 2.
-    if not isinstance(values, list) or len(values) != count or any(isinstance(v, (str, bool)) for v in values):
+    if (
+        not isinstance(values, list)
+        or len(values) != count
+        or any(isinstance(v, (str, bool)) for v in values)
+    ):
         raise TypeError(values)
     numbers = tuple(float(v) for v in values)
     if not all(map(math.isfinite, numbers)):
@@ -227,7 +285,9 @@ def _floats(values, count: int) -> tuple[float, ...]:
 
 
 def read_prompts(file: Path) -> list[Prompt]:
-    """Prompts of a JSON file; masks are relative to the file. Raises InputError naming what is wrong where."""
+    """Prompts of a JSON file; masks are relative to the file. Raises InputError naming what is
+    wrong where.
+    """
     cure = "see docs/prompts.md for its form"
     try:
         entries = parse_json(Path(file).read_bytes(), f"--prompts {file}", cure)
@@ -236,23 +296,29 @@ def read_prompts(file: Path) -> list[Prompt]:
     except IsADirectoryError:
         raise InputError(f"--prompts {file}: is a folder; give a JSON file, {cure}") from None
     if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
-        raise InputError(f"--prompts {file}: expected a list of objects like {{'frame': 0, 'points': [[x, y]]}}")
+        raise InputError(
+            f"--prompts {file}: expected a list of objects like {{'frame': 0, 'points': [[x, y]]}}"
+        )
     prompts = []
     for number, entry in enumerate(entries):
         source = f"--prompts {file} entry {number}"
         unknown = entry.keys() - {"frame", "object", "points", "negatives", "box", "mask"}
         if unknown:
             raise InputError(
-                f"{source}: unknown key {sorted(unknown)[0]!r}; known are frame object points negatives box mask"
+                f"{source}: unknown key {sorted(unknown)[0]!r}; known are frame object points "
+                "negatives box mask"
             )
         try:
             frame, object_id = _integer(entry.get("frame", 0)), _integer(entry.get("object", 1))
-            points, negatives = (tuple(_floats(p, 2) for p in entry.get(k, ())) for k in ("points", "negatives"))
+            points, negatives = (
+                tuple(_floats(p, 2) for p in entry.get(k, ())) for k in ("points", "negatives")
+            )
             box = _floats(entry["box"], 4) if entry.get("box") is not None else None
             mask = Path(file).parent / entry["mask"] if entry.get("mask") is not None else None
         except (TypeError, OverflowError):
             raise InputError(
-                f"{source}: points are [[x, y], ...], box is [x0, y0, x1, y1], frame and object are integers, "
+                f"{source}: points are [[x, y], ...], box is [x0, y0, x1, y1], frame and object "
+                "are integers, "
                 "mask is a file name"
             ) from None
         masks = masks_by_id(mask) if mask else {}

@@ -1,4 +1,5 @@
-"""A look at what a geometry source knows: coloured point cloud, camera path, and a picture of both from above.
+"""A look at what a geometry source knows: coloured point cloud, camera path, and a picture of both
+from above.
 
 Coordinates are those of the first frame's camera: x right, y down, z forward.
 """
@@ -29,10 +30,14 @@ class Reconstruction:
     quality: Quality
 
 
-def reconstruct(stream: Must3rStream, frames, every_pixel: int = 2, min_confidence: float = 0.0) -> Reconstruction:
-    """Stream all frames (RGB uint8 [H, W, 3], indexable), then read each one again from the final memory.
+def reconstruct(
+    stream: Must3rStream, frames, every_pixel: int = 2, min_confidence: float = 0.0
+) -> Reconstruction:
+    """Stream all frames (RGB uint8 [H, W, 3], indexable), then read each one again from the final
+    memory.
 
-    every_pixel: points are taken from every n-th row and column. min_confidence: 0..1, less sure points are left out.
+    every_pixel: points are taken from every n-th row and column. min_confidence: 0..1, less sure
+    points are left out.
     """
     for index in tqdm(range(len(frames)), desc="stream", unit="frame"):
         stream.push(index, frames[index])
@@ -49,31 +54,54 @@ def reconstruct(stream: Must3rStream, frames, every_pixel: int = 2, min_confiden
         colours.append(answer.fit.apply(image)[::every_pixel, ::every_pixel][keep])
         confidence.append(sure[keep])
     joined = (np.concatenate(parts) for parts in (points, colours, confidence))
-    return Reconstruction(*joined, np.stack(poses), stream.focal, stream.keyframes, quality_of(facts))
+    return Reconstruction(
+        *joined, np.stack(poses), stream.focal, stream.keyframes, quality_of(facts)
+    )
 
 
 def write_ply(file: Path, points: np.ndarray, colours: np.ndarray) -> None:
     """A binary PLY of points [N, 3] with colours [N, 3] uint8."""
     vertices = np.empty(len(points), [("p", "<f4", 3), ("c", "u1", 3)])
     vertices["p"], vertices["c"] = points, colours
-    names = [*(f"property float {axis}" for axis in "xyz"), *(f"property uchar {c}" for c in ("red", "green", "blue"))]
-    head = ["ply", "format binary_little_endian 1.0", f"element vertex {len(points)}", *names, "end_header"]
+    names = [
+        *(f"property float {axis}" for axis in "xyz"),
+        *(f"property uchar {c}" for c in ("red", "green", "blue")),
+    ]
+    head = [
+        "ply",
+        "format binary_little_endian 1.0",
+        f"element vertex {len(points)}",
+        *names,
+        "end_header",
+    ]
     with replacing_file(file) as fresh:
         fresh.write_bytes(("\n".join(head) + "\n").encode() + vertices.tobytes())
 
 
-def write_reconstruction(found: Reconstruction, stems: list[str], folder: Path, record: Record | None = None) -> None:
-    """points.ply, cameras.json (quality; camera-to-world and focal length per frame) and overview.png into `folder`.
+def write_reconstruction(
+    found: Reconstruction, stems: list[str], folder: Path, record: Record | None = None
+) -> None:
+    """points.ply, cameras.json (quality; camera-to-world and focal length per frame) and
+    overview.png into `folder`.
 
     record: of the source, kept in cameras.json.
     """
     write_ply(folder / "points.ply", found.points, found.colours)
     cameras = [
-        {"stem": stem, "camera_to_world": pose.tolist(), "focal": found.focal, "keyframe": index in found.keyframes}
+        {
+            "stem": stem,
+            "camera_to_world": pose.tolist(),
+            "focal": found.focal,
+            "keyframe": index in found.keyframes,
+        }
         for index, (stem, pose) in enumerate(zip(stems, found.poses))
     ]
     with replacing_file(folder / "cameras.json") as fresh:
-        fresh.write_text(json.dumps({"source": record, "quality": asdict(found.quality), "frames": cameras}, indent=1))
+        fresh.write_text(
+            json.dumps(
+                {"source": record, "quality": asdict(found.quality), "frames": cameras}, indent=1
+            )
+        )
     figure, axes = plt.subplots(1, 2, figsize=(12, 5.4), layout="constrained")
     for panel, (side, title) in zip(axes, ((2, "from above"), (1, "from behind"))):
         draw_scene(panel, found.points, found.colours, found.poses, found.keyframes, vertical=side)
@@ -96,19 +124,31 @@ def draw_scene(
     some = np.random.default_rng(0).permutation(len(points))[:most]
     sign = 1 if vertical == 2 else -1
     axes.scatter(
-        points[some, 0], sign * points[some, vertical], c=colours[some] / 255, s=1.2, linewidths=0, rasterized=True
+        points[some, 0],
+        sign * points[some, vertical],
+        c=colours[some] / 255,
+        s=1.2,
+        linewidths=0,
+        rasterized=True,
     )
     centres, forward = poses[:, :3, 3], poses[:, :3, 2]
     axes.plot(centres[:, 0], sign * centres[:, vertical], color="#c2571a", lw=1.4)
     axes.quiver(
-        *(centres[::4, 0], sign * centres[::4, vertical], forward[::4, 0], sign * forward[::4, vertical]),
+        *(
+            centres[::4, 0],
+            sign * centres[::4, vertical],
+            forward[::4, 0],
+            sign * forward[::4, vertical],
+        ),
         color="#c2571a",
         width=0.004,
         scale=18,
     )
     kept = centres[[k for k in keyframes if k < len(centres)]]
     axes.plot(kept[:, 0], sign * kept[:, vertical], "o", color="#c2571a", ms=4, label="keyframes")
-    axes.plot(centres[0, 0], sign * centres[0, vertical], "s", color="#1d2329", ms=6, label="first frame")
+    axes.plot(
+        centres[0, 0], sign * centres[0, vertical], "s", color="#1d2329", ms=6, label="first frame"
+    )
     if len(points):
         low, high = np.percentile(points[:, [0, vertical]] * [1, sign], [1, 99], axis=0)
         low, high = (
@@ -123,7 +163,9 @@ def draw_scene(
 
 
 def object_point(answer: GeometryFrame, mask: np.ndarray) -> np.ndarray | None:
-    """Where a mask [H, W] bool of the original frame lies: median of its surest half of points [3]; None if unseen."""
+    """Where a mask [H, W] bool of the original frame lies: median of its surest half of points [3];
+    None if unseen.
+    """
     height, width = answer.confidence.shape
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     # The grid of points has as many cells as the fitted image has pixels.

@@ -5,12 +5,11 @@ frames, every sixth, backwards, the first twelve, cut to 4:3). Bad: 23 runs over
 cropped, turned, at several rates), noise, flat colours, moving patterns, and one room that stands
 still.
 
-| measure of a run | good runs | limit | bad runs beyond it |
-|---|---|---|---|
-| confidence: the median over all points | 0.18..0.64 | 0.15 | 7 |
-| poses: share of frames whose pose is plausible | 0.95..1.00 | 0.80 | 8 |
-| relief: spread of a frame's depths over their mean, the median over frames | 0.26..0.35 | 0.22 | 16 |
-| movement: the camera's largest distance from its first place, over the scene's scale | 0.33..1.20 | 0.02 | 5 |
+| measure of a run | good runs | limit | bad runs beyond it | |---|---|---|---| | confidence: the
+median over all points | 0.18..0.64 | 0.15 | 7 | | poses: share of frames whose pose is plausible |
+0.95..1.00 | 0.80 | 8 | | relief: spread of a frame's depths over their mean, the median over frames
+| 0.26..0.35 | 0.22 | 16 | | movement: the camera's largest distance from its first place, over the
+scene's scale | 0.33..1.20 | 0.02 | 5 |
 
 Two bad runs pass all limits, both crops of a real clip. A pose is plausible where three facts hold:
 the frame's points lie in front of the camera; half of them, projected by the pose and the clip's
@@ -41,7 +40,9 @@ class FrameFacts:
 
     confidence: float  # median, 0..1
     in_front: float  # share of points with positive depth
-    reprojection: float  # median distance of projected points from their pixels, of the image's long side
+    reprojection: (
+        float  # median distance of projected points from their pixels, of the image's long side
+    )
     relief: float  # standard deviation of the depths over their mean
     centre: np.ndarray  # [3] of the camera, divided by the scene's scale
 
@@ -78,19 +79,26 @@ class Quality:
     movement: float
 
     def __str__(self) -> str:
-        return f"median confidence {self.confidence:.2f}, camera pose plausible in {self.plausible_poses:.0%} of frames"
+        return f"median confidence {self.confidence:.2f}, camera pose plausible in "
+        f"{self.plausible_poses:.0%} of frames"
 
     def warnings(self) -> list[str]:
         """A phrase for each measure beyond its limit."""
         phrases = []
         if self.confidence < LEAST_CONFIDENCE:
-            phrases.append(f"the median confidence is {self.confidence:.2f}, below {LEAST_CONFIDENCE:g}")
+            phrases.append(
+                f"the median confidence is {self.confidence:.2f}, below {LEAST_CONFIDENCE:g}"
+            )
         if self.plausible_poses < LEAST_PLAUSIBLE:
             phrases.append(f"only {self.plausible_poses:.0%} of the camera poses are plausible")
         if self.relief < LEAST_RELIEF:
-            phrases.append(f"the points are nearly flat: their depth varies by {self.relief:.0%} only")
+            phrases.append(
+                f"the points are nearly flat: their depth varies by {self.relief:.0%} only"
+            )
         if self.movement < LEAST_MOVEMENT:
-            phrases.append("the camera does not move, so that depth is a guess from single pictures")
+            phrases.append(
+                "the camera does not move, so that depth is a guess from single pictures"
+            )
         return phrases
 
 
@@ -98,7 +106,9 @@ def quality_of(frames: Sequence[FrameFacts]) -> Quality:
     """The quality of a reconstruction from the facts of its frames in order."""
     centres = np.stack([frame.centre for frame in frames])
     steps = np.linalg.norm(np.diff(centres, axis=0), axis=1)
-    nearest = np.minimum(np.r_[np.inf, steps], np.r_[steps, np.inf]) if len(frames) > 1 else np.zeros(1)
+    nearest = (
+        np.minimum(np.r_[np.inf, steps], np.r_[steps, np.inf]) if len(frames) > 1 else np.zeros(1)
+    )
     plausible = [
         frame.in_front >= IN_FRONT and frame.reprojection <= REPROJECTION and step <= JUMP
         for frame, step in zip(frames, nearest)

@@ -1,7 +1,8 @@
-"""What a person looks at after a run: one HTML file that opens anywhere, with curves, strips and the video inside.
+"""What a person looks at after a run: one HTML file that opens anywhere, with curves, strips and
+the video inside.
 
-`write_report` needs masks on disk (one folder per arm), the frames, and optionally ground truth; it computes nothing
-that is not also in `metrics.json` and `per_frame.csv` beside it.
+`write_report` needs masks on disk (one folder per arm), the frames, and optionally ground truth; it
+computes nothing that is not also in `metrics.json` and `per_frame.csv` beside it.
 """
 
 import base64
@@ -17,7 +18,13 @@ import jinja2
 import numpy as np
 
 from geometry_fusion import __version__
-from geometry_fusion.comparison import Arm, Truth, differences, frames_that_differ, frames_to_look_at
+from geometry_fusion.comparison import (
+    Arm,
+    Truth,
+    differences,
+    frames_that_differ,
+    frames_to_look_at,
+)
 from geometry_fusion.mask_files import colour, overlay, write_rgb
 from geometry_fusion.names import shown_name
 from geometry_fusion.report_geometry import GeometryFigures
@@ -49,7 +56,9 @@ MEASURES = {
 
 @dataclass(frozen=True)
 class Link:
-    """A file or folder beside the report. `href` is relative, so that a folder of results can be moved."""
+    """A file or folder beside the report. `href` is relative, so that a folder of results can be
+    moved.
+    """
 
     text: str
     href: str
@@ -80,7 +89,8 @@ def write_report(
     prompts: list,
     arms: list[Arm],
     read_ids: Callable,  # (arm, stem) -> ids [H, W]
-    truth_ids: Callable | None = None,  # stem -> ids [H, W], or None where a frame has no ground truth
+    truth_ids: Callable
+    | None = None,  # stem -> ids [H, W], or None where a frame has no ground truth
     truth: Truth | None = None,
     agreement: dict[int, list[float]] | None = None,  # object -> IoU between the two arms per frame
     figures: GeometryFigures | None = None,
@@ -89,8 +99,8 @@ def write_report(
     notes: list[str],
     links: list[Link] = (),
 ) -> Path:
-    """Write index.html, per_frame.csv, metrics.json, of two arms side_by_side.mp4, and strip.png if it shows a frame,
-    into `folder`. Returns the page."""
+    """Write index.html, per_frame.csv, metrics.json, of two arms side_by_side.mp4, and strip.png if
+    it shows a frame, into `folder`. Returns the page."""
     prompted = sorted({p.frame for p in prompts})
     columns = _columns(frames, arms, read_ids, truth_ids, agreement, prompted)
     if columns:
@@ -99,11 +109,22 @@ def write_report(
         write_side_by_side(folder / "side_by_side.mp4", frames, arms, read_ids)
     _write_csv(folder / "per_frame.csv", frames.stems, arms, truth, agreement)
     version = {"version": __version__}
-    data = {**summary, **version, "weights": weights, "notes": notes, "arms": {a.key: _arm_json(a) for a in arms}}
+    data = {
+        **summary,
+        **version,
+        "weights": weights,
+        "notes": notes,
+        "arms": {a.key: _arm_json(a) for a in arms},
+    }
     (folder / "metrics.json").write_text(json.dumps(data, indent=1, default=str))
     names = " and ".join(arm.title for arm in arms)
     own = ["side_by_side.mp4", "per_frame.csv", "metrics.json", "strip.png"]
-    options = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True, "undefined": jinja2.StrictUndefined}
+    options = {
+        "autoescape": True,
+        "trim_blocks": True,
+        "lstrip_blocks": True,
+        "undefined": jinja2.StrictUndefined,
+    }
     environment = jinja2.Environment(**options, finalize=_shown)
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         title=f"{names} on {clip}",
@@ -118,7 +139,9 @@ def write_report(
         summary=summary,
         notes=notes,
         measures=_measures(arms) if truth else None,
-        object_rows=_object_rows(arms) if truth and len(arms[0].objects) > 1 and truth.by_object else None,
+        object_rows=_object_rows(arms)
+        if truth and len(arms[0].objects) > 1 and truth.by_object
+        else None,
         truth_by_object=truth is not None and bool(truth.by_object),
         presence_rows=_presence_rows(arms, truth, agreement),
         plots={
@@ -139,7 +162,9 @@ def _shown(value):
 
 
 def _columns(frames, arms, read_ids, truth_ids, agreement, prompted) -> list[Column]:
-    """The frames worth a look: where two arms differ, of one arm the prompted, the worst and evenly spread ones."""
+    """The frames worth a look: where two arms differ, of one arm the prompted, the worst and evenly
+    spread ones.
+    """
     if len(arms) == 2:
         shown = frames_that_differ(differences(arms, agreement), STRIP_FRAMES)
     else:
@@ -168,7 +193,13 @@ def _tile(arm: Arm, index: int, stem: str, frame, ids, agreement) -> Tile:
             said += f" ({', '.join(f'object {i}: {iou:.2f}' for i, iou in named.items())})"
     shown = [i for i, o in objects.items() if o.pixels[index]]
     which = ", ".join(map(str, shown))
-    seen = "shows no object" if not shown else "shows the object" if len(objects) == 1 else f"shows objects {which}"
+    seen = (
+        "shows no object"
+        if not shown
+        else "shows the object"
+        if len(objects) == 1
+        else f"shows objects {which}"
+    )
     same = np.mean([values[index] for values in agreement.values()]) if agreement else None
     alike = "" if same is None else f"; IoU of the arms {same:.2f}"
     alt = f"Frame {stem}, {arm.title}: {seen}{', ' + said if said else ''}{alike}"
@@ -176,8 +207,12 @@ def _tile(arm: Arm, index: int, stem: str, frame, ids, agreement) -> Tile:
     return Tile(arm.title, caption, alt, tile_picture(overlay(frame, ids)))
 
 
-def _write_csv(file: Path, stems: list[str], arms: list[Arm], truth: Truth | None, agreement: dict | None) -> None:
-    """One row a frame; of every object the pixels of its mask, and of several objects the IoU of each."""
+def _write_csv(
+    file: Path, stems: list[str], arms: list[Arm], truth: Truth | None, agreement: dict | None
+) -> None:
+    """One row a frame; of every object the pixels of its mask, and of several objects the IoU of
+    each.
+    """
     objects = list(arms[0].objects)
     columns: dict[str, list] = {"stem": [shown_name(stem) for stem in stems]}
     columns["object_present"] = truth.present if truth else [None] * len(stems)
@@ -198,7 +233,13 @@ def _write_csv(file: Path, stems: list[str], arms: list[Arm], truth: Truth | Non
 def _cell(value) -> str | int:
     if value is None:
         return ""
-    return int(value) if isinstance(value, bool) else f"{value:.6f}" if isinstance(value, float) else value
+    return (
+        int(value)
+        if isinstance(value, bool)
+        else f"{value:.6f}"
+        if isinstance(value, float)
+        else value
+    )
 
 
 def _videos(folder: Path, arms: list[Arm], names: str) -> list[Video]:
@@ -237,7 +278,9 @@ def _measures(arms: list[Arm]) -> list[dict]:
         ("without the prompted frames", [arm.unprompted for arm in arms]),
     ):
         if all(scores):
-            rows = [(label, _numbers([s.get(key) for s in scores])) for key, label in MEASURES.items()]
+            rows = [
+                (label, _numbers([s.get(key) for s in scores])) for key, label in MEASURES.items()
+            ]
             groups.append({"title": title, "rows": rows})
     return groups
 
@@ -257,16 +300,28 @@ def _object_rows(arms: list[Arm]) -> list[dict]:
         scores = [arm.objects[i].scores for arm in arms]
         cells = _numbers([s.get("positive_iou") for s in scores])
         rows.append(
-            {"name": f"object {i}", "colour": css_colour(i), "count": scores[0]["num_positive_frames"], "cells": cells}
+            {
+                "name": f"object {i}",
+                "colour": css_colour(i),
+                "count": scores[0]["num_positive_frames"],
+                "cells": cells,
+            }
         )
     return [
         *rows,
-        {"name": "mean", "colour": None, "count": "", "cells": _numbers([a.scores["positive_iou"] for a in arms])},
+        {
+            "name": "mean",
+            "colour": None,
+            "count": "",
+            "cells": _numbers([a.scores["positive_iou"] for a in arms]),
+        },
     ]
 
 
 def _presence_rows(arms: list[Arm], truth: Truth | None, agreement: dict | None) -> list[dict]:
-    """How many frames of every arm show an object, with ground truth in view and out of view apart. Cells are lines."""
+    """How many frames of every arm show an object, with ground truth in view and out of view apart.
+    Cells are lines.
+    """
     rows = []
     for i in arms[0].objects:
         flags = truth.by_object.get(i) if truth else None
@@ -275,7 +330,9 @@ def _presence_rows(arms: list[Arm], truth: Truth | None, agreement: dict | None)
         rows.append({"name": f"object {i}", "colour": css_colour(i), "cells": cells})
     if agreement and len(agreement) > 1:
         mean = f"{np.mean(list(agreement.values())):.3f}"
-        rows.append({"name": "mean", "colour": None, "cells": [*([NO_VALUE] for _ in arms), [mean]]})
+        rows.append(
+            {"name": "mean", "colour": None, "cells": [*([NO_VALUE] for _ in arms), [mean]]}
+        )
     return rows
 
 
@@ -296,7 +353,10 @@ def css_colour(object_id: int) -> str:
 
 
 def _arm_json(arm: Arm) -> dict:
-    objects = {i: {"frames_shown": sum(n > 0 for n in o.pixels), "scores": o.scores} for i, o in arm.objects.items()}
+    objects = {
+        i: {"frames_shown": sum(n > 0 for n in o.pixels), "scores": o.scores}
+        for i, o in arm.objects.items()
+    }
     return {
         "title": arm.title,
         "video_name": arm.video_name,

@@ -49,7 +49,9 @@ class GeometryFigures:
 
 
 @torch.inference_mode()
-def feature_maps(predictor, source: Must3rStream, frames, index: int, level_names: list[str]) -> dict[str, Tensor]:
+def feature_maps(
+    predictor, source: Must3rStream, frames, index: int, level_names: list[str]
+) -> dict[str, Tensor]:
     """Features of one frame by name, each [C, h, w] on a grid that covers the whole frame."""
     from geometry_fusion.predictor import LazyFrames
 
@@ -63,8 +65,12 @@ def feature_maps(predictor, source: Must3rStream, frames, index: int, level_name
     return maps
 
 
-def similarity(query: Tensor, query_xy: tuple[float, float], image_size: tuple[int, int], other: Tensor) -> np.ndarray:
-    """Cosine similarity of the feature under a pixel of one frame to all places of another: [H, W] in -1..1."""
+def similarity(
+    query: Tensor, query_xy: tuple[float, float], image_size: tuple[int, int], other: Tensor
+) -> np.ndarray:
+    """Cosine similarity of the feature under a pixel of one frame to all places of another: [H, W]
+    in -1..1.
+    """
     width, height = image_size
     rows, columns = query.shape[-2:]
     row = min(int((query_xy[1] + 0.5) / height * rows), rows - 1)
@@ -77,8 +83,8 @@ def similarity(query: Tensor, query_xy: tuple[float, float], image_size: tuple[i
 
 
 def figures_of(predictor, arm: Arm, frames, prompts: list, read_ids) -> GeometryFigures | None:
-    """Correspondence and view from above for the first prompted object; None where MUSt3R is not the source, or where
-    the object is found in no second frame."""
+    """Correspondence and view from above for the first prompted object; None where MUSt3R is not
+    the source, or where the object is found in no second frame."""
     if not isinstance(predictor.source, Must3rStream):
         return None
     prompt = prompts[0]
@@ -93,7 +99,9 @@ def figures_of(predictor, arm: Arm, frames, prompts: list, read_ids) -> Geometry
         prompt_frame=prompt.frame,
         query_xy=prompt.points[0] if prompt.points else innermost_point(masks[prompt.frame]),
         masks=masks,
-        level_names=["MUSt3R encoder" if level == 0 else f"MUSt3R decoder {level}" for level in levels],
+        level_names=[
+            "MUSt3R encoder" if level == 0 else f"MUSt3R decoder {level}" for level in levels
+        ],
         object_id=prompt.object_id,
     )
 
@@ -123,15 +131,25 @@ def geometry_figures(
     if not seen:
         return None
     # The far view: the object's frame whose camera stands or looks most differently.
-    turned = np.arccos(np.clip((np.einsum("ij,nij->n", poses[prompt_frame][:3, :3], poses[:, :3, :3]) - 1) / 2, -1, 1))
-    moved = np.linalg.norm(poses[:, :3, 3] - poses[prompt_frame][:3, 3], axis=1) / float(answer.scale)
+    turned = np.arccos(
+        np.clip(
+            (np.einsum("ij,nij->n", poses[prompt_frame][:3, :3], poses[:, :3, :3]) - 1) / 2, -1, 1
+        )
+    )
+    moved = np.linalg.norm(poses[:, :3, 3] - poses[prompt_frame][:3, 3], axis=1) / float(
+        answer.scale
+    )
     far = max(seen, key=lambda i: turned[i] + moved[i])
     scene = np.concatenate(points), np.concatenate(colours), poses, source.keyframes
     return GeometryFigures(
-        similarity_maps(predictor, source, frames, prompt_frame, query_xy, far, masks[far], level_names),
+        similarity_maps(
+            predictor, source, frames, prompt_frame, query_xy, far, masks[far], level_names
+        ),
         _above(*scene, places, prompt_frame),
-        f"The scene from above: the path of the camera with {len(source.keyframes)} keyframes, and the place of object "
-        f"{object_id} in the {len(seen)} frames that show it besides frame {frames.stems[prompt_frame]}.",
+        f"The scene from above: the path of the camera with {len(source.keyframes)} keyframes, "
+        "and the place of object "
+        f"{object_id} in the {len(seen)} frames that show it besides frame "
+        f"{frames.stems[prompt_frame]}.",
         object_id,
         frames.stems[prompt_frame],
         frames.stems[far],
@@ -147,7 +165,11 @@ def similarity_maps(
     x, y = round(query_xy[0]), round(query_xy[1])
     stem, far_stem = frames.stems[prompt_frame], frames.stems[far]
     place = _marked(frames[prompt_frame], query_xy, cv2.MARKER_DIAMOND, QUERY)
-    maps = [SimilarityMap("query", f"the place asked for, frame {stem}", place, f"Frame {stem}, a dot at {x},{y}")]
+    maps = [
+        SimilarityMap(
+            "query", f"the place asked for, frame {stem}", place, f"Frame {stem}, a dot at {x},{y}"
+        )
+    ]
     grey = np.repeat(cv2.cvtColor(frames[far], cv2.COLOR_RGB2GRAY)[..., None], 3, 2)
     for name in query:
         heat = similarity(query[name], query_xy, frames.size, other[name])
@@ -156,13 +178,16 @@ def similarity_maps(
         shade = matplotlib.colormaps["inferno"](shown)[..., :3] * 255
         painted = (grey * (1 - SHARE_OF_HEAT) + shade * SHARE_OF_HEAT).astype(np.uint8)
         where = "on the object" if far_mask[best_y, best_x] else "beside the object"
-        alt = f"Frame {far_stem}, similarity under {name}: the most similar place is {best_x},{best_y}, {where}"
+        alt = f"Frame {far_stem}, similarity under {name}: the most similar place is "
+        f"{best_x},{best_y}, {where}"
         picture = _marked(painted, (best_x, best_y), cv2.MARKER_CROSS, BEST)
         maps.append(SimilarityMap(name, f"most similar place {where}", picture, alt))
     return maps
 
 
-def _marked(rgb: np.ndarray, xy: tuple[float, float], marker: int, colour: tuple[int, int, int]) -> str:
+def _marked(
+    rgb: np.ndarray, xy: tuple[float, float], marker: int, colour: tuple[int, int, int]
+) -> str:
     """The picture at a size to look at, with a mark at a place; data URI."""
     side = max(rgb.shape[:2])
     scale = np.clip(side, *PANEL) / side
@@ -184,9 +209,19 @@ def _above(points, colours, poses, keyframes, places, prompt_frame) -> str:
         figure, axes = plt.subplots(figsize=(6.4, 5.6), dpi=110, layout="constrained")
         draw_scene(axes, points, colours, poses, keyframes)
         known = np.array([p for p in places if p is not None])
-        axes.plot(known[:, 0], known[:, 2], ".", color=BLUE, ms=7, label="object, as found in each frame")
+        axes.plot(
+            known[:, 0], known[:, 2], ".", color=BLUE, ms=7, label="object, as found in each frame"
+        )
         asked = places[prompt_frame]
         if asked is not None:
-            axes.plot(asked[0], asked[2], "*", color="#28be3c", ms=15, mec="white", label="object, prompted frame")
+            axes.plot(
+                asked[0],
+                asked[2],
+                "*",
+                color="#28be3c",
+                ms=15,
+                mec="white",
+                label="object, prompted frame",
+            )
         figure.legend(frameon=False, fontsize=9, loc="outside upper center", ncols=2)
         return svg_of(figure, "above")

@@ -1,4 +1,6 @@
-"""Pictures of a report: the prompts, frames with the masks of every arm, and the arms' video side by side."""
+"""Pictures of a report: the prompts, frames with the masks of every arm, and the arms' video side
+by side.
+"""
 
 import base64
 from dataclasses import dataclass
@@ -15,8 +17,8 @@ from geometry_fusion.video import VideoWriter
 STRIP_HEIGHT, LABEL_HEIGHT = 180, 22
 NARROWEST_TILE = 150  # a label has to fit
 PROMPT_WIDTH = (480, 960)  # at least, at most
-# Panels of the side-by-side video: small ones are enlarged so that names are sharp, large ones made smaller because
-# players give up on videos wider than 4096.
+# Panels of the side-by-side video: small ones are enlarged so that names are sharp, large ones made
+# smaller because players give up on videos wider than 4096.
 SMALLEST_PANEL, LARGEST_PANEL = 480, 1920
 ON_OBJECT, BESIDE_IT = (40, 190, 60), (220, 40, 40)
 
@@ -58,7 +60,9 @@ def scaled(rgb: np.ndarray, scale: float) -> np.ndarray:
 
 def tile_picture(rgb: np.ndarray) -> np.ndarray:
     """A frame as small as a strip shows it."""
-    return scaled(rgb, min(STRIP_HEIGHT / rgb.shape[0], 4 * STRIP_HEIGHT / rgb.shape[1]))  # panoramas stay small
+    return scaled(
+        rgb, min(STRIP_HEIGHT / rgb.shape[0], 4 * STRIP_HEIGHT / rgb.shape[1])
+    )  # panoramas stay small
 
 
 def strip_picture(columns: list[Column]) -> np.ndarray:
@@ -101,7 +105,11 @@ def prompt_in_words(prompts: list) -> str:
     for p in prompts:
         points = ", ".join(f"{x:g},{y:g}" for x, y in p.points)
         beside = ", ".join(f"{x:g},{y:g}" for x, y in p.negatives)
-        said = [f"a click at {points}" if len(p.points) == 1 else f"clicks at {points}"] if points else []
+        said = (
+            [f"a click at {points}" if len(p.points) == 1 else f"clicks at {points}"]
+            if points
+            else []
+        )
         said += [f"not at {beside}"] if beside else []
         said += ["a box from {:g},{:g} to {:g},{:g}".format(*p.box)] if p.box is not None else []
         said += ["a mask"] if p.mask is not None else []
@@ -110,7 +118,9 @@ def prompt_in_words(prompts: list) -> str:
 
 
 def write_side_by_side(file: Path, frames, arms: list[Arm], read_ids) -> None:
-    """The arms' overlays next to each other, each under its name, the frame and its IoU: H.264 at the frames' rate."""
+    """The arms' overlays next to each other, each under its name, the frame and its IoU: H.264 at
+    the frames' rate.
+    """
     width, height = frames.size
     scale = min(max(1, round(SMALLEST_PANEL / width)), LARGEST_PANEL / width)
     height, width = scaled(np.zeros((height, width, 3), np.uint8), scale).shape[:2]
@@ -123,5 +133,7 @@ def write_side_by_side(file: Path, frames, arms: list[Arm], read_ids) -> None:
                 iou = arm.ious[index] if arm.ious else None
                 text = f"{arm.title}, frame {stem}" + ("" if iou is None else f", IoU {iou:.2f}")
                 painted = overlay(frames[index], read_ids(arm, stem))
-                panels.append(np.vstack([label(text, width, bar, dark=True), scaled(painted, scale)]))
+                panels.append(
+                    np.vstack([label(text, width, bar, dark=True), scaled(painted, scale)])
+                )
             writer.write(np.ascontiguousarray(np.hstack(panels)[: size[1], : size[0]]))

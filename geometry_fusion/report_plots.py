@@ -1,6 +1,8 @@
-"""Curves of a report as SVG in the colours of the page: IoU, agreement, and when every object is shown.
+"""Curves of a report as SVG in the colours of the page: IoU, agreement, and when every object is
+shown.
 
-Each is drawn twice, for wide pages and for phones (a wide one made narrow could not be read); CSS shows one of them.
+Each is drawn twice, for wide pages and for phones (a wide one made narrow could not be read); CSS
+shows one of them.
 """
 
 from collections.abc import Callable
@@ -45,37 +47,56 @@ def _frame_axis(axes, num_frames: int, label: bool = True) -> None:
 
 
 def _steps(flags: list[bool | None], wanted: bool | None) -> list[tuple[float, float]]:
-    """(start, width) of every stretch with the wanted flag, frames being one wide around their number."""
+    """(start, width) of every stretch with the wanted flag, frames being one wide around their
+    number.
+    """
     same = np.array([flag is wanted for flag in [*flags, not wanted]])
     edges = np.flatnonzero(np.diff(np.r_[False, same]))
     return [(start - 0.5, end - start) for start, end in zip(edges[::2], edges[1::2])]
 
 
 def iou_plot(arms: list[Arm], truth: Truth, prompted: list[int]) -> Plot:
-    """IoU over frames, one line per arm, a panel per object; frames without the object are shaded."""
+    """IoU over frames, one line per arm, a panel per object; frames without the object are
+    shaded.
+    """
     objects = [i for i, flags in truth.by_object.items() if arms[0].objects[i].ious]
     split = 1 < len(objects) <= MOST_PANELS
-    panels = [(f"object {i}", truth.by_object[i], [arm.objects[i].ious for arm in arms]) for i in objects]
+    panels = [
+        (f"object {i}", truth.by_object[i], [arm.objects[i].ious for arm in arms]) for i in objects
+    ]
     panels = panels if split else [("", truth.present, [arm.ious for arm in arms])]
 
     def draw(width: float):
         figure, rows = plt.subplots(
-            len(panels), 1, figsize=(width, 1.1 + 1.7 * len(panels)), layout="constrained", sharex=True, squeeze=False
+            len(panels),
+            1,
+            figsize=(width, 1.1 + 1.7 * len(panels)),
+            layout="constrained",
+            sharex=True,
+            squeeze=False,
         )
         for axes, (title, present, series) in zip(rows[:, 0], panels):
             for start, length in _steps(present, False):
-                axes.axvspan(start, start + length, color="#8888", alpha=0.25, lw=0, label="not in view")
+                axes.axvspan(
+                    start, start + length, color="#8888", alpha=0.25, lw=0, label="not in view"
+                )
             for arm, colour, ious in zip(arms, ARM_COLOURS, series):
                 values = [np.nan if v is None else v for v in ious]
                 # Sparse ground truth is points, which a line through gaps would hide.
                 axes.plot(values, color=colour, lw=1.8, marker="o", ms=2.5, label=arm.title)
             for frame in prompted:
-                axes.axvline(frame, color=PAGE_STYLE["text.color"], lw=1, ls=":", label="prompted frame")
+                axes.axvline(
+                    frame, color=PAGE_STYLE["text.color"], lw=1, ls=":", label="prompted frame"
+                )
             axes.set(ylim=(-0.02, 1.04), ylabel=f"IoU, {title}" if title else "IoU")
             _frame_axis(axes, len(present), label=axes is rows[-1, 0])
         handles = dict(zip(*reversed(rows[0, 0].get_legend_handles_labels())))
         figure.legend(
-            handles.values(), handles.keys(), loc="outside upper center", ncols=4 if width == WIDE else 2, frameon=False
+            handles.values(),
+            handles.keys(),
+            loc="outside upper center",
+            ncols=4 if width == WIDE else 2,
+            frameon=False,
         )
         return figure
 
@@ -99,21 +120,32 @@ def agreement_plot(agreement: dict[int, list[float]], prompted: list[int]) -> Pl
         return figure
 
     worst = int(mean.argmin())
-    words = (
-        f"IoU of the two arms' masks over frames: mean {mean.mean():.2f}, lowest {mean[worst]:.2f} in frame {worst}."
-    )
+    words = f"IoU of the two arms' masks over frames: mean {mean.mean():.2f}, lowest "
+    f"{mean[worst]:.2f} in frame {worst}."
     return _plot("agreement", words, draw)
 
 
 def presence_plot(arms: list[Arm], truth: Truth | None, prompted: list[int]) -> Plot:
-    """When every object is shown: a bar per arm, and per object one of the ground truth where there is one."""
+    """When every object is shown: a bar per arm, and per object one of the ground truth where there
+    is one.
+    """
     rows, words = [], []
     objects = list(arms[0].objects)
     for i in objects:
-        flags = [("truth", TRUTH_COLOUR, truth.by_object[i])] if truth and i in truth.by_object else []
-        flags += [(a.title, c, [n > 0 for n in a.objects[i].pixels]) for a, c in zip(arms, ARM_COLOURS)]
-        rows += [(f"{i}: {name}" if len(objects) > 1 else name, colour, shown) for name, colour, shown in flags]
-        said = (f"{name} {'has' if name == 'truth' else 'shows'} it {in_words(shown)}" for name, _, shown in flags)
+        flags = (
+            [("truth", TRUTH_COLOUR, truth.by_object[i])] if truth and i in truth.by_object else []
+        )
+        flags += [
+            (a.title, c, [n > 0 for n in a.objects[i].pixels]) for a, c in zip(arms, ARM_COLOURS)
+        ]
+        rows += [
+            (f"{i}: {name}" if len(objects) > 1 else name, colour, shown)
+            for name, colour, shown in flags
+        ]
+        said = (
+            f"{name} {'has' if name == 'truth' else 'shows'} it {in_words(shown)}"
+            for name, _, shown in flags
+        )
         words.append(f"Object {i}: {'; '.join(said)}.")
 
     def draw(width: float):

@@ -1,6 +1,7 @@
 """From prompts to masks on disk: over a clip forwards and backwards, or over a stream once.
 
-`track` yields masks frame by frame in tracking order and keeps in memory only what tracking can still read.
+`track` yields masks frame by frame in tracking order and keeps in memory only what tracking can
+still read.
 """
 
 import shutil
@@ -25,7 +26,14 @@ from geometry_fusion.types import Prompt
 from geometry_fusion.unfinished import MASK_SUFFIXES, UnfinishedRun
 from geometry_fusion.video import VideoWriter
 
-__all__ = ["MASK_SUFFIXES", "StreamSummary", "segment_stream", "track", "track_together", "write_masks_and_videos"]
+__all__ = [
+    "MASK_SUFFIXES",
+    "StreamSummary",
+    "segment_stream",
+    "track",
+    "track_together",
+    "write_masks_and_videos",
+]
 
 
 def track(
@@ -35,9 +43,11 @@ def track(
     precision: str = "auto",
     progress: bool = True,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (frame index, ids [H, W] uint8) once for every frame: from the first prompted frame on, then backwards.
+    """Yield (frame index, ids [H, W] uint8) once for every frame: from the first prompted frame on,
+    then backwards.
 
-    Where masks overlap the most confident object wins. Raises InputError when a prompt does not fit the frames.
+    Where masks overlap the most confident object wins. Raises InputError when a prompt does not fit
+    the frames.
     """
     session = Session(predictor, "full", precision, keep="reachable", progress=progress)
     for prompt in prompts:
@@ -51,15 +61,20 @@ def track_together(
     prompts: Sequence[Prompt],
     precision: str = "auto",
 ) -> Iterator[tuple[int, list[np.ndarray], list[float]]]:
-    """As `track`, with several predictors of one image encoder in step: (frame index, ids of each, seconds of each).
+    """As `track`, with several predictors of one image encoder in step: (frame index, ids of each,
+    seconds of each).
 
-    A frame is decoded and encoded once. What that took is counted for every predictor: each is told what it would have
-    taken alone.
+    A frame is decoded and encoded once. What that took is counted for every predictor: each is told
+    what it would have taken alone.
     """
-    shared = SharedFrames(frames, at_most=1 + max(predictor.frames_at_once for predictor in predictors))
+    shared = SharedFrames(
+        frames, at_most=1 + max(predictor.frames_at_once for predictor in predictors)
+    )
     encoder = SharedEncoder(predictors[0].image_encoder, at_most=0)
     own = [predictor.image_encoder for predictor in predictors]
-    runs = [track(predictor, shared, prompts, precision, progress=False) for predictor in predictors]
+    runs = [
+        track(predictor, shared, prompts, precision, progress=False) for predictor in predictors
+    ]
     try:
         for predictor in predictors:
             predictor.image_encoder = encoder
@@ -87,8 +102,8 @@ def write_masks_and_videos(
     precision: str = "auto",
     record: Record | None = None,  # of the source, to be kept in what is written
 ) -> list[float]:
-    """Track `prompts` with each predictor, write a mask PNG per frame and the overlay video; returns the seconds per
-    frame that each would have taken alone.
+    """Track `prompts` with each predictor, write a mask PNG per frame and the overlay video;
+    returns the seconds per frame that each would have taken alone.
 
     One object gives 0/255 masks, several give palette PNGs whose index is the object id.
     """
@@ -104,7 +119,10 @@ def write_masks_and_videos(
     object_id = None if several else prompts[0].object_id
     with ExitStack() as stack:
         options = {"comment": comment}
-        writers = [stack.enter_context(VideoWriter(v, frames.frame_rate, frames.size, **options)) for v in videos]
+        writers = [
+            stack.enter_context(VideoWriter(v, frames.frame_rate, frames.size, **options))
+            for v in videos
+        ]
         for index, stem in enumerate(frames.stems):
             image = frames[index]
             for writer, folder in zip(writers, masks):
@@ -150,22 +168,28 @@ def segment_stream(
 ) -> StreamSummary:
     """Track a source of any length into `out`/masks/ and `out`/segmented.mp4, in constant memory.
 
-    Masks are written as they come (see geometry_fusion/unfinished.py); of files and folders an interrupted run is
-    resumed at its last snapshot, of anything else the video is written as it comes too, and Ctrl-C is its normal end.
-    carry_masks: a frame of a folder that cannot be read gets the mask of the one before. watch: gets the session, every
-    frame's ids before they are written, and whether the source waits; it may prompt the session, and ends the run by
-    returning True. several: whether masks hold ids; default: where objects other than one are prompted.
+    Masks are written as they come (see geometry_fusion/unfinished.py); of files and folders an
+    interrupted run is resumed at its last snapshot, of anything else the video is written as it
+    comes too, and Ctrl-C is its normal end. carry_masks: a frame of a folder that cannot be read
+    gets the mask of the one before. watch: gets the session, every frame's ids before they are
+    written, and whether the source waits; it may prompt the session, and ends the run by returning
+    True. several: whether masks hold ids; default: where objects other than one are prompted.
     record: of the source, to be kept in masks and video.
 
-    Raises InputError where `watch` ended the run of a source that waits before any object was prompted.
+    Raises InputError where `watch` ended the run of a source that waits before any object was
+    prompted.
     """
     repeatable = isinstance(spec, str | Path) and Path(spec).exists()
     run = UnfinishedRun(out, identity, save_every_s)
     growing = out / "segmented.unfinished.mp4"
-    for left in (growing, *(() if repeatable else (run.masks,))):  # nobody can make a live run's masks again
+    for left in (
+        growing,
+        *(() if repeatable else (run.masks,)),
+    ):  # nobody can make a live run's masks again
         if left.exists():
             raise InputError(
-                f"{left}: left by a run that did not end well; move it and {run.masks.name} or choose another --out"
+                f"{left}: left by a run that did not end well; move it and {run.masks.name} or "
+                "choose another --out"
             )
     several = len({p.object_id for p in prompts}) != 1 if several is None else several
     write = _mask_writer(several, record)
@@ -184,9 +208,17 @@ def segment_stream(
         run.begin(_tracked_stems(spec, source, start, run.lost) if repeatable else ())
         video = None
         if not repeatable:
-            writer = VideoWriter(growing, source.frame_rate, source.size, growing=True, comment=as_text(record))
+            writer = VideoWriter(
+                growing, source.frame_rate, source.size, growing=True, comment=as_text(record)
+            )
             video = stack.enter_context(writer)
-        bar = tqdm(session.track(source), initial=start, total=source.num_frames, unit="frame", desc=source.name)
+        bar = tqdm(
+            session.track(source),
+            initial=start,
+            total=source.num_frames,
+            unit="frame",
+            desc=source.name,
+        )
         try:
             for index, ids in bar:
                 first_image = session.image if first_image is None else first_image
@@ -194,12 +226,21 @@ def segment_stream(
                     closed_at = index
                     if not (session.object_ids or source.live):
                         run.discard()
-                        raise InputError("the window was closed before a click on an object; nothing was tracked")
+                        raise InputError(
+                            "the window was closed before a click on an object; nothing was tracked"
+                        )
                 if watch and session.logits is not None:
-                    ids = id_image(session.object_ids, session.logits)  # with the clicks on this frame
+                    ids = id_image(
+                        session.object_ids, session.logits
+                    )  # with the clicks on this frame
                 write(run.masks / f"{session.stem}.png", ids)
                 if video:
-                    video.write(overlay(session.image, ids if several else (ids > 0) * prompts[0].object_id), index)
+                    video.write(
+                        overlay(
+                            session.image, ids if several else (ids > 0) * prompts[0].object_id
+                        ),
+                        index,
+                    )
                 count += 1
                 if closed_at is not None:
                     break
@@ -213,7 +254,9 @@ def segment_stream(
         lost, dropped = _lost(run, source, spec), source.dropped
         if repeatable and not (prompted or session.object_ids):
             run.discard()
-            raise InputError(f"{source.name}: nothing was prompted, so there are no masks; older results stay")
+            raise InputError(
+                f"{source.name}: nothing was prompted, so there are no masks; older results stay"
+            )
         if repeatable and session.settled:
             run.save(session.snapshot(), lost)  # so that the video below may be interrupted as well
     final = out / "segmented.mp4"
@@ -232,7 +275,9 @@ def segment_stream(
 
 
 def _lost(run: UnfinishedRun, source: Source, spec) -> list[str]:
-    """What could not be read so far, each line once: a resumed run reads some of it again, of a video file all."""
+    """What could not be read so far, each line once: a resumed run reads some of it again, of a
+    video file all.
+    """
     before = run.lost if Path(str(spec)).is_dir() else []
     return list(dict.fromkeys([*before, *source.lost]))
 
@@ -253,16 +298,21 @@ def _tracked_stems(spec: Path, source: Source, end: int, lost: Sequence[str]) ->
 
 
 def _check_complete(run: UnfinishedRun, stems: Sequence[str]) -> None:
-    """Masks are published when every frame that was read has one: a state may have been edited, a folder emptied."""
+    """Masks are published when every frame that was read has one: a state may have been edited, a
+    folder emptied.
+    """
     if missing := run.missing(stems):
         raise InputError(
-            f"{run.masks}: {len(missing)} of {len(stems)} masks are missing (first: {missing[0]}.png), older results "
+            f"{run.masks}: {len(missing)} of {len(stems)} masks are missing (first: "
+            f"{missing[0]}.png), older results "
             f"stay; delete {run.masks.name} and unfinished.pt and begin again"
         )
 
 
 def _carry(folder: Path, masks: Path) -> None:
-    """Give frames that have no mask, because they could not be read, the mask of the frame before."""
+    """Give frames that have no mask, because they could not be read, the mask of the frame
+    before.
+    """
     before = None
     for stem in FrameFolder(folder, damaged_allowed=True).stems if Path(folder).is_dir() else ():
         file = masks / f"{stem}.png"
@@ -274,8 +324,8 @@ def _carry(folder: Path, masks: Path) -> None:
 def _write_overlays(
     file: Path, spec: Path, masks: Path, object_id: int | None, comment: str | None
 ) -> np.ndarray | None:
-    """A second reading of the source, its masks on it; returns the first image. object_id: of the only object, whose
-    masks are 0 and 255."""
+    """A second reading of the source, its masks on it; returns the first image. object_id: of the
+    only object, whose masks are 0 and 255."""
     first_image = None
     with (
         open_source(spec) as source,
@@ -285,5 +335,7 @@ def _write_overlays(
             first_image = frame.image if first_image is None else first_image
             if (masks / f"{frame.stem}.png").exists():
                 ids = read_ids(masks / f"{frame.stem}.png", source.size)
-                writer.write(overlay(frame.image, ids if object_id is None else (ids > 0) * object_id))
+                writer.write(
+                    overlay(frame.image, ids if object_id is None else (ids > 0) * object_id)
+                )
     return first_image

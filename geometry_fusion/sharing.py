@@ -1,6 +1,8 @@
-"""What arms and objects share: a frame is decoded once, and SAM2's frozen image encoder sees it once.
+"""What arms and objects share: a frame is decoded once, and SAM2's frozen image encoder sees it
+once.
 
-`seconds` counts what the shared part took, so that an arm can be told what it would have taken alone.
+`seconds` counts what the shared part took, so that an arm can be told what it would have taken
+alone.
 """
 
 import hashlib
@@ -34,7 +36,8 @@ class SharedFrames:
 class SharedEncoder(torch.nn.Module):
     """SAM2's frozen image encoder, computed once per frame for all who ask.
 
-    at_most: bytes of features that are kept; where more are needed, it starts anew, so that 0 keeps the latest frame's.
+    at_most: bytes of features that are kept; where more are needed, it starts anew, so that 0 keeps
+    the latest frame's.
     """
 
     def __init__(self, encoder: torch.nn.Module, at_most: int = 2 * 2**30):
@@ -50,7 +53,9 @@ class SharedEncoder(torch.nn.Module):
             began = time.perf_counter()
             self._answers[key] = self._encoder(images)
             self.seconds += time.perf_counter() - began
-            kept = [t for v in self._answers[key].values() for t in (v if isinstance(v, list) else [v])]
+            kept = [
+                t for v in self._answers[key].values() for t in (v if isinstance(v, list) else [v])
+            ]
             self._bytes += sum(t.nbytes for t in kept)
         # SAM2 replaces entries of the lists.
         return {k: list(v) if isinstance(v, list) else v for k, v in self._answers[key].items()}

@@ -1,14 +1,18 @@
-"""Which frames results were made from, so that results of another video are neither replaced nor paired by number.
+"""Which frames results were made from, so that results of another video are neither replaced nor
+paired by number.
 
-A record is a JSON object. It is in `frames.json` of extracted frames, in a text chunk of every mask PNG, in the comment
-of overlay videos, and under "source" in the JSON files beside results:
+A record is a JSON object. It is in `frames.json` of extracted frames, in a text chunk of every mask
+PNG, in the comment of overlay videos, and under "source" in the JSON files beside results:
 
-    {"source": "clip.mp4", "bytes": 81920, "digest": "...", "every": 6}    a video, or every 6th frame of one
-    {"source": "photos", "samples": {"IMG_1": "...", ...}}                 another folder: digests of some of its files
-    {"source": "rtsp://camera/stream", "live": true}                       what nobody can read again
+    {"source": "clip.mp4", "bytes": 81920, "digest": "...", "every": 6}    a video, or every 6th
+    frame of one
+    {"source": "photos", "samples": {"IMG_1": "...", ...}}                 another folder: digests
+    of some of its files
+    {"source": "rtsp://camera/stream", "live": true}                       what nobody can read
+    again
 
-Videos are identified by their bytes: a copy, also under another name, is the same source. "sample" names a bundled
-sample, whose results may always be replaced.
+Videos are identified by their bytes: a copy, also under another name, is the same source. "sample"
+names a bundled sample, whose results may always be replaced.
 """
 
 import hashlib
@@ -36,16 +40,25 @@ Record = dict
 
 
 def record_of(source: Path | str) -> Record:
-    """The record of a video file, a folder of frames or, of an address or a camera, its name without a password.
+    """The record of a video file, a folder of frames or, of an address or a camera, its name
+    without a password.
 
     Raises InputError for files that do not exist.
     """
     path = Path(source)
     if path.is_file():
-        sample = {"sample": path.resolve().parent.name} if path.resolve().is_relative_to(SAMPLES) else {}
+        sample = (
+            {"sample": path.resolve().parent.name} if path.resolve().is_relative_to(SAMPLES) else {}
+        )
         name = f"{path.resolve().parent.name}/{path.name}" if sample else path.name
         size = path.stat().st_size
-        return {"source": _printable(name), "bytes": size, "digest": _digest(path), "every": 1, **sample}
+        return {
+            "source": _printable(name),
+            "bytes": size,
+            "digest": _digest(path),
+            "every": 1,
+            **sample,
+        }
     if path.is_dir():
         return _of_extracted(path) or _of_folder(path)
     if not path.exists() and not re.fullmatch(r"\d+|-|\w+://.*", str(source), re.DOTALL):
@@ -58,7 +71,11 @@ def fingerprint(source: Path | str) -> str:
     record = record_of(source)
     if Path(source).is_dir():
         files = [[file.name, file.stat().st_size] for file in _images(Path(source))]
-        record = {**record, "samples": _samples(Path(source)), "files": [[_printable(n), s] for n, s in files]}
+        record = {
+            **record,
+            "samples": _samples(Path(source)),
+            "files": [[_printable(n), s] for n, s in files],
+        }
     return f"{record['source']} ({digest_of({k: v for k, v in record.items() if k != 'source'})})"
 
 
@@ -66,7 +83,11 @@ def _of_extracted(folder: Path) -> Record | None:
     about = _json(folder / FRAMES_JSON)
     keys = ("source", "bytes", "digest", "every", "sample")
     record = {key: about[key] for key in keys if key in about}
-    return _checked({**record, "source": record.get("source", folder.name)}) if "digest" in record else None
+    return (
+        _checked({**record, "source": record.get("source", folder.name)})
+        if "digest" in record
+        else None
+    )
 
 
 def _of_folder(folder: Path) -> Record:
@@ -116,9 +137,15 @@ def _checked(record) -> Record | None:
     if not isinstance(record, dict) or not isinstance(record.get("source"), str):
         return None
     samples, every = record.get("samples", {}), record.get("every", 1)
-    if not isinstance(samples, dict) or not all(isinstance(value, str) for value in samples.values()):
+    if not isinstance(samples, dict) or not all(
+        isinstance(value, str) for value in samples.values()
+    ):
         return None
-    if not isinstance(record.get("digest", ""), str) or isinstance(every, bool) or not isinstance(every, int):
+    if (
+        not isinstance(record.get("digest", ""), str)
+        or isinstance(every, bool)
+        or not isinstance(every, int)
+    ):
         return None
     return {**record, "source": _printable(record["source"])}
 
@@ -135,13 +162,17 @@ def record_of_mask(file: Path) -> Record | None:
 
 
 def record_of_masks(folder: Path) -> Record | None:
-    """The same for a folder of masks, which one run wrote: what its first mask with a record says."""
+    """The same for a folder of masks, which one run wrote: what its first mask with a record
+    says.
+    """
     files = _images(folder) if Path(folder).is_dir() else []
     return next((record for file in files[:3] if (record := record_of_mask(file))), None)
 
 
 def record_of_results(path: Path) -> Record | None:
-    """What is known of a folder of masks, of frames, of a report, of a reconstruction, or of an overlay video."""
+    """What is known of a folder of masks, of frames, of a report, of a reconstruction, or of an
+    overlay video.
+    """
     path = Path(path)
     if path.is_dir():
         for name in ("metrics.json", "cameras.json"):
@@ -167,7 +198,11 @@ def same_source(one: Record, other: Record) -> bool | None:
         return (one["digest"], one.get("bytes")) == (other["digest"], other.get("bytes"))
     if "samples" in one and "samples" in other:
         common = one["samples"].keys() & other["samples"].keys()
-        return all(one["samples"][stem] == other["samples"][stem] for stem in common) if common else None
+        return (
+            all(one["samples"][stem] == other["samples"][stem] for stem in common)
+            if common
+            else None
+        )
     return None if one["source"] == other["source"] else False
 
 
@@ -179,9 +214,11 @@ def _may_replace(before: Record, source: Record) -> bool:
 
 
 def check_may_replace(outputs: Iterable[Path], source: Record, overwrite: bool, cure: str) -> None:
-    """Raise InputError when one of `outputs` was made from another source than `source`, unless `overwrite` is given.
+    """Raise InputError when one of `outputs` was made from another source than `source`, unless
+    `overwrite` is given.
 
-    Outputs that say nothing of their source may be replaced. cure: how to overwrite and what else to do.
+    Outputs that say nothing of their source may be replaced. cure: how to overwrite and what else
+    to do.
     """
     for output in () if overwrite else outputs:
         before = record_of_results(output)
@@ -195,7 +232,8 @@ def check_may_replace(outputs: Iterable[Path], source: Record, overwrite: bool, 
 
 
 def check_belongs(masks: Path, frames: Record, flag: str) -> None:
-    """Raise InputError when masks (a folder or a file) are of another video than `frames`, or of other frames of it.
+    """Raise InputError when masks (a folder or a file) are of another video than `frames`, or of
+    other frames of it.
 
     Masks that say nothing of their source are taken as they are.
     """
@@ -205,7 +243,11 @@ def check_belongs(masks: Path, frames: Record, flag: str) -> None:
     same = same_source(record, frames)
     either = "digest" in record and "digest" in frames
     if same is False and (either or ("samples" in record and "samples" in frames)):
-        other = f"another {frames['source']}" if record["source"] == frames["source"] else frames["source"]
+        other = (
+            f"another {frames['source']}"
+            if record["source"] == frames["source"]
+            else frames["source"]
+        )
         raise InputError(
             f"{flag} {masks}: was made for frames of {record['source']}, these are of {other}; "
             f"give masks of these frames, or these masks' own frames"
@@ -213,13 +255,17 @@ def check_belongs(masks: Path, frames: Record, flag: str) -> None:
     every = [value.get("every", 1) for value in (record, frames)]
     if same and either and every[0] != every[1]:
         raise InputError(
-            f"{flag} {masks}: was made for every {_ordinal(every[0])} frame of {record['source']}, these are every "
-            f"{_ordinal(every[1])}: equal numbers are other frames; give the frames that the masks were made for"
+            f"{flag} {masks}: was made for every {_ordinal(every[0])} frame of "
+            f"{record['source']}, these are every "
+            f"{_ordinal(every[1])}: equal numbers are other frames; give the frames that the "
+            "masks were made for"
         )
 
 
 def _ordinal(number: int) -> str:
-    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    ending = (
+        "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    )
     return f"{number}{ending}"
 
 

@@ -1,4 +1,6 @@
-"""Files to resume from: tensors and plain values, written whole, and refused when they were changed or damaged."""
+"""Files to resume from: tensors and plain values, written whole, and refused when they were changed
+or damaged.
+"""
 
 import re
 import warnings
@@ -23,27 +25,39 @@ def save_state(file: Path, state: dict) -> None:
 
 
 def load_state(file: Path, cure: str, needs_checksum: bool = True) -> dict:
-    """What `save_state` wrote. Raises InputError, which ends with `cure`, for a file that is anything else."""
+    """What `save_state` wrote. Raises InputError, which ends with `cure`, for a file that is
+    anything else.
+    """
     check_unpacked_size(file)
     try:
-        with warnings.catch_warnings(action="ignore"):  # torch warns of odd pickles before it refuses them
+        with warnings.catch_warnings(
+            action="ignore"
+        ):  # torch warns of odd pickles before it refuses them
             state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds here: zip, pickle, EOF, runtime
-        raise InputError(f"{file}: cannot be resumed from ({one_line(error)[:160]}); {cure}") from None
+        raise InputError(
+            f"{file}: cannot be resumed from ({one_line(error)[:160]}); {cure}"
+        ) from None
     if not isinstance(state, dict):
-        raise InputError(f"{file}: cannot be resumed from (it holds a {type(state).__name__}); {cure}")
+        raise InputError(
+            f"{file}: cannot be resumed from (it holds a {type(state).__name__}); {cure}"
+        )
     written = state.pop(CHECKSUM, None)
     try:
         changed = needs_checksum if written is None else written != checksum(state)
     except RecursionError:  # nested without end
         changed = True
     if changed:
-        raise InputError(f"{file}: cannot be resumed from (it was changed since it was written); {cure}")
+        raise InputError(
+            f"{file}: cannot be resumed from (it was changed since it was written); {cure}"
+        )
     return state
 
 
 def checksum(value, before: int = 0) -> int:
-    """CRC-32 of nested dicts, lists and tuples of tensors and plain values: of what they hold, however it is stored."""
+    """CRC-32 of nested dicts, lists and tuples of tensors and plain values: of what they hold,
+    however it is stored.
+    """
     if isinstance(value, torch.Tensor):
         kind = f"{value.dtype} {tuple(value.shape)}"
         raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
@@ -73,7 +87,9 @@ def write_pickle(content, file: Path) -> None:
         raise OSError(reason.errno, reason.strerror, str(file)) from None
 
 
-def write_safetensors(tensors: dict[str, torch.Tensor], file: Path, metadata: dict[str, str]) -> None:
+def write_safetensors(
+    tensors: dict[str, torch.Tensor], file: Path, metadata: dict[str, str]
+) -> None:
     """`save_file` of safetensors, but a write that fails is an OSError."""
     try:
         save_file(tensors, file, metadata)

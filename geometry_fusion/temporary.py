@@ -1,7 +1,8 @@
 """Temporary folders that outlive no process for long: PARENT/.NAME.new-XXXXXXXX/.
 
-Each holds a file that is locked as long as its process lives. What a kill leaves is not locked any more, and the next
-process that makes a temporary folder in PARENT sweeps it. Needs nothing but the standard library.
+Each holds a file that is locked as long as its process lives. What a kill leaves is not locked any
+more, and the next process that makes a temporary folder in PARENT sweeps it. Needs nothing but the
+standard library.
 """
 
 import os
@@ -46,9 +47,11 @@ def working_folder(name: str) -> Iterator[Path]:
 
 
 def swap_in(fresh: Path, target: Path, aside: Path) -> None:
-    """Rename the folder `fresh` to `target`; an older `target` goes to the temporary folder `aside` first.
+    """Rename the folder `fresh` to `target`; an older `target` goes to the temporary folder `aside`
+    first.
 
-    aside: a temporary folder beside `target`. A kill between the two renames costs nothing: the next sweep finishes.
+    aside: a temporary folder beside `target`. A kill between the two renames costs nothing: the
+    next sweep finishes.
     """
     if os.path.lexists(target):
         (aside / OLD).mkdir()
@@ -57,9 +60,15 @@ def swap_in(fresh: Path, target: Path, aside: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporary folders that killed processes left in `folder`; those of living ones stay."""
+    """Remove the temporary folders that killed processes left in `folder`; those of living ones
+    stay.
+    """
     with suppress(OSError):
-        entries = [Path(folder) / entry.name for entry in os.scandir(folder) if LEFTOVER.fullmatch(entry.name)]
+        entries = [
+            Path(folder) / entry.name
+            for entry in os.scandir(folder)
+            if LEFTOVER.fullmatch(entry.name)
+        ]
         for entry in entries:
             _sweep_one(entry)
 
@@ -77,7 +86,12 @@ def _sweep_once(folder: Path) -> None:
 
 
 def _sweep_one(folder: Path) -> None:
-    if fcntl is None or folder.is_symlink() or not folder.is_dir() or folder.stat().st_uid != os.getuid():
+    if (
+        fcntl is None
+        or folder.is_symlink()
+        or not folder.is_dir()
+        or folder.stat().st_uid != os.getuid()
+    ):
         return
     try:
         lock = os.open(folder / LOCK, os.O_RDWR | os.O_NOFOLLOW)
@@ -111,7 +125,9 @@ def _locked_folder(parent: Path, name: str) -> tuple[Path, int | None]:
 
 
 def _lock(folder: Path) -> int | None:
-    """None when another process took the folder for a leftover, which it does while there is no lock."""
+    """None when another process took the folder for a leftover, which it does while there is no
+    lock.
+    """
     try:
         lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
     except FileNotFoundError:
@@ -133,7 +149,9 @@ def _lock(folder: Path) -> int | None:
 
 
 def _finish_swap(aside: Path) -> None:
-    """After an interruption between the two renames of `swap_in`: never remove the only copy of results."""
+    """After an interruption between the two renames of `swap_in`: never remove the only copy of
+    results.
+    """
     with suppress(OSError):
         for old in (aside / OLD).iterdir():
             target, fresh = aside.parent / old.name, aside / old.name

@@ -1,4 +1,6 @@
-"""Text in pictures, drawn with Pillow in DejaVu Sans, which comes with matplotlib: any name can be shown."""
+"""Text in pictures, drawn with Pillow in DejaVu Sans, which comes with matplotlib: any name can be
+shown.
+"""
 
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +24,9 @@ def font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def fitted(text: str, width: int, size: int) -> tuple[str, ImageFont.FreeTypeFont]:
-    """The text and a font in which it is at most `width` pixels wide: smaller first, then without its middle."""
+    """The text and a font in which it is at most `width` pixels wide: smaller first, then without
+    its middle.
+    """
     text = shown_name(text)
     while size > SMALLEST and font(size).getlength(text) > width:
         size -= 1

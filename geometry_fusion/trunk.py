@@ -1,7 +1,8 @@
 """A convolutional trunk for SAM2's image encoder: timm's ResNet with slim stages.
 
-Plain convolutions suit CPUs, and Hiera's default windows pad heavily at 256 px. The two were not compared in training.
-SAM2's neck only asks for features at strides 4, 8, 16, 32 and their channel counts.
+Plain convolutions suit CPUs, and Hiera's default windows pad heavily at 256 px. The two were not
+compared in training. SAM2's neck only asks for features at strides 4, 8, 16, 32 and their channel
+counts.
 """
 
 import timm
@@ -9,12 +10,18 @@ import torch
 
 
 class ResNetTrunk(torch.nn.Module):
-    """ResNet-18 blocks with `channels` per stage. In: [B, 3, H, W]. Out: list of [B, C_i, H/s, W/s], s = 4 8 16 32."""
+    """ResNet-18 blocks with `channels` per stage. In: [B, 3, H, W]. Out: list of [B, C_i, H/s,
+    W/s], s = 4 8 16 32.
+    """
 
     def __init__(self, channels: list[int]):
         super().__init__()
         self.body = timm.create_model(
-            "resnet18", pretrained=False, features_only=True, out_indices=(1, 2, 3, 4), channels=tuple(channels)
+            "resnet18",
+            pretrained=False,
+            features_only=True,
+            out_indices=(1, 2, 3, 4),
+            channels=tuple(channels),
         )
         self.channel_list = list(channels)[::-1]  # SAM2's neck counts from the coarsest level
 

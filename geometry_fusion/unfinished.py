@@ -1,10 +1,12 @@
-"""A run over a long video that a kill does not cost: masks appear as they come, and the same command resumes it.
+"""A run over a long video that a kill does not cost: masks appear as they come, and the same
+command resumes it.
 
-    OUT/masks.unfinished/      the masks so far, each whole; becomes OUT/masks when the run is complete
+    OUT/masks.unfinished/      the masks so far, each whole; becomes OUT/masks when the run is
+    complete
     OUT/unfinished.pt          where it was: what the run is of, and the session's snapshot
 
-The snapshot is written beside the old one, synced and renamed. Masks that came after it are computed again, and are the
-same.
+The snapshot is written beside the old one, synced and renamed. Masks that came after it are
+computed again, and are the same.
 """
 
 import shutil
@@ -23,8 +25,8 @@ MASK_SUFFIXES = (".png",)
 class UnfinishedRun:
     """What lies in `out` of a run that is described by `identity`, and the way to `out`/masks.
 
-    identity: plain values by name; a run of another identity is not resumed, and not replaced either.
-    Raises InputError where something else is in the way, or where the state cannot be used.
+    identity: plain values by name; a run of another identity is not resumed, and not replaced
+    either. Raises InputError where something else is in the way, or where the state cannot be used.
     """
 
     def __init__(self, out: Path, identity: dict, save_every_s: float = 20.0):
@@ -45,12 +47,18 @@ class UnfinishedRun:
         cure = f"delete it and {self.masks.name} to begin again, or choose another --out"
         saved = load_state(self._state, cure)
         before = saved["identity"]
-        differs = [key for key in self._identity.keys() | before.keys() if before.get(key) != self._identity.get(key)]
+        differs = [
+            key
+            for key in self._identity.keys() | before.keys()
+            if before.get(key) != self._identity.get(key)
+        ]
         if differs:
             key = min(differs)
             raise InputError(
-                f"{self._state}: left by a run with {key} {before.get(key)}, not {self._identity.get(key)}; repeat "
-                f"that command to finish it, delete {self._state.name} and {self.masks.name}, or choose another --out"
+                f"{self._state}: left by a run with {key} {before.get(key)}, not "
+                f"{self._identity.get(key)}; repeat "
+                f"that command to finish it, delete {self._state.name} and {self.masks.name}, or "
+                "choose another --out"
             )
         return saved
 
@@ -66,12 +74,13 @@ class UnfinishedRun:
     def begin(self, tracked: Sequence[str] = ()) -> None:
         """Make room: an earlier run that never saved its state is not worth keeping.
 
-        tracked: stems of the frames that the state says are tracked; masks of others are computed again. Raises
-        InputError when masks of these are missing.
+        tracked: stems of the frames that the state says are tracked; masks of others are computed
+        again. Raises InputError when masks of these are missing.
         """
         if missing := self.missing(tracked):
             raise InputError(
-                f"{self._state}: says that {len(tracked)} frames were tracked, but {len(missing)} of their masks are "
+                f"{self._state}: says that {len(tracked)} frames were tracked, but "
+                f"{len(missing)} of their masks are "
                 f"not in {self.masks.name} (first: {missing[0]}.png); delete both to begin again"
             )
         sweep(self.out)

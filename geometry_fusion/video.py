@@ -1,10 +1,11 @@
 """Frames in, video out.
 
-`open_frames(path)` reads a video file or a folder of images. Both give `.size` (width, height), `.frame_rate`
-(Fraction), `.stems`, and iterate upright RGB uint8 [H, W, 3] frames one at a time; they can be iterated again.
-`opened_frames(path)` is for readers that jump about: it gives `len` and `[index]` for videos as well.
-`extract_frames` turns a video into a folder, `VideoWriter` turns frames into an H.264 MP4.
-Input that cannot be used raises InputError (one line: value, file, cure); a failed write is an OSError with the file.
+`open_frames(path)` reads a video file or a folder of images. Both give `.size` (width, height),
+`.frame_rate` (Fraction), `.stems`, and iterate upright RGB uint8 [H, W, 3] frames one at a time;
+they can be iterated again. `opened_frames(path)` is for readers that jump about: it gives `len` and
+`[index]` for videos as well. `extract_frames` turns a video into a folder, `VideoWriter` turns
+frames into an H.264 MP4. Input that cannot be used raises InputError (one line: value, file, cure);
+a failed write is an OSError with the file.
 """
 
 import argparse
@@ -43,18 +44,21 @@ UNKNOWN_RATE = Fraction(30)  # of video files that do not say
 DEFAULT_LONG_SIDE = 1280
 CONVERT = "magick INPUT OUTPUT.mp4"  # what ImageMagick reads of what FFmpeg does not
 MOST_PIXELS = 100_000_000  # of a frame that is made: three times 8K, 300 MB in memory
-# The same frames give the same file: with x264's macroblock tree the bytes of some sizes change from run to run on CPUs
-# with AVX-512 (files are about 5% larger without it), and they depend on the number of threads.
+# The same frames give the same file: with x264's macroblock tree the bytes of some sizes change
+# from run to run on CPUs with AVX-512 (files are about 5% larger without it), and they depend on
+# the number of threads.
 REPEATABLE = {"mbtree": "0"}
 ENCODER_THREADS = 4
 
 
 class VideoFile:
-    """A video in any format that FFmpeg reads, upright, with square pixels, and whole frames where it is interlaced.
+    """A video in any format that FFmpeg reads, upright, with square pixels, and whole frames where
+    it is interlaced.
 
-    Opening decodes one frame, so a file without a readable frame is refused at once. Damage further on drops what
-    cannot be decoded and says so on stderr and, one line for each damaged stretch, in `lost`: fewer frames than
-    `num_frames` may come. With variable frame rate every stored frame counts once and `frame_rate` is the average.
+    Opening decodes one frame, so a file without a readable frame is refused at once. Damage further
+    on drops what cannot be decoded and says so on stderr and, one line for each damaged stretch, in
+    `lost`: fewer frames than `num_frames` may come. With variable frame rate every stored frame
+    counts once and `frame_rate` is the average.
     """
 
     def __init__(self, path: Path):
@@ -66,7 +70,10 @@ class VideoFile:
         if self.path.stat().st_size == 0:
             raise InputError(f"{path}: the file is empty; copy or download it again")
         if kind := _animated_picture(self.path):
-            raise InputError(f"{path}: is an animated {kind}, which is not read; convert it to a video: {CONVERT}")
+            raise InputError(
+                f"{path}: is an animated {kind}, which is not read; convert it to a video: "
+                f"{CONVERT}"
+            )
         self._warned = False
         self.lost: list[str] = []  # of the last time it was read
         with self._opened() as (container, stream):
@@ -75,7 +82,9 @@ class VideoFile:
             self.num_frames, self.frame_rate = _count_and_rate(container, stream)
         first = next(self._decoded(), None)
         if first is None:
-            raise InputError(f"{path}: no frame can be decoded; the file is damaged or incomplete, copy it again")
+            raise InputError(
+                f"{path}: no frame can be decoded; the file is damaged or incomplete, copy it again"
+            )
         self._upright = Upright(first, aspect)
         height, width = self._upright(first).shape[:2]
         self.size: Size = (width, height)
@@ -85,7 +94,9 @@ class VideoFile:
         return self.frames_from(0)
 
     def frames_from(self, start: int) -> Iterator[np.ndarray]:
-        """All frames but the first `start`, which are decoded nevertheless: the others are made from them."""
+        """All frames but the first `start`, which are decoded nevertheless: the others are made
+        from them.
+        """
         return map(self._upright, islice(self._decoded(), start, None))
 
     @contextmanager
@@ -97,13 +108,16 @@ class VideoFile:
             raise OSError(error.errno, error.strerror, str(self.path)) from None
         except av.FFmpegError as error:
             raise InputError(
-                f"{self.path}: not a readable video ({error.strerror}); it may be damaged, incomplete or no video "
+                f"{self.path}: not a readable video ({error.strerror}); it may be damaged, "
+                "incomplete or no video "
                 "at all; copy it again or convert it to MP4"
             ) from None
         with container:
             stream = video_stream(container)
             if stream is None:
-                raise InputError(f"{self.path}: has no video stream; give a video file that is complete")
+                raise InputError(
+                    f"{self.path}: has no video stream; give a video file that is complete"
+                )
             stream.thread_type = "AUTO"
             yield container, stream
 
@@ -116,14 +130,19 @@ class VideoFile:
                 if frame.time is not None:
                     end = frame.time - start + float(frame.duration * frame.time_base)
                 yield frame
-        lasts = f"{end:.1f} of {self._duration:.1f} seconds" if self._duration else f"{end:.1f} seconds"
+        lasts = (
+            f"{end:.1f} of {self._duration:.1f} seconds" if self._duration else f"{end:.1f} seconds"
+        )
         if self._duration is not None and 0 < end < 0.9 * self._duration:
             self.lost.append(f"ends after {lasts}")
         if self.lost and not self._warned:
             self._warned = True
             # Through tqdm, so that a progress bar does not run into the line.
             path = printable(str(self.path))
-            tqdm.write(f"warning: {path}: damaged, read what decodes ({lasts}); copy it again", file=sys.stderr)
+            tqdm.write(
+                f"warning: {path}: damaged, read what decodes ({lasts}); copy it again",
+                file=sys.stderr,
+            )
 
     def _packets(self, container, stream) -> Iterator[av.Packet]:
         try:
@@ -133,7 +152,9 @@ class VideoFile:
 
 
 def _animated_picture(path: Path) -> str | None:
-    """WebP or AVIF where a picture is animated: FFmpeg takes such files for damaged, or for their first frame."""
+    """WebP or AVIF where a picture is animated: FFmpeg takes such files for damaged, or for their
+    first frame.
+    """
     with open(path, "rb") as file:
         head = file.read(64)
     if head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and len(head) > 20 and head[20] & 2:
@@ -149,7 +170,9 @@ def video_stream(container) -> av.VideoStream | None:
 
 
 def decode(packets: Iterable[av.Packet], lost: list[str]) -> Iterator[av.VideoFrame]:
-    """The frames of `packets`; what cannot be decoded is left out and put in `lost`, one line for each stretch."""
+    """The frames of `packets`; what cannot be decoded is left out and put in `lost`, one line for
+    each stretch.
+    """
     count = stretch = 0
     for packet in packets:
         try:
@@ -165,7 +188,9 @@ def decode(packets: Iterable[av.Packet], lost: list[str]) -> Iterator[av.VideoFr
 
 
 class Upright:
-    """Turns decoded frames into RGB uint8 [H, W, 3], upright and with square pixels, as `first` has to be turned."""
+    """Turns decoded frames into RGB uint8 [H, W, 3], upright and with square pixels, as `first` has
+    to be turned.
+    """
 
     def __init__(self, first: av.VideoFrame, aspect: Fraction | None):
         # Pixels that are not square are stretched along x, as players do.
@@ -183,13 +208,20 @@ class Upright:
 
 
 def _display_matrix(frame: av.VideoFrame) -> np.ndarray:
-    """[2, 2]: stored (x, y) @ matrix is the direction on the screen. Quarter turns, with or without a mirror."""
+    """[2, 2]: stored (x, y) @ matrix is the direction on the screen. Quarter turns, with or without
+    a mirror.
+    """
     try:
         matrix = np.frombuffer(bytes(frame.side_data["DISPLAYMATRIX"]), np.int32).reshape(3, 3)
         return matrix[:2, :2]
-    except (KeyError, ValueError):  # ValueError: PyAV does not know some kind of side data of this frame
+    except (
+        KeyError,
+        ValueError,
+    ):  # ValueError: PyAV does not know some kind of side data of this frame
         turns = round(frame.rotation / 90) % 4
-        return np.array([[[1, 0], [0, 1]], [[0, -1], [1, 0]], [[-1, 0], [0, -1]], [[0, 1], [-1, 0]]][turns])
+        return np.array(
+            [[[1, 0], [0, 1]], [[0, -1], [1, 0]], [[-1, 0], [0, -1]], [[0, 1], [-1, 0]]][turns]
+        )
 
 
 def _count_and_rate(container, stream) -> tuple[int, Fraction]:
@@ -201,10 +233,16 @@ def _count_and_rate(container, stream) -> tuple[int, Fraction]:
                 time = packet.dts if packet.pts is None else packet.pts
                 times.append(((time or 0), (time or 0) + (packet.duration or 0)))
     stated = Fraction(stream.average_rate or stream.guessed_rate or UNKNOWN_RATE)
-    span = (max(end for _, end in times) - min(start for start, _ in times)) * stream.time_base if times else 0
+    span = (
+        (max(end for _, end in times) - min(start for start, _ in times)) * stream.time_base
+        if times
+        else 0
+    )
     counted = len(times) / span if span else stated
     # Files of variable frame rate may state their clock (1000 from browsers) or their fastest pace.
-    return len(times), counted.limit_denominator(1001) if counted < stated * Fraction(9, 10) else stated
+    return len(times), counted.limit_denominator(1001) if counted < stated * Fraction(
+        9, 10
+    ) else stated
 
 
 def _seconds(stream) -> float | None:
@@ -225,8 +263,8 @@ def open_frames(path: Path) -> VideoFile | FrameFolder:
 
 @contextmanager
 def opened_frames(path: Path) -> Iterator[FrameFolder]:
-    """The frames of a folder or of a video, in any order: a video is extracted to a temporary folder meanwhile,
-    without loss, so that they are the very frames that a stream of it gives."""
+    """The frames of a folder or of a video, in any order: a video is extracted to a temporary
+    folder meanwhile, without loss, so that they are the very frames that a stream of it gives."""
     if Path(path).is_dir():
         yield FrameFolder(path)
         return
@@ -236,14 +274,18 @@ def opened_frames(path: Path) -> Iterator[FrameFolder]:
 
 
 def frame_size(text: str) -> Size | str:
-    """Command line value -> `size` of `extract_frames`: '640x480' -> (640, 480), 'keep' -> 'keep'."""
+    """Command line value -> `size` of `extract_frames`: '640x480' -> (640, 480), 'keep' ->
+    'keep'.
+    """
     if text == "keep":
         return text
     try:
         width, height = text.lower().split("x")
         return int(width), int(height)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: not a size; write --size 640x480 or --size keep") from None
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: not a size; write --size 640x480 or --size keep"
+        ) from None
 
 
 def extract_frames(
@@ -256,13 +298,14 @@ def extract_frames(
     lossless: bool = False,
     overwrite: bool = False,
 ) -> list[Path]:
-    """Write every `every`-th frame of `video` to the folder `out` as 0000.jpg, 0001.jpg, ...; return the files.
+    """Write every `every`-th frame of `video` to the folder `out` as 0000.jpg, 0001.jpg, ...;
+    return the files.
 
-    size: None shrinks the long side to at most 1280, "keep" keeps the video's, (width, height) is taken as given.
-    lossless: write PNG instead of JPEG. overwrite: replace frames of another video, which is refused otherwise.
-    `frames.json` beside the frames says which video they are of and states their rate: the video's divided by `every`,
-    so that what is made of them lasts as long as the video. An older extraction in `out` is replaced once the new one
-    is complete.
+    size: None shrinks the long side to at most 1280, "keep" keeps the video's, (width, height) is
+    taken as given. lossless: write PNG instead of JPEG. overwrite: replace frames of another video,
+    which is refused otherwise. `frames.json` beside the frames says which video they are of and
+    states their rate: the video's divided by `every`, so that what is made of them lasts as long as
+    the video. An older extraction in `out` is replaced once the new one is complete.
     """
     if not (isinstance(every, int) and every >= 1):
         raise InputError(f"every {every}: must be a whole number from 1; 1 keeps all frames")
@@ -276,7 +319,8 @@ def extract_frames(
     rate = min(source.frame_rate / every, MOST_RATE)
     if rate < LEAST_RATE:
         raise InputError(
-            f"every {every}: would keep only the first of {source.num_frames} frames of {video}; choose a smaller one"
+            f"every {every}: would keep only the first of {source.num_frames} frames of {video}; "
+            "choose a smaller one"
         )
     record = {**record_of(source.path), "every": every}
     cure = "add --overwrite (from Python overwrite=True) to replace them, or choose another --out"
@@ -292,7 +336,9 @@ def extract_frames(
             if target != source.size:
                 image = cv2.resize(image, target, interpolation=method)
             suffix = ".png" if lossless else ".jpg"
-            write_rgb(fresh / f"{frame_stem(index // every, -(-count // every))}{suffix}", image, quality)
+            write_rgb(
+                fresh / f"{frame_stem(index // every, -(-count // every))}{suffix}", image, quality
+            )
         about = {
             **record,
             "frame_rate": str(rate),
@@ -301,8 +347,13 @@ def extract_frames(
         }
         (fresh / FRAMES_JSON).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         if not any(file.name != FRAMES_JSON for file in fresh.iterdir()):
-            raise InputError(f"{video}: no frame can be decoded; the file is damaged or incomplete, copy it again")
-        names = [file.name for file in FrameFolder(fresh).files]  # proves, before the swap, that they can be read
+            raise InputError(
+                f"{video}: no frame can be decoded; the file is damaged or incomplete, copy it "
+                "again"
+            )
+        names = [
+            file.name for file in FrameFolder(fresh).files
+        ]  # proves, before the swap, that they can be read
     return [out / name for name in names]
 
 
@@ -318,18 +369,20 @@ def _target_size(source: Size, wanted: Size | str | None) -> Size:
         raise InputError(f'size {wanted!r}: must be (width, height) or "keep"') from None
     if not (1 <= width <= 65535 and 1 <= height <= 65535 and width * height <= MOST_PIXELS):
         raise InputError(
-            f"size {width}x{height}: sides must be 1..65535 pixels, {MOST_PIXELS // 10**6} million in all at most"
+            f"size {width}x{height}: sides must be 1..65535 pixels, {MOST_PIXELS // 10**6} "
+            "million in all at most"
         )
     return width, height
 
 
 class VideoWriter:
-    """Context manager that writes RGB frames to an H.264 MP4, which appears at `path` when the block ends well.
+    """Context manager that writes RGB frames to an H.264 MP4, which appears at `path` when the
+    block ends well.
 
-    The same frames give the same bytes. Odd sizes are padded to even ones by repeating the last row or column, because
-    players want 4:2:0 video.
-    growing: the file is at `path` from the start and plays up to its last second at any time, also after a kill.
-    comment: kept in the file's metadata.
+    The same frames give the same bytes. Odd sizes are padded to even ones by repeating the last row
+    or column, because players want 4:2:0 video. growing: the file is at `path` from the start and
+    plays up to its last second at any time, also after a kill. comment: kept in the file's
+    metadata.
     """
 
     def __init__(
@@ -351,14 +404,26 @@ class VideoWriter:
     def __enter__(self) -> "VideoWriter":
         with _naming(self.path), ExitStack() as stack:
             fresh = self.path if self._growing else stack.enter_context(replacing_file(self.path))
-            options = {"movflags": "+frag_keyframe+empty_moov+default_base_moof" if self._growing else "+faststart"}
-            self._container = stack.enter_context(av.open(str(fresh), "w", format="mp4", options=options))
+            options = {
+                "movflags": "+frag_keyframe+empty_moov+default_base_moof"
+                if self._growing
+                else "+faststart"
+            }
+            self._container = stack.enter_context(
+                av.open(str(fresh), "w", format="mp4", options=options)
+            )
             if self._comment is not None:
                 self._container.metadata["comment"] = self._comment
             # A growing file gains a piece with every keyframe: one a second.
-            pace = {"g": str(max(1, round(self.frame_rate))), "tune": "zerolatency"} if self._growing else {}
+            pace = (
+                {"g": str(max(1, round(self.frame_rate))), "tune": "zerolatency"}
+                if self._growing
+                else {}
+            )
             options = {"crf": str(self._crf), **REPEATABLE, **pace}
-            self._stream = self._container.add_stream("libx264", rate=self.frame_rate, options=options)
+            self._stream = self._container.add_stream(
+                "libx264", rate=self.frame_rate, options=options
+            )
             self._stream.width, self._stream.height = (side + side % 2 for side in self.size)
             self._stream.pix_fmt = "yuv420p"
             context = self._stream.codec_context
@@ -373,13 +438,17 @@ class VideoWriter:
         return self
 
     def write(self, image_rgb: np.ndarray, index: int | None = None) -> None:
-        """Append a frame: [H, W, 3] uint8 of the writer's size. index: its number, where some are left out."""
+        """Append a frame: [H, W, 3] uint8 of the writer's size. index: its number, where some are
+        left out.
+        """
         height, width = image_rgb.shape[:2]
         assert (width, height) == self.size, (image_rgb.shape, self.size)
         if width % 2 or height % 2:
             image_rgb = np.pad(image_rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image_rgb), format="rgb24")
-        frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
+        frame = frame.reformat(
+            format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+        )
         self._count = self._count if index is None else index
         frame.pts, frame.time_base = self._count, 1 / self.frame_rate
         self._count += 1
@@ -399,7 +468,9 @@ class VideoWriter:
 
 @contextmanager
 def _naming(path: Path):
-    """FFmpeg's errors while writing are the system's (full disk, no permission): give them the file's name."""
+    """FFmpeg's errors while writing are the system's (full disk, no permission): give them the
+    file's name.
+    """
     try:
         yield
     except av.FFmpegError as error:

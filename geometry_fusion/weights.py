@@ -1,6 +1,8 @@
-"""Reading weight files safely: safetensors, and PyTorch pickles restricted to tensors and plain values.
+"""Reading weight files safely: safetensors, and PyTorch pickles restricted to tensors and plain
+values.
 
-Weights that are not finite are refused where they are read: a network with one of them gives empty masks, not an error.
+Weights that are not finite are refused where they are read: a network with one of them gives empty
+masks, not an error.
 """
 
 import pickle
@@ -20,10 +22,11 @@ SUFFIXES = (".safetensors", ".pt", ".pth")
 
 
 def read_weights(file: Path, finite: bool = True) -> dict[str, torch.Tensor]:
-    """Name -> tensor of a .safetensors, .pt or .pth file; a top-level "model" or "state_dict" entry is unwrapped.
+    """Name -> tensor of a .safetensors, .pt or .pth file; a top-level "model" or "state_dict" entry
+    is unwrapped.
 
-    Raises InputError for missing, damaged, hostile and foreign files, and where a number is not finite, unless `finite`
-    is False. Pickles can only build tensors and plain values.
+    Raises InputError for missing, damaged, hostile and foreign files, and where a number is not
+    finite, unless `finite` is False. Pickles can only build tensors and plain values.
     """
     tensors = _read_tensors(Path(file))
     if finite:
@@ -43,65 +46,93 @@ def _read_tensors(file: Path) -> dict[str, torch.Tensor]:
                 f"{file}: truncated or not safetensors ({one_line(error)}); fetch or write it again"
             ) from None
     if file.suffix not in SUFFIXES:
-        raise InputError(f"{file}: unknown kind of checkpoint; expected one of {', '.join(SUFFIXES)}")
+        raise InputError(
+            f"{file}: unknown kind of checkpoint; expected one of {', '.join(SUFFIXES)}"
+        )
     content = read_pickle(file)
     for key in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    tensors = {str(k): v for k, v in content.items() if torch.is_tensor(v)} if isinstance(content, dict) else {}
+    tensors = (
+        {str(k): v for k, v in content.items() if torch.is_tensor(v)}
+        if isinstance(content, dict)
+        else {}
+    )
     if not tensors:
         raise InputError(f"{file}: holds no tensors; is it a checkpoint?")
     return tensors
 
 
 def read_pickle(file: Path, allowed: Sequence[type] = ()):
-    """What torch.save wrote: tensors, plain values and `allowed` classes. Raises InputError for anything else."""
+    """What torch.save wrote: tensors, plain values and `allowed` classes. Raises InputError for
+    anything else.
+    """
     check_unpacked_size(file)
     try:
         # torch warns of odd pickles before it refuses them.
-        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(list(allowed)):
+        with (
+            warnings.catch_warnings(action="ignore"),
+            torch.serialization.safe_globals(list(allowed)),
+        ):
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise InputError(
-            f"{file}: refused: it is damaged or holds more than tensors and plain values, which could run code; "
+            f"{file}: refused: it is damaged or holds more than tensors and plain values, which "
+            "could run code; "
             "get the file from its publisher again"
         ) from None
     except Exception as error:  # torch raises many kinds for damaged files: zip, EOF, runtime
-        raise InputError(f"{file}: truncated or damaged ({one_line(error)[:120]}); fetch it again") from None
+        raise InputError(
+            f"{file}: truncated or damaged ({one_line(error)[:120]}); fetch it again"
+        ) from None
 
 
 def _check_name(file: Path) -> None:
     if not is_text(file):
-        raise InputError(f"{file}: its path is not UTF-8, and safetensors opens no other; rename it or move the file")
+        raise InputError(
+            f"{file}: its path is not UTF-8, and safetensors opens no other; rename it or move "
+            "the file"
+        )
 
 
 def check_unpacked_size(file: Path) -> None:
-    """Raise InputError for a zip that unpacks to more than it is: torch stores without packing, a bomb does not."""
+    """Raise InputError for a zip that unpacks to more than it is: torch stores without packing, a
+    bomb does not.
+    """
     try:
         with zipfile.ZipFile(file) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
     except Exception:  # no zip, or a damaged one: reading it says so
         return
     if unpacked > file.stat().st_size:
-        raise InputError(f"{file}: refused: it unpacks to {unpacked >> 20} MiB, which no checkpoint does")
+        raise InputError(
+            f"{file}: refused: it unpacks to {unpacked >> 20} MiB, which no checkpoint does"
+        )
 
 
 def first_fault(tensors: Mapping[str, torch.Tensor]) -> str | None:
-    """What is wrong with the first tensor that cannot be a weight, with its name; None if all are fine."""
+    """What is wrong with the first tensor that cannot be a weight, with its name; None if all are
+    fine.
+    """
     faults = ((name, _fault(tensor)) for name, tensor in tensors.items())
     return next((f"tensor {name} {fault}" for name, fault in faults if fault), None)
 
 
 def check_finite(file: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Raise InputError naming the file and the first tensor that holds a number which is not finite."""
+    """Raise InputError naming the file and the first tensor that holds a number which is not
+    finite.
+    """
     if fault := first_fault(tensors):
         raise InputError(
-            f"{file}: {fault}; the training that wrote it failed or the file is damaged, choose another checkpoint"
+            f"{file}: {fault}; the training that wrote it failed or the file is damaged, choose "
+            "another checkpoint"
         )
 
 
 def check_finite_state(file: Path, state) -> None:
-    """As `check_finite`, for tensors at any place in the dictionaries and lists of a state to resume from."""
+    """As `check_finite`, for tensors at any place in the dictionaries and lists of a state to
+    resume from.
+    """
     # Pickles may be nested without end, or hold themselves.
     waiting, met, tensors = [("", state)], set(), {}
     while waiting:
@@ -123,7 +154,9 @@ def _fault(tensor: torch.Tensor) -> str | None:
             return "holds complex numbers"
         if not (tensor.is_floating_point() and tensor.numel()):
             return None
-        numbers = tensor if tensor.element_size() > 1 else tensor.float()  # 8 bits: torch only converts them
+        numbers = (
+            tensor if tensor.element_size() > 1 else tensor.float()
+        )  # 8 bits: torch only converts them
         # Both are NaN if any number is. Several times as fast as `isfinite`, and without a copy.
         finite = all(extreme.isfinite() for extreme in numbers.aminmax())
         return None if finite else "holds numbers that are not finite (NaN or infinity)"
@@ -138,26 +171,41 @@ def read_metadata(file: Path) -> dict[str, str]:
         with safe_open(file, framework="pt") as handle:
             return handle.metadata() or {}
     except SafetensorError as error:
-        raise InputError(f"{file}: truncated or not safetensors ({one_line(error)}); fetch or write it again") from None
+        raise InputError(
+            f"{file}: truncated or not safetensors ({one_line(error)}); fetch or write it again"
+        ) from None
 
 
-def load_strictly(model: torch.nn.Module, tensors: dict[str, torch.Tensor], file: Path, model_name: str) -> None:
-    """Load every parameter and buffer; raises InputError naming the first of what is missing, extra or misshapen."""
+def load_strictly(
+    model: torch.nn.Module, tensors: dict[str, torch.Tensor], file: Path, model_name: str
+) -> None:
+    """Load every parameter and buffer; raises InputError naming the first of what is missing, extra
+    or misshapen.
+    """
     check_fits(model, tensors, file, model_name)
     model.load_state_dict(tensors)
 
 
-def check_fits(model: torch.nn.Module, tensors: dict[str, torch.Tensor], file: Path, model_name: str) -> None:
-    """As `load_strictly`, without loading: `model` may be on the device "meta", where it needs no memory."""
+def check_fits(
+    model: torch.nn.Module, tensors: dict[str, torch.Tensor], file: Path, model_name: str
+) -> None:
+    """As `load_strictly`, without loading: `model` may be on the device "meta", where it needs no
+    memory.
+    """
     wanted = model.state_dict()
     missing = [k for k in wanted if k not in tensors]
     extra = [k for k in tensors if k not in wanted]
     misshapen = [k for k in wanted if k in tensors and wanted[k].shape != tensors[k].shape]
     if missing or extra or misshapen:
         parts = []
-        for title, keys in (("missing", missing), ("unexpected", extra), ("other shape", misshapen)):
+        for title, keys in (
+            ("missing", missing),
+            ("unexpected", extra),
+            ("other shape", misshapen),
+        ):
             if keys:
                 parts.append(f"{len(keys)} {title} (first: {keys[0]})")
         raise InputError(
-            f"{file}: not a checkpoint of {model_name}: {', '.join(parts)}; choose the matching file or model"
+            f"{file}: not a checkpoint of {model_name}: {', '.join(parts)}; choose the matching "
+            "file or model"
         )

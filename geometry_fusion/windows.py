@@ -25,7 +25,9 @@ def open_window(title: str, size_inches: tuple[float, float] = (9.0, 7.0)):
 
     Raises InputError where there is no display or no window toolkit; the message says what to do.
     """
-    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+    if sys.platform == "linux" and not (
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    ):
         raise InputError(
             "no window can be opened here: neither DISPLAY nor WAYLAND_DISPLAY is set; "
             f"run this on a machine with a screen, {INSTEAD}"

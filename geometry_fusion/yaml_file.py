@@ -1,8 +1,9 @@
 """Reading a YAML file that may come from anywhere, within limits, before anything expands it.
 
-Aliases are followed when values are counted: a few lines of them can name more values than fit into memory, and a list
-can hold itself. Nothing that a file names is resolved either: `${oc.env:NAME}` in a foreign file would put values of
-the environment into saved configs. References to other keys (`${trainer.run_dir}`) stay what they are.
+Aliases are followed when values are counted: a few lines of them can name more values than fit into
+memory, and a list can hold itself. Nothing that a file names is resolved either: `${oc.env:NAME}`
+in a foreign file would put values of the environment into saved configs. References to other keys
+(`${trainer.run_dir}`) stay what they are.
 """
 
 from pathlib import Path
@@ -12,7 +13,10 @@ import yaml
 from geometry_fusion.errors import InputError, one_line
 
 MAX_BYTES, MAX_VALUES, MAX_DEPTH = 256 << 10, 10_000, 32
-LIMITS = f"at most {MAX_BYTES >> 10} KiB, {MAX_VALUES:,} values with aliases followed, {MAX_DEPTH} levels"
+LIMITS = (
+    f"at most {MAX_BYTES >> 10} KiB, {MAX_VALUES:,} values with aliases followed, "
+    f"{MAX_DEPTH} levels"
+)
 
 
 def read_yaml(file: Path) -> dict:
@@ -24,11 +28,18 @@ def read_yaml(file: Path) -> dict:
     try:
         root = yaml.compose(data, yaml.SafeLoader)
         if root is not None:
-            _measure(root, file, {}, set(), 0)  # before values are built: merging with << would build them all
+            _measure(
+                root, file, {}, set(), 0
+            )  # before values are built: merging with << would build them all
         content = yaml.safe_load(data)
     except RecursionError:
         raise InputError(f"{file}: is nested too deep; read are {LIMITS}") from None
-    except (yaml.YAMLError, ValueError, OverflowError, TypeError) as error:  # the last three: odd numbers, dates, keys
+    except (
+        yaml.YAMLError,
+        ValueError,
+        OverflowError,
+        TypeError,
+    ) as error:  # the last three: odd numbers, dates, keys
         raise InputError(f"{file}: not valid YAML: {one_line(error)}") from None
     if not isinstance(content, dict):
         raise InputError(f"{file}: expected keys and values, found {type(content).__name__}")
@@ -41,7 +52,8 @@ def _measure(
 ) -> tuple[int, int]:
     """How many values a node holds, aliases followed, and in how many levels.
 
-    known: of nodes that were measured, so that a bomb of aliases takes no time; above: the nodes around it.
+    known: of nodes that were measured, so that a bomb of aliases takes no time; above: the nodes
+    around it.
     """
     if isinstance(node, yaml.ScalarNode):
         return 1, 0
@@ -52,13 +64,20 @@ def _measure(
         if isinstance(node, yaml.MappingNode):
             inside = [part for pair in node.value for part in pair]
         if depth > MAX_DEPTH or len(inside) > MAX_VALUES:
-            raise _beyond(node, file, "is nested too deep" if depth > MAX_DEPTH else "holds too many values")
+            raise _beyond(
+                node, file, "is nested too deep" if depth > MAX_DEPTH else "holds too many values"
+            )
         parts = [_measure(part, file, known, above | {id(node)}, depth + 1) for part in inside]
-        known[id(node)] = 1 + sum(size for size, _ in parts), 1 + max((levels for _, levels in parts), default=0)
+        known[id(node)] = (
+            1 + sum(size for size, _ in parts),
+            1 + max((levels for _, levels in parts), default=0),
+        )
         _refuse_doubles(node, file)
     size, levels = known[id(node)]
     if size > MAX_VALUES or depth + levels > MAX_DEPTH:
-        raise _beyond(node, file, "holds too many values" if size > MAX_VALUES else "is nested too deep")
+        raise _beyond(
+            node, file, "holds too many values" if size > MAX_VALUES else "is nested too deep"
+        )
     return size, levels
 
 
@@ -71,7 +90,10 @@ def _refuse_doubles(node: yaml.Node, file: Path) -> None:
     met: set[str] = set()
     for key, _ in pairs:
         if isinstance(key, yaml.ScalarNode) and key.value in met:
-            raise InputError(f"{file}: line {key.start_mark.line + 1}: the key {key.value!r} is there twice; keep one")
+            raise InputError(
+                f"{file}: line {key.start_mark.line + 1}: the key {key.value!r} is there twice; "
+                "keep one"
+            )
         met.add(key.value if isinstance(key, yaml.ScalarNode) else "")
 
 
@@ -80,12 +102,17 @@ def _refuse_resolvers(content: dict, file: Path) -> None:
     while waiting:
         where, value = waiting.pop()
         if isinstance(value, dict):
-            waiting += [(f"{where}.{key}".lstrip("."), part) for key, inner in value.items() for part in (key, inner)]
+            waiting += [
+                (f"{where}.{key}".lstrip("."), part)
+                for key, inner in value.items()
+                for part in (key, inner)
+            ]
         elif isinstance(value, (list, tuple, set)):
             waiting += [(where, inner) for inner in value]
         elif isinstance(value, str) and _calls_resolver(value):
             raise InputError(
-                f"{file}: {where}: {value[:60]!r} calls a resolver, which is not done for files; write the value itself"
+                f"{file}: {where}: {value[:60]!r} calls a resolver, which is not done for files; "
+                "write the value itself"
             )
 
 

@@ -17,7 +17,9 @@ torch.set_num_threads(int(THREADS))
 
 
 def run_script(*arguments, cwd: Path = ROOT, env: dict | None = None, timeout: float = 300):
-    """`python ARGUMENTS` in a fresh process, as a user would; returns the completed process with text output."""
+    """`python ARGUMENTS` in a fresh process, as a user would; returns the completed process with
+    text output.
+    """
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=cwd,
@@ -31,7 +33,9 @@ def run_script(*arguments, cwd: Path = ROOT, env: dict | None = None, timeout: f
 
 
 def error_line(done) -> str:
-    """The message of a script that refused its input: exit code 2 and exactly one line on stderr."""
+    """The message of a script that refused its input: exit code 2 and exactly one line on
+    stderr.
+    """
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
     assert len(lines) == 1 and lines[0].startswith("error: "), done.stderr

@@ -1,4 +1,6 @@
-"""check_checkpoint_geometry.py on our files, on foreign ones, and on files that are damaged or mean harm."""
+"""check_checkpoint_geometry.py on our files, on foreign ones, and on files that are damaged or mean
+harm.
+"""
 
 import os
 import pickle
@@ -21,12 +23,17 @@ MERGED = {
     "sam_mask_decoder.w": torch.ones(7),
 }
 PLAIN = {"image_encoder.trunk.w": torch.ones(5), "sam_mask_decoder.w": torch.ones(7)}
-BACKBONES = {"sam2": {"name": "tiny", "sha256": "aa11"}, "must3r": {"name": "512", "sha256": "bb22"}}
+BACKBONES = {
+    "sam2": {"name": "tiny", "sha256": "aa11"},
+    "must3r": {"name": "512", "sha256": "bb22"},
+}
 
 
 def run(file: Path) -> subprocess.CompletedProcess:
     script = str(ROOT / "check_checkpoint_geometry.py")
-    return subprocess.run([sys.executable, script, str(file)], capture_output=True, text=True, cwd=ROOT)
+    return subprocess.run(
+        [sys.executable, script, str(file)], capture_output=True, text=True, cwd=ROOT
+    )
 
 
 class Harm:
@@ -41,16 +48,28 @@ class Harm:
 
 def test_our_checkpoint_names_merger_backbones_and_step(tmp_path):
     file = tmp_path / "ours.safetensors"
-    save_weights(file, MERGED, {"backbones": BACKBONES, "step": 1200, "metrics": {"iou": 0.5}, "config": {"a": 1}})
+    save_weights(
+        file,
+        MERGED,
+        {"backbones": BACKBONES, "step": 1200, "metrics": {"iou": 0.5}, "config": {"a": 1}},
+    )
     found = check_checkpoint_geometry.inspect(file)
     assert (found.merger_tensors, found.merger_parameters) == (2, 16)
     assert found.modules == {"merger": 16, "sam_mask_decoder": 7}
     assert found.metadata["backbones"] == BACKBONES and found.metadata["config"] == {"a": 1}
     result = run(file)
     assert result.returncode == 0 and result.stderr == ""
-    for said in ("merger: 16 parameters in 2 tensors", "sam2: tiny (sha256 aa11)", "must3r: 512 (sha256 bb22)"):
+    for said in (
+        "merger: 16 parameters in 2 tensors",
+        "sam2: tiny (sha256 aa11)",
+        "must3r: 512 (sha256 bb22)",
+    ):
         assert said in result.stdout
-    assert "step: 1200" in result.stdout and '"iou": 0.5' in result.stdout and "sam_mask_decoder" in result.stdout
+    assert (
+        "step: 1200" in result.stdout
+        and '"iou": 0.5' in result.stdout
+        and "sam_mask_decoder" in result.stdout
+    )
 
 
 @pytest.mark.parametrize("wrapper", [None, "model", "state_dict"])
@@ -75,7 +94,9 @@ def test_foreign_merger_has_no_recorded_backbones(tmp_path):
 def test_foreign_metadata_is_not_taken_for_ours(tmp_path, metadata):
     file = tmp_path / "foreign.safetensors"
     save_file(MERGED, file, metadata=metadata)
-    assert "backbones: not recorded" in check_checkpoint_geometry.describe(check_checkpoint_geometry.inspect(file))
+    assert "backbones: not recorded" in check_checkpoint_geometry.describe(
+        check_checkpoint_geometry.inspect(file)
+    )
 
 
 @pytest.mark.parametrize("name", ["a.pt", "a.safetensors"])
@@ -129,9 +150,15 @@ BAD = {
     "cut.safetensors": lambda file: _truncated(file, lambda f: save_file(MERGED, f)),
     "number.pt": lambda file: torch.save(3, file),
     "no_tensors.pt": lambda file: torch.save({"model": {"epoch": 3}}, file),
-    "zip_harm.pt": lambda file: torch.save({"model": MERGED, "x": Harm(file.parent / "harmed")}, file),
-    "plain_harm.pth": lambda file: file.write_bytes(pickle.dumps({"x": Harm(file.parent / "harmed")})),
-    "harm.safetensors": lambda file: file.write_bytes(pickle.dumps({"x": Harm(file.parent / "harmed")})),
+    "zip_harm.pt": lambda file: torch.save(
+        {"model": MERGED, "x": Harm(file.parent / "harmed")}, file
+    ),
+    "plain_harm.pth": lambda file: file.write_bytes(
+        pickle.dumps({"x": Harm(file.parent / "harmed")})
+    ),
+    "harm.safetensors": lambda file: file.write_bytes(
+        pickle.dumps({"x": Harm(file.parent / "harmed")})
+    ),
 }
 
 
@@ -145,7 +172,8 @@ def test_bad_files_are_refused_in_one_line_and_never_run(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["missing.pt", "folder.pt", "text.pt", "zip_harm.pt", "plain_harm.pth", "cut.safetensors"]
+    "name",
+    ["missing.pt", "folder.pt", "text.pt", "zip_harm.pt", "plain_harm.pth", "cut.safetensors"],
 )
 def test_bad_files_exit_with_2_and_one_line(tmp_path, name):
     file = tmp_path / name

@@ -1,4 +1,6 @@
-"""Several workers: sharded caching and evaluation, mixtures, and jobs through Hydra's submitit launcher."""
+"""Several workers: sharded caching and evaluation, mixtures, and jobs through Hydra's submitit
+launcher.
+"""
 
 import json
 import os
@@ -31,7 +33,8 @@ SMALL = [
     "experiment=tiny_fusion",
     "arm=oracle",
     "data.min_area=20",
-    "batches.kinds={short: {clips: 1, frames: 2, objects: 1}, long: {clips: 1, frames: 2, objects: 1}}",
+    "batches.kinds={short: {clips: 1, frames: 2, objects: 1}, long: {clips: 1, frames: 2, "
+    "objects: 1}}",
     "val_objects=1",
     "trainer.device=cpu",
     "trainer.threads=1",
@@ -42,13 +45,22 @@ SMALL = [
 
 
 def small(rooms, folder, *more):
-    return [*SMALL, f"data.scenes={rooms}", f"data.val_scenes={rooms}", f"geometry_cache={folder / 'geometry'}", *more]
+    return [
+        *SMALL,
+        f"data.scenes={rooms}",
+        f"data.val_scenes={rooms}",
+        f"geometry_cache={folder / 'geometry'}",
+        *more,
+    ]
 
 
 def test_a_mixture_draws_by_weight_and_brings_its_prompts(rooms, tmp_path):
     first, second = ([Scene(path)] for path in find_scenes(rooms))
     cache = GeometryCache(tmp_path, lambda scene: NoGeometry(), {})
-    clips = [FusionClips(s, cache, 32, sampling="continuous", fov_share=0.0, **OPTIONS) for s in (first, second)]
+    clips = [
+        FusionClips(s, cache, 32, sampling="continuous", fov_share=0.0, **OPTIONS)
+        for s in (first, second)
+    ]
     mixed = MixedClips({"a": (clips[0], 3, (0.0, 0.0)), "b": (clips[1], 1, (0.5, 0.25))})
     batches = [mixed.batch(np.random.default_rng(seed), 1, 2, 1) for seed in range(80)]
     of_a = [b for b in batches if b.sources[0].startswith(f"a: {first[0].folder.name} ")]
@@ -76,16 +88,28 @@ def test_continuous_clips_may_stream_their_own_frames_and_keep_nothing(rooms, tm
 
 
 def test_only_what_is_read_is_cached(rooms, tmp_path):
-    """A dataset whose clips are all continuous streams them live; its walks are not computed beforehand."""
+    """A dataset whose clips are all continuous streams them live; its walks are not computed
+    beforehand.
+    """
     scenes = [Scene(path) for path in find_scenes(rooms)]
     cache, live = GeometryCache(tmp_path, posed_depth_of, {}), LiveGeometry(posed_depth_of)
-    for sampling, share, reads in (("continuous", 0.8, False), ("random", 0.0, False), ("fov", 0.8, True)):
-        clips = FusionClips(scenes, cache, 32, sampling=sampling, **{**OPTIONS, "fov_share": share}, live=live)
+    for sampling, share, reads in (
+        ("continuous", 0.8, False),
+        ("random", 0.0, False),
+        ("fov", 0.8, True),
+    ):
+        clips = FusionClips(
+            scenes, cache, 32, sampling=sampling, **{**OPTIONS, "fov_share": share}, live=live
+        )
         assert clips.reads_cache == reads
-    assert FusionClips(scenes, cache, 32, sampling="continuous", fov_share=0.0, **OPTIONS).reads_cache
+    assert FusionClips(
+        scenes, cache, 32, sampling="continuous", fov_share=0.0, **OPTIONS
+    ).reads_cache
 
 
-def test_shards_of_the_geometry_cache_share_the_work_and_leave_nothing_to_do(rooms, tmp_path, capsys):
+def test_shards_of_the_geometry_cache_share_the_work_and_leave_nothing_to_do(
+    rooms, tmp_path, capsys
+):
     for part in ("0/2", "1/2"):
         cache_geometry.main([*small(rooms, tmp_path), "--shard", part])
     halves = [int(line.split(": ")[1].split()[0]) for line in capsys.readouterr().out.splitlines()]
@@ -109,7 +133,10 @@ def test_wrong_shards_and_tasks_are_refused(rooms, tmp_path, refuse):
         ("{a: {scenes: ROOMS, sampling: sorted}}", "data.datasets.a.sampling=sorted"),
         ("{a: {scenes: ROOMS, point: 2}}", "data.datasets.a.point=2"),
         ("{a: {scenes: no_such}}", "no_such: holds no scene folders"),
-        ("{a: {scenes: ROOMS, colour: red}}", "data.datasets.a: colour: expected scenes: DIR and any of"),
+        (
+            "{a: {scenes: ROOMS, colour: red}}",
+            "data.datasets.a: colour: expected scenes: DIR and any of",
+        ),
         ("{a: 5}", "data.datasets.a: 5"),
         ("{a: {scenes: null}}", "data.datasets.a.scenes=None: must be a path"),
         ("{a: {scenes: ROOMS, weight: 0}}", "no dataset has a weight above 0"),
@@ -118,7 +145,9 @@ def test_wrong_shards_and_tasks_are_refused(rooms, tmp_path, refuse):
     ],
 )
 def test_datasets_of_a_mixture_are_checked(rooms, refuse, datasets, message):
-    line = refuse(train, "experiment=paper", f"data.datasets={datasets.replace('ROOMS', str(rooms))}")
+    line = refuse(
+        train, "experiment=paper", f"data.datasets={datasets.replace('ROOMS', str(rooms))}"
+    )
     assert message in line
 
 
@@ -145,14 +174,17 @@ def test_the_paper_s_recipe_is_what_it_states():
 
 
 def test_the_recipe_trains_on_a_mixture(rooms, tmp_path):
-    """With the tiny backbones: one dataset with depth and field-of-view sampling, one as a plain video would be."""
+    """With the tiny backbones: one dataset with depth and field-of-view sampling, one as a plain
+    video would be.
+    """
     done = run_script(
         ROOT / "train.py",
         "experiment=paper",
         "sam2=tiny",
         "must3r=tiny",
         "merger=tiny",
-        f"data.datasets={{rooms: {{scenes: {rooms}, sampling: fov, point: 0.0}}, videos: {{scenes: {rooms}}}}}",
+        f"data.datasets={{rooms: {{scenes: {rooms}, sampling: fov, point: 0.0}}, "
+        f"videos: {{scenes: {rooms}}}}}",
         f"data.val_scenes={rooms}",
         *SMALL[2:],
         "trainer.max_steps=3",
@@ -175,14 +207,19 @@ def test_shards_of_an_evaluation_give_the_table_of_one_process(rooms, tmp_path, 
     for part in ("0/2", "1/2"):
         evaluate.main([*command, f"out={tmp_path / 'shards'}", f"shard={part}"])
         assert "prints the tables" in capsys.readouterr().out
-    lines = [f.read_text().count("\n") for f in sorted((tmp_path / "shards").glob("objects-*.jsonl"))]
+    lines = [
+        f.read_text().count("\n") for f in sorted((tmp_path / "shards").glob("objects-*.jsonl"))
+    ]
     assert len(lines) == 2 and min(lines) > 0 and not (tmp_path / "shards/results.json").exists()
     evaluate.main([*command, f"out={tmp_path / 'shards'}"])
     assert (tmp_path / "shards/objects.jsonl").read_text() == ""  # nothing was left to track
     evaluate.main([*command, f"out={tmp_path / 'one'}"])
-    shards, one = (json.loads((tmp_path / n / "results.json").read_text())["arms"] for n in ("shards", "one"))
+    shards, one = (
+        json.loads((tmp_path / n / "results.json").read_text())["arms"] for n in ("shards", "one")
+    )
     assert shards == one
-    # What reappears is decided anew, also of records that are there: one frame in view is enough here.
+    # What reappears is decided anew, also of records that are there: one frame in view is enough
+    # here.
     evaluate.main([*command, f"out={tmp_path / 'one'}", "reappear={spans: 1, frames: 1}"])
     other = json.loads((tmp_path / "one/results.json").read_text())["arms"]["sam2"]
     assert other["reappear"] == other["all"] != one["sam2"]["reappear"]
@@ -190,7 +227,12 @@ def test_shards_of_an_evaluation_give_the_table_of_one_process(rooms, tmp_path, 
 
 def test_a_job_of_two_tasks_trains_as_one_process_that_accumulates_two(rooms, tmp_path):
     arguments = small(rooms, tmp_path, "trainer.max_steps=2")
-    alone = run_script(ROOT / "train.py", *arguments, "trainer.accumulate=2", f"trainer.run_dir={tmp_path / 'alone'}")
+    alone = run_script(
+        ROOT / "train.py",
+        *arguments,
+        "trainer.accumulate=2",
+        f"trainer.run_dir={tmp_path / 'alone'}",
+    )
     assert alone.returncode == 0, alone.stderr
     quoted = " ".join(f"'{a}'" for a in [*arguments, f"trainer.run_dir={tmp_path / 'two'}"])
     job = run_script(
@@ -202,7 +244,10 @@ def test_a_job_of_two_tasks_trains_as_one_process_that_accumulates_two(rooms, tm
         'args="' + quoted + '"',
     )
     assert job.returncode == 0, job.stderr + job.stdout
-    first, second = (load_file(tmp_path / n / "checkpoints/checkpoint_last.safetensors") for n in ("alone", "two"))
+    first, second = (
+        load_file(tmp_path / n / "checkpoints/checkpoint_last.safetensors")
+        for n in ("alone", "two")
+    )
     assert first.keys() == second.keys()
     for name, value in first.items():
         torch.testing.assert_close(value, second[name], rtol=2e-3, atol=2e-5)
@@ -214,12 +259,16 @@ SIX_STEPS = ("trainer.max_steps=6", "trainer.save_every=2")
 
 
 def train_in_two(arguments, run_dir) -> subprocess.Popen:
-    """One training of two processes, as the README starts it; its standard error comes through a pipe."""
+    """One training of two processes, as the README starts it; its standard error comes through a
+    pipe.
+    """
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*launcher, ROOT / "train.py", *arguments, f"trainer.run_dir={run_dir}"]
     environment = {**os.environ, "OMP_NUM_THREADS": THREADS, "PYTHONPATH": str(ROOT)}
     streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, env=environment, **streams)
+    return subprocess.Popen(
+        [sys.executable, *map(str, command)], cwd=ROOT, env=environment, **streams
+    )
 
 
 def losses_of(run_dir) -> dict[int, float]:
@@ -237,14 +286,22 @@ def whole_in_two(rooms, tmp_path_factory):
     return folder / "run"
 
 
-def test_a_killed_worker_ends_the_job_which_continues_as_if_never_killed(rooms, tmp_path, whole_in_two):
-    """The weights depend on every micro-batch of both processes: equal bits tell that none came twice or never."""
+def test_a_killed_worker_ends_the_job_which_continues_as_if_never_killed(
+    rooms, tmp_path, whole_in_two
+):
+    """The weights depend on every micro-batch of both processes: equal bits tell that none came
+    twice or never.
+    """
     arguments = small(rooms, tmp_path, *SIX_STEPS)
     run, saved = tmp_path / "run", tmp_path / "run/checkpoints/resume.pt"
     job = train_in_two(arguments, run)
     deadline = time.time() + 120
     # Killed in the middle: a checkpoint exists, a later step has been logged and is lost.
-    while not (saved.exists() and len(losses_of(run)) >= 3) and job.poll() is None and time.time() < deadline:
+    while (
+        not (saved.exists() and len(losses_of(run)) >= 3)
+        and job.poll() is None
+        and time.time() < deadline
+    ):
         time.sleep(0.02)
     {p.environ().get("RANK"): p for p in psutil.Process(job.pid).children()}["1"].kill()
     _, said = job.communicate(timeout=60)
@@ -255,13 +312,28 @@ def test_a_killed_worker_ends_the_job_which_continues_as_if_never_killed(rooms, 
     _, said = again.communicate(timeout=120)
     assert again.returncode == 0, said
     assert f"2 process(es), steps {step} to 6" in (run / "logs/log.txt").read_text()
-    assert losses_of(run) == losses_of(whole_in_two) and sorted(losses_of(run)) == [1, 2, 3, 4, 5, 6]
-    first, second = (load_file(d / "checkpoints/checkpoint_last.safetensors") for d in (whole_in_two, run))
-    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    assert losses_of(run) == losses_of(whole_in_two) and sorted(losses_of(run)) == [
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+    ]
+    first, second = (
+        load_file(d / "checkpoints/checkpoint_last.safetensors") for d in (whole_in_two, run)
+    )
+    assert first.keys() == second.keys() and all(
+        torch.equal(first[name], second[name]) for name in first
+    )
 
 
-def test_other_processes_may_continue_only_what_they_draw_as_well(rooms, whole_in_two, refuse, capsys):
-    """One process alone would leave out half of every step; one that accumulates two draws the same."""
+def test_other_processes_may_continue_only_what_they_draw_as_well(
+    rooms, whole_in_two, refuse, capsys
+):
+    """One process alone would leave out half of every step; one that accumulates two draws the
+    same.
+    """
     arguments = [*small(rooms, whole_in_two.parent, *SIX_STEPS), f"trainer.run_dir={whole_in_two}"]
     line = refuse(train, *arguments)
     assert "trained with processes x trainer.accumulate=2, this run has 1;" in line

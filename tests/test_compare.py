@@ -18,22 +18,32 @@ def runs(tmp_path):
         (folder / "logs/log.txt").write_text("12:00:00 done\n")
         records = [{"step": step, "val": {"score": score}} for step, score in zip((10, 20), scores)]
         records.append({"step": 20, "train": {"total": 1.0}})
-        (folder / "logs/train_stats.json").write_text("".join(json.dumps(r) + "\n" for r in records))
+        (folder / "logs/train_stats.json").write_text(
+            "".join(json.dumps(r) + "\n" for r in records)
+        )
         folders.append(folder)
     return folders
 
 
 def test_the_last_validation_counts_and_the_best_run_comes_first(runs, tmp_path, capsys):
-    compare.main([*map(str, runs), "--keys", "variant", "sampling.tau", "--out", str(tmp_path / "out")])
+    compare.main(
+        [*map(str, runs), "--keys", "variant", "sampling.tau", "--out", str(tmp_path / "out")]
+    )
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines == [
         ["run", "variant", "sampling.tau", "step", "score"],
         ["strong", "strong", "0.250", "20", "0.750"],
         ["weak", "weak", "0.250", "20", "0.250"],
     ]
-    assert sorted(f.name for f in (tmp_path / "out/weak").iterdir()) == ["config.yaml", "log.txt", "train_stats.json"]
+    assert sorted(f.name for f in (tmp_path / "out/weak").iterdir()) == [
+        "config.yaml",
+        "log.txt",
+        "train_stats.json",
+    ]
     assert json.loads((tmp_path / "out/results.json").read_text())[0]["run"] == "strong"
-    compare.main([str(runs[0]), "--out", str(tmp_path / "out")])  # an earlier comparison is replaced
+    compare.main(
+        [str(runs[0]), "--out", str(tmp_path / "out")]
+    )  # an earlier comparison is replaced
     assert not (tmp_path / "out/strong").exists()
 
 
@@ -70,7 +80,15 @@ def test_odd_lines_and_configs_of_a_run_are_left_out_or_refused(runs, tmp_path, 
 
 
 def test_a_folder_with_odd_results_is_no_comparison(runs, tmp_path, refuse):
-    for content in (b"[]", b"[5]", b'[{"run": [1]}]', b'[{"run": 5}]', b"{}", b"\xff", b"[" * 100_000):
+    for content in (
+        b"[]",
+        b"[5]",
+        b'[{"run": [1]}]',
+        b'[{"run": 5}]',
+        b"{}",
+        b"\xff",
+        b"[" * 100_000,
+    ):
         (tmp_path / "out").mkdir(exist_ok=True)
         (tmp_path / "out/results.json").write_bytes(content)
         assert "no earlier comparison" in refuse(compare, runs[0], "--out", tmp_path / "out")

@@ -1,4 +1,6 @@
-"""Settings: paths are taken as they are, foreign YAML files stay harmless, and what cannot work is refused at once."""
+"""Settings: paths are taken as they are, foreign YAML files stay harmless, and what cannot work is
+refused at once.
+"""
 
 import os
 import time
@@ -31,41 +33,75 @@ ODD_PATHS = [
     "true",
     "#x: y",
 ]
-TRAIN_PATHS = ("data.frames", "data.masks", "trainer.run_dir", "trainer.init_from", "fusion_from", "geometry_cache")
+TRAIN_PATHS = (
+    "data.frames",
+    "data.masks",
+    "trainer.run_dir",
+    "trainer.init_from",
+    "fusion_from",
+    "geometry_cache",
+)
 
 
 @pytest.mark.parametrize("path", ODD_PATHS)
 def test_paths_are_taken_as_they_are(path):
-    config = compose_config(train.CONFIGS, "train", ["experiment=my_video", *(f"{key}={path}" for key in TRAIN_PATHS)])
+    config = compose_config(
+        train.CONFIGS, "train", ["experiment=my_video", *(f"{key}={path}" for key in TRAIN_PATHS)]
+    )
     assert {OmegaConf.select(config, key) for key in TRAIN_PATHS} == {path}
     assert OmegaConf.to_container(config, resolve=True)["data"]["frames"] == path
-    keys = ("data.scenes", "data.root", "checkpoints.fusion", "checkpoints.oracle", "sam2_checkpoint", "out", "must3r")
+    keys = (
+        "data.scenes",
+        "data.root",
+        "checkpoints.fusion",
+        "checkpoints.oracle",
+        "sam2_checkpoint",
+        "out",
+        "must3r",
+    )
     config = compose_config(evaluate.CONFIGS, "evaluate", [f"{key}={path}" for key in keys])
     assert {OmegaConf.select(config, key) for key in keys} == {path}
-    mixture = ["experiment=paper", f"data.datasets.ase.scenes={path}", f"++data.datasets.ase.scenes={path}"]
+    mixture = [
+        "experiment=paper",
+        f"data.datasets.ase.scenes={path}",
+        f"++data.datasets.ase.scenes={path}",
+    ]
     assert compose_config(train.CONFIGS, "train", mixture).data.datasets.ase.scenes == path
 
 
 def test_a_path_that_another_refers_to_is_not_read_again():
-    config = compose_config(train.CONFIGS, "train", ["experiment=my_video", "trainer.run_dir=/a/${b}"])
+    config = compose_config(
+        train.CONFIGS, "train", ["experiment=my_video", "trainer.run_dir=/a/${b}"]
+    )
     assert config.geometry_cache == "/a/${b}/geometry"
 
 
 def test_null_is_no_path_and_other_keys_stay_hydras():
-    config = compose_config(evaluate.CONFIGS, "evaluate", ["data.scenes=null", "arms=[sam2]", "max_objects=null"])
+    config = compose_config(
+        evaluate.CONFIGS, "evaluate", ["data.scenes=null", "arms=[sam2]", "max_objects=null"]
+    )
     assert config.data.scenes is None and config.arms == ["sam2"] and config.max_objects is None
 
 
 def test_auto_is_a_merger_as_well():
-    assert compose_config(train.CONFIGS, "train", ["experiment=my_video", "merger=auto"]).merger == "auto"
+    assert (
+        compose_config(train.CONFIGS, "train", ["experiment=my_video", "merger=auto"]).merger
+        == "auto"
+    )
 
 
 def test_scripts_find_folders_with_odd_names(refuse, tmp_path):
-    """The words of the shell reach the file system: the message is about the folder, not about grammar."""
+    """The words of the shell reach the file system: the message is about the folder, not about
+    grammar.
+    """
     for name in ("vidéo 画", "a=b(c),d", "it's"):
-        line = refuse(train, "experiment=my_video", f"data.frames={tmp_path / name}", f"data.masks={tmp_path}")
+        line = refuse(
+            train, "experiment=my_video", f"data.frames={tmp_path / name}", f"data.masks={tmp_path}"
+        )
         assert f"{name}: no such folder" in line
-        line = refuse(evaluate, f"data.scenes={tmp_path / name}", "arms=[sam2]", f"out={tmp_path / 'o'}")
+        line = refuse(
+            evaluate, f"data.scenes={tmp_path / name}", "arms=[sam2]", f"out={tmp_path / 'o'}"
+        )
         assert f"{name}: holds no scene folders" in line
 
 
@@ -99,7 +135,8 @@ def bomb(levels: int) -> str:
 HOSTILE_YAML = {
     "an alias bomb": (bomb(9), "holds too many values"),
     "a bomb of merges": (
-        "a0: &a0 {k: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}]}}\n" for i in range(1, 40)),
+        "a0: &a0 {k: 1}\n"
+        + "".join(f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}]}}\n" for i in range(1, 40)),
         "too many values",
     ),
     "a list that holds itself": ("trainer: &t {trainable: [*t]}\n", "holds itself"),
@@ -116,7 +153,10 @@ HOSTILE_YAML = {
     "an environment variable": ("out: ${oc.env:HOME}\n", "calls a resolver"),
     "a resolver inside": ("out: x/${oc.env:HOME,none}/y\n", "calls a resolver"),
     "a nested resolver": ("out: ${a.${oc.env:HOME}}\n", "calls a resolver"),
-    "a resolver in a list": ("arms: [sam2, '${oc.decode:3am}']\n", "arms: '${oc.decode:3am}' calls a resolver"),
+    "a resolver in a list": (
+        "arms: [sam2, '${oc.decode:3am}']\n",
+        "arms: '${oc.decode:3am}' calls a resolver",
+    ),
     "a resolver as a key": ("data: {'${oc.env:HOME}': 1}\n", "calls a resolver"),
     "not text": (b"out: \xff\xfe\xfa\n", "not valid YAML"),
     "a tag": ("out: !!python/object/apply:os.system [true]\n", "not valid YAML"),
@@ -146,7 +186,8 @@ def test_foreign_yaml_files_are_refused_quickly_with_the_limits(refuse, tmp_path
 
 def test_aliases_and_references_of_ordinary_files_work(tmp_path):
     (tmp_path / "mine.yaml").write_text(
-        "experiment: my_video\nbatches:\n  kinds:\n    short: &s {clips: 1, frames: 2, objects: 1}\n    long: *s\n"
+        "experiment: my_video\nbatches:\n  kinds:\n    short: &s {clips: 1, frames: 2, objects: "
+        "1}\n    long: *s\n"
         "trainer:\n  run_dir: out/${experiment_name}\n"
     )
     config = compose_config(train.CONFIGS, "train", [], tmp_path / "mine.yaml")
@@ -174,20 +215,31 @@ def numbers_of(config, prefix=""):
 def pattern_of(key: str) -> bool:
     parts = key.split(".")
     return any(
-        len(parts) == len(other := pattern.split(".")) and all(o in ("*", p) for o, p in zip(other, parts))
+        len(parts) == len(other := pattern.split("."))
+        and all(o in ("*", p) for o, p in zip(other, parts))
         for pattern in LIMITS
     )
 
 
-@pytest.mark.parametrize("experiment", sorted(f.stem for f in ROOT.glob("configs/experiment/*.yaml")))
+@pytest.mark.parametrize(
+    "experiment", sorted(f.stem for f in ROOT.glob("configs/experiment/*.yaml"))
+)
 def test_every_number_of_every_experiment_has_a_limit(experiment):
-    config = OmegaConf.to_container(compose_config(train.CONFIGS, "train", [f"experiment={experiment}"]), resolve=True)
+    config = OmegaConf.to_container(
+        compose_config(train.CONFIGS, "train", [f"experiment={experiment}"]), resolve=True
+    )
     assert [key for key in numbers_of(config) if not pattern_of(key)] == []
     config = compose_config(evaluate.CONFIGS, "evaluate", ["data=scannetpp"])
-    assert [key for key in numbers_of(OmegaConf.to_container(config, resolve=True)) if not pattern_of(key)] == []
+    assert [
+        key
+        for key in numbers_of(OmegaConf.to_container(config, resolve=True))
+        if not pattern_of(key)
+    ] == []
 
 
-@pytest.mark.parametrize("value", ["-1", "nan", "inf", "1e30", "abc", "null", "[1]", "0.5", "1000000"])
+@pytest.mark.parametrize(
+    "value", ["-1", "nan", "inf", "1e30", "abc", "null", "[1]", "0.5", "1000000"]
+)
 @pytest.mark.parametrize("key", ["threads", "workers", "join_every", "data.min_area"])
 def test_evaluate_takes_no_number_that_cannot_work(refuse, tmp_path, key, value):
     if (key, value) in (("threads", "null"), ("data.min_area", "1000000")):
@@ -247,8 +299,12 @@ def test_evaluate_takes_no_number_that_cannot_work(refuse, tmp_path, key, value)
         "data=rooms_test",
     ],
 )
-def test_train_refuses_what_cannot_work_before_anything_is_built(refuse, tmp_path, monkeypatch, wrong):
-    monkeypatch.setattr(train, "TASKS", dict.fromkeys(train.TASKS, lambda config: pytest.fail("was built")))
+def test_train_refuses_what_cannot_work_before_anything_is_built(
+    refuse, tmp_path, monkeypatch, wrong
+):
+    monkeypatch.setattr(
+        train, "TASKS", dict.fromkeys(train.TASKS, lambda config: pytest.fail("was built"))
+    )
     line = refuse(train, "experiment=tiny_fusion", f"trainer.run_dir={tmp_path / 'run'}", wrong)
     assert wrong.lstrip("+").split("=")[0].rsplit(".", 1)[0] in line, line
     assert not (tmp_path / "run").exists()
@@ -269,7 +325,11 @@ def test_train_refuses_what_cannot_work_before_anything_is_built(refuse, tmp_pat
     ],
 )
 def test_must3r_batches_that_do_not_fit_are_refused(refuse, tmp_path, wrong):
-    options = ["experiment=tiny_must3r", f"trainer.run_dir={tmp_path / 'run'}", f"data.root={tmp_path / 'rooms'}"]
+    options = [
+        "experiment=tiny_must3r",
+        f"trainer.run_dir={tmp_path / 'run'}",
+        f"data.root={tmp_path / 'rooms'}",
+    ]
     assert wrong.split("=")[0].split(".")[-1] in refuse(train, *options, wrong)
     assert not (tmp_path / "rooms").exists()
 
@@ -288,7 +348,13 @@ def test_a_run_folder_that_is_not_utf8_is_refused_before_tensorboard_meets_it(re
 
 def test_published_numbers_are_checked_before_the_table(refuse, tmp_path):
     for wrong in ("{X: [1]}", "{X: abc}", "{X: [a, b, c]}", "{X: [0.1, 0.2, nan]}"):
-        line = refuse(evaluate, "data=scannetpp", f"data.scenes={tmp_path}", f"++data.paper={wrong}", "arms=[sam2]")
+        line = refuse(
+            evaluate,
+            "data=scannetpp",
+            f"data.scenes={tmp_path}",
+            f"++data.paper={wrong}",
+            "arms=[sam2]",
+        )
         assert "data.paper" in line
 
 
@@ -297,7 +363,10 @@ def test_limits_read_well():
 
     with pytest.raises(InputError, match=r"^x=0: must be a whole number of at least 1$"):
         check_number("x", 0, COUNT)
-    with pytest.raises(InputError, match=r"^x=9999: must be a whole number of at least 1 and at most 4096, or null$"):
+    with pytest.raises(
+        InputError,
+        match=r"^x=9999: must be a whole number of at least 1 and at most 4096, or null$",
+    ):
         check_number("x", 9999, THREADS)
     with pytest.raises(InputError, match=r"^x=nan: must be a number above 0$"):
         check_number("x", float("nan"), POSITIVE)

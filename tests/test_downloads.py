@@ -19,8 +19,9 @@ DIGEST = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
 
 @pytest.fixture
 def server():
-    """A file server. `requests` holds the Range headers it saw. What it does wrong: `break_after` cuts answers short
-    (`breaks` of them), `stall` falls silent instead, `ranges` False ignores Range, `lie` adds to Content-Length."""
+    """A file server. `requests` holds the Range headers it saw. What it does wrong: `break_after`
+    cuts answers short (`breaks` of them), `stall` falls silent instead, `ranges` False ignores
+    Range, `lie` adds to Content-Length."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -34,7 +35,11 @@ def server():
             if self.path != "/weights.pt":
                 self.send_error(404)
                 return
-            start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.server.ranges else 0
+            start = (
+                int(wanted.removeprefix("bytes=").rstrip("-"))
+                if wanted and self.server.ranges
+                else 0
+            )
             if start >= size:
                 self.send_error(416)
                 return
@@ -73,7 +78,9 @@ def test_a_file_arrives_whole_and_is_not_fetched_twice(server, tmp_path):
 
 @pytest.fixture
 def hasty(monkeypatch):
-    """Waits of the HTTP library, shortened, and pieces that fit into our small file (its own are 10 MB)."""
+    """Waits of the HTTP library, shortened, and pieces that fit into our small file (its own are 10
+    MB).
+    """
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 100_000)
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.5)
@@ -110,7 +117,9 @@ def test_a_server_that_promises_more_than_it_has_gives_no_file(server, tmp_path,
     assert not (tmp_path / "w.pt").exists()
 
 
-def test_a_server_that_promises_less_than_it_has_gives_no_file_of_another_checksum(server, tmp_path, hasty):
+def test_a_server_that_promises_less_than_it_has_gives_no_file_of_another_checksum(
+    server, tmp_path, hasty
+):
     server.lie = -1000
     with pytest.raises(InputError, match=r"arrived damaged|could not be fetched"):
         fetch(server.url, tmp_path / "w.pt", DIGEST)
@@ -145,7 +154,9 @@ def test_check_digest_knows_sha256_and_md5(tmp_path):
 
 
 def test_weights_command_fetches_verifies_and_lists(server, tmp_path, monkeypatch, capsys):
-    """A file that is no checkpoint of the model is not accepted and not kept; the list says what is here."""
+    """A file that is no checkpoint of the model is not accepted and not kept; the list says what is
+    here.
+    """
     target = tmp_path / "sam2.1_hiera_tiny.pt"
     monkeypatch.setitem(main.sam2_model.MODELS, "t", (main.sam2_model.MODELS["t"][0], target))
     assert run_cli(lambda: main.main(["weights", "--sam2", "t", "--url", server.url])) == 2
@@ -164,7 +175,8 @@ def test_must3r_is_fetched_with_consent_only(server, tmp_path, monkeypatch, caps
     message = capsys.readouterr().err
     assert "Non-Commercial" in message and "--accept-licence" in message
     assert not server.requests and not target.exists()
-    # These random weights are not the published ones: by the published sum they are refused, by their own they are not.
+    # These random weights are not the published ones: by the published sum they are refused, by
+    # their own they are not.
     assert run_cli(lambda: main.main([*command, "--accept-licence"])) == 2
     assert "8854f948a8674fb1740258c1872f80dc" in capsys.readouterr().err and not target.exists()
     digest = hashlib.sha256(server.content).hexdigest()

@@ -1,4 +1,6 @@
-"""Records of evaluate.py that were cut, edited or come from elsewhere: left out, said once, never a traceback."""
+"""Records of evaluate.py that were cut, edited or come from elsewhere: left out, said once, never a
+traceback.
+"""
 
 import copy
 import json
@@ -23,12 +25,25 @@ RECORD = {
     "frame_ious": [1.0, 0.0, 0.5],
 }
 ODD = (None, "x", "0.5", [], {}, float("nan"), float("inf"), -1, 1.5, True, 10**18)
-ODD_LINES = [b"[]", b"null", b"{}", b"5", b'"text"', b"\xff\xfe", b"{", b"[" * 100_000, b'{"a": 1, "a": 2}', b"\x00"]
+ODD_LINES = [
+    b"[]",
+    b"null",
+    b"{}",
+    b"5",
+    b'"text"',
+    b"\xff\xfe",
+    b"{",
+    b"[" * 100_000,
+    b'{"a": 1, "a": 2}',
+    b"\x00",
+]
 
 
 def test_a_record_is_one():
     assert is_record(RECORD)
-    assert is_record({**RECORD, "arm": "sam2", "prompt": "click", "positive_iou": None, "jf": None, "more": 1})
+    assert is_record(
+        {**RECORD, "arm": "sam2", "prompt": "click", "positive_iou": None, "jf": None, "more": 1}
+    )
 
 
 @pytest.mark.parametrize("field", RECORD)
@@ -47,7 +62,9 @@ def test_frames_are_checked_one_by_one():
         changed = copy.deepcopy(RECORD)
         changed["frame_ious"][1] = value
         assert not is_record(changed), value
-    assert not is_record({**RECORD, "frame_ious": [1.0, 0.5]})  # shorter than the clip: later frames would be lost
+    assert not is_record(
+        {**RECORD, "frame_ious": [1.0, 0.5]}
+    )  # shorter than the clip: later frames would be lost
 
 
 def test_bad_lines_are_counted_left_out_and_kept_aside(tmp_path, capsys):

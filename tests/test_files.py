@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from geometry_fusion.errors import InputError
-from geometry_fusion.files import check_apart, check_holds_only, check_replaceable, replacing_file, replacing_folder
+from geometry_fusion.files import (
+    check_apart,
+    check_holds_only,
+    check_replaceable,
+    replacing_file,
+    replacing_folder,
+)
 from geometry_fusion.mask_files import write_mask, write_rgb
 
 
@@ -51,7 +57,10 @@ def test_folders_and_pipes_are_never_renamed_over(tmp_path):
         with pytest.raises(InputError, match=name), replacing_file(tmp_path / name):
             raise AssertionError("must not get here")
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(InputError, match="not a folder"), replacing_folder(tmp_path / "file" / "out"):
+    with (
+        pytest.raises(InputError, match="not a folder"),
+        replacing_folder(tmp_path / "file" / "out"),
+    ):
         raise AssertionError("must not get here")
 
 
@@ -83,8 +92,20 @@ def test_links_and_other_paths_of_an_input_are_found(tmp_path, monkeypatch):
     (elsewhere / "0.png").symlink_to(out / "0.png")  # a folder of links
     os.link(out / "0.png", tmp_path / "hard.png")
     monkeypatch.chdir(elsewhere)
-    inputs = (out / "0.png", tmp_path / "link", tmp_path / "link/0.png", tmp_path / "file_link.png", elsewhere)
-    for given in (*inputs, tmp_path / "hard.png", "../out/0.png", "../link/../out", out / "not_there"):
+    inputs = (
+        out / "0.png",
+        tmp_path / "link",
+        tmp_path / "link/0.png",
+        tmp_path / "file_link.png",
+        elsewhere,
+    )
+    for given in (
+        *inputs,
+        tmp_path / "hard.png",
+        "../out/0.png",
+        "../link/../out",
+        out / "not_there",
+    ):
         with pytest.raises(InputError, match="would replace the input"):
             check_apart([out], [given])
         with pytest.raises(InputError, match="would replace the input"):

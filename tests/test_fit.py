@@ -24,14 +24,19 @@ def test_pixel_centres_follow_the_half_pixel_rule():
     # 100x60 at long side 48 is 48x29, and 16 rows remain from row 6 on.
     fit = fit_crop((100, 60), 48)
     assert (fit.resized, fit.size, fit.crop) == ((48, 29), (48, 16), (0, 6))
-    np.testing.assert_allclose(fit.points_to([[0, 0]]), [[0.5 * 0.48 - 0.5, 0.5 * 29 / 60 - 0.5 - 6]])
+    np.testing.assert_allclose(
+        fit.points_to([[0, 0]]), [[0.5 * 0.48 - 0.5, 0.5 * 29 / 60 - 0.5 - 6]]
+    )
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_a_painted_spot_moves_as_its_point_does(size):
     spot = np.array([size[0] * 0.5, size[1] * 0.45]).round()
     rows, columns = np.mgrid[: size[1], : size[0]]
-    image = np.exp(-((columns - spot[0]) ** 2 + (rows - spot[1]) ** 2) / (2 * (min(size) / 12) ** 2)) * 255
+    image = (
+        np.exp(-((columns - spot[0]) ** 2 + (rows - spot[1]) ** 2) / (2 * (min(size) / 12) ** 2))
+        * 255
+    )
     for fit in fits(size):
         fitted = fit.apply(np.repeat(image.astype(np.uint8)[..., None], 3, 2))
         assert fitted.shape == (fit.size[1], fit.size[0], 3)
@@ -58,8 +63,12 @@ def test_masks_come_back_to_the_original(size):
 def test_logits_agree_with_bilinear_interpolation_of_sam2():
     torch = pytest.importorskip("torch")
     logits = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
-    back = fit_to_square((131, 77), 256).mask_to_original(logits)  # a quarter of the fitted resolution
-    expected = torch.nn.functional.interpolate(torch.from_numpy(logits)[None, None], (77, 131), mode="bilinear")[0, 0]
+    back = fit_to_square((131, 77), 256).mask_to_original(
+        logits
+    )  # a quarter of the fitted resolution
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(logits)[None, None], (77, 131), mode="bilinear"
+    )[0, 0]
     np.testing.assert_allclose(back, expected.numpy(), atol=1e-5)
 
 

@@ -67,7 +67,8 @@ def report():
 jobs = {
     "state.pt": lambda: save_state(out / "state.pt", tensors),
     "model.safetensors": lambda: save_weights(out / "model.safetensors", tensors, {}),
-    "scene": scene, "reconstruction/points.ply": reconstruction, "run/": log, "run2/logs/log.txt": text_log,
+    "scene": scene, "reconstruction/points.ply": reconstruction, "run/": log,
+    "run2/logs/log.txt": text_log,
     "video.mp4": video, "report.json": report,
 }
 for name, job in jobs.items():
@@ -99,7 +100,9 @@ def test_every_writer_names_its_file_when_the_disk_is_full(tmp_path):
     assert len(lines) == len(names), done.stderr
     for line, name in zip(lines, names):
         assert line.startswith("error: ") and str(out / name) in line and ".new-" not in line, line
-    assert all((out / name).read_text() == "old" for name in ("state.pt", "model.safetensors", "video.mp4"))
+    assert all(
+        (out / name).read_text() == "old" for name in ("state.pt", "model.safetensors", "video.mp4")
+    )
     assert json.loads((out / "report.json").read_text())["gt"] == "old"
     assert sorted(f.name for f in out.iterdir()) == sorted(
         ["state.pt", "model.safetensors", "video.mp4", "report.json", "run", "run2"]
@@ -110,7 +113,8 @@ def test_a_training_on_a_full_disk_ends_in_one_line(rooms, tmp_path):
     """The limit lets logs be written and no checkpoint."""
     limited = (
         "import resource, signal, sys, train; from geometry_fusion.errors import run_cli\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (200_000,) * 2)\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000,) * 2)\n"
         "sys.exit(run_cli(lambda: train.main(sys.argv[1:])))"
     )
     run = tmp_path / "run"
@@ -125,7 +129,10 @@ def test_a_training_on_a_full_disk_ends_in_one_line(rooms, tmp_path):
     ("error", "expected"),
     [
         (OSError(28, "No space left on device"), "No space left on device: '{}'"),
-        (OSError("encoder error -2 when writing image file"), "{}: could not be written (encoder error -2"),
+        (
+            OSError("encoder error -2 when writing image file"),
+            "{}: could not be written (encoder error -2",
+        ),
         (OSError(28, "No space left on device", "/elsewhere/input.png"), "/elsewhere/input.png"),
         (BrokenPipeError(32, "Broken pipe"), "Broken pipe"),
     ],

@@ -1,4 +1,6 @@
-"""Geometry in the predictor, fusion training, checkpoints and evaluation, with the weights that ship."""
+"""Geometry in the predictor, fusion training, checkpoints and evaluation, with the weights that
+ship.
+"""
 
 import json
 import shutil
@@ -106,7 +108,9 @@ def test_a_folder_given_as_text_is_fused_as_well(frames, make_stream):
     answers = []
     for video in (frames, str(frames.path)):
         state = predictor.init_state(video)
-        answers.append(predictor.add_new_points_or_box(state, 0, 1, points=[[130.0, 117.0]], labels=[1])[2])
+        answers.append(
+            predictor.add_new_points_or_box(state, 0, 1, points=[[130.0, 117.0]], labels=[1])[2]
+        )
     assert torch.equal(*answers)
     with pytest.raises(InputError, match=r"extract them: python main\.py frames"):
         predictor.init_state(str(ROOT / "videos/samples/walk/video.mp4"))
@@ -122,12 +126,17 @@ def test_a_trained_merger_without_geometry_runs_on_folders_as_well(frames):
     assert calls == [1] and state["storage_device"] == torch.device("cpu")
 
 
-SHORT_CLIPS = "batches.kinds={short: {clips: 1, frames: 3, objects: 2}, long: {clips: 1, frames: 2, objects: 2}}"
+SHORT_CLIPS = (
+    "batches.kinds={short: {clips: 1, frames: 3, objects: 2}, long: {clips: 1, frames: "
+    "2, objects: 2}}"
+)
 
 
 @pytest.fixture(scope="module")
 def run(rooms, tmp_path_factory):
-    """Three steps of tiny_fusion, memory attention and mask decoder trained as well; and of the control."""
+    """Three steps of tiny_fusion, memory attention and mask decoder trained as well; and of the
+    control.
+    """
     folder = tmp_path_factory.mktemp("fusion")
     for arm in ("3am", "control", "oracle"):
         done = run_script(
@@ -164,8 +173,16 @@ def test_training_changes_what_it_names_and_nothing_else(run):
         trained_part = name.split(".")[0] in ("memory_attention", "sam_mask_decoder")
         assert same or trained_part, name
     saved = load_file(checkpoint(run))
-    assert {name.split(".")[0] for name in saved} == {"merger", "memory_attention", "sam_mask_decoder"}
-    assert any(not torch.equal(saved[n], before[n].float()) for n in saved if n.startswith("memory_attention"))
+    assert {name.split(".")[0] for name in saved} == {
+        "merger",
+        "memory_attention",
+        "sam_mask_decoder",
+    }
+    assert any(
+        not torch.equal(saved[n], before[n].float())
+        for n in saved
+        if n.startswith("memory_attention")
+    )
     assert saved["merger.block.3.weight"].abs().sum() > 0
 
 
@@ -194,7 +211,9 @@ def test_training_continues_from_a_checkpoint_of_its_own_arm_only(run, rooms, re
         f"geometry_cache={tmp_path / 'geometry'}",
         f"trainer.run_dir={tmp_path / 'run'}",
     ]
-    config = compose_config(train.CONFIGS, "train", [*arguments, f"fusion_from={checkpoint(run, 'control')}"])
+    config = compose_config(
+        train.CONFIGS, "train", [*arguments, f"fusion_from={checkpoint(run, 'control')}"]
+    )
     train.choose_trainable(config)
     task = train.build_fusion_task(config)
     saved = load_file(checkpoint(run, "control"))
@@ -204,22 +223,31 @@ def test_training_continues_from_a_checkpoint_of_its_own_arm_only(run, rooms, re
     # How MUSt3R's memory is kept may differ; which levels are read may not.
     spec, _ = fusion.read_spec(checkpoint(run))
     files = {"sam2": ("tiny", sam2_model.model_files("tiny")[1])}
-    other = lambda **geometry: fusion.FusionSpec(spec.arm, spec.merger, {**spec.geometry, **geometry})  # noqa: E731
+
+    def other(**geometry) -> fusion.FusionSpec:
+        return fusion.FusionSpec(spec.arm, spec.merger, {**spec.geometry, **geometry})
+
     model = sam2_model.build_sam2("tiny", device="cpu")
     model.merger = spec.build_merger()
     fusion.continue_from(model, other(max_keyframes=5), checkpoint(run), files)
-    assert torch.equal(model.merger.smooth.weight, load_file(checkpoint(run))["merger.smooth.weight"].float())
+    assert torch.equal(
+        model.merger.smooth.weight, load_file(checkpoint(run))["merger.smooth.weight"].float()
+    )
     with pytest.raises(InputError, match="another levels"):
         fusion.continue_from(model, other(levels=[0, 1, 2, 3]), checkpoint(run), files)
     other = tmp_path / "other.safetensors"
     tensors = load_file(sam2_model.model_files("tiny")[1])
     save_file({**tensors, "no_mem_embed": tensors["no_mem_embed"] + 1}, other)
-    line = refuse(train, *arguments, f"fusion_from={checkpoint(run, 'control')}", f"trainer.init_from={other}")
+    line = refuse(
+        train, *arguments, f"fusion_from={checkpoint(run, 'control')}", f"trainer.init_from={other}"
+    )
     assert "was trained on sam2 'tiny'" in line
 
 
 @pytest.mark.parametrize("arm", ["3am", "oracle"])
-def test_a_narrower_run_keeps_what_it_started_from_and_its_file_scores_the_same(run, rooms, tmp_path, arm):
+def test_a_narrower_run_keeps_what_it_started_from_and_its_file_scores_the_same(
+    run, rooms, tmp_path, arm
+):
     def validated(name: str, start, *more: str) -> dict:
         train.main(
             [
@@ -238,12 +266,22 @@ def test_a_narrower_run_keeps_what_it_started_from_and_its_file_scores_the_same(
                 *more,
             ]
         )
-        return json.loads((tmp_path / name / "logs/train_stats.json").read_text().splitlines()[-1])["val"]
+        return json.loads((tmp_path / name / "logs/train_stats.json").read_text().splitlines()[-1])[
+            "val"
+        ]
 
-    trained = validated("narrower", checkpoint(run, arm), "trainer.trainable=merger", "trainer.max_steps=1")
+    trained = validated(
+        "narrower", checkpoint(run, arm), "trainer.trainable=merger", "trainer.max_steps=1"
+    )
     file = tmp_path / "narrower/checkpoints/checkpoint_last.safetensors"
-    before, after, backbone = map(load_file, (checkpoint(run, arm), file, sam2_model.model_files("tiny")[1]))
-    tuned = [n for n in before if not n.startswith("merger.") and not torch.equal(before[n], backbone[n].float())]
+    before, after, backbone = map(
+        load_file, (checkpoint(run, arm), file, sam2_model.model_files("tiny")[1])
+    )
+    tuned = [
+        n
+        for n in before
+        if not n.startswith("merger.") and not torch.equal(before[n], backbone[n].float())
+    ]
     assert tuned and all(torch.equal(before[name], after[name]) for name in tuned)
     assert not torch.equal(before["merger.smooth.weight"], after["merger.smooth.weight"])
     assert set(trained) == {"score", "click_positive_iou", "mask_positive_iou", "fallbacks"}
@@ -252,7 +290,18 @@ def test_a_narrower_run_keeps_what_it_started_from_and_its_file_scores_the_same(
 
 
 def test_checkpoint_runs_in_the_ab_script(run, tmp_path, capsys):
-    ab_iou.main(["--sample", "walk", "--checkpoint", str(checkpoint(run)), "--out", str(tmp_path), "--device", "cpu"])
+    ab_iou.main(
+        [
+            "--sample",
+            "walk",
+            "--checkpoint",
+            str(checkpoint(run)),
+            "--out",
+            str(tmp_path),
+            "--device",
+            "cpu",
+        ]
+    )
     said = capsys.readouterr().out
     assert "3AM" in said and "difference" in said
     scores = json.loads((tmp_path / "ab_report/metrics.json").read_text())["arms"]
@@ -264,12 +313,21 @@ def test_checkpoint_runs_in_the_ab_script(run, tmp_path, capsys):
 
 
 def test_without_ground_truth_the_arms_are_compared_with_each_other(run, frames, tmp_path, capsys):
-    arguments = ["--point", "130,117", "--frames", str(frames.path), "--checkpoint", str(checkpoint(run))]
+    arguments = [
+        "--point",
+        "130,117",
+        "--frames",
+        str(frames.path),
+        "--checkpoint",
+        str(checkpoint(run)),
+    ]
     ab_iou.main([*arguments, "--out", str(tmp_path), "--device", "cpu"])
     assert "the arms are compared with each other" in capsys.readouterr().out
     assert "Where the arms agree" in (tmp_path / "ab_report/index.html").read_text()
     assert (
-        (tmp_path / "ab_report/per_frame.csv").read_text().startswith("stem,object_present,iou_baseline,iou_geom,agr")
+        (tmp_path / "ab_report/per_frame.csv")
+        .read_text()
+        .startswith("stem,object_present,iou_baseline,iou_geom,agr")
     )
 
 
@@ -278,22 +336,38 @@ def test_other_backbones_are_refused_with_both_names(run, refuse, tmp_path, monk
     tensors = load_file(sam2_model.model_files("tiny")[1])
     save_file({**tensors, "no_mem_embed": tensors["no_mem_embed"] + 1}, other)
     line = refuse(
-        ab_iou, "--sample", "walk", "--sam2-checkpoint", other, "--checkpoint", checkpoint(run), "--out", tmp_path
+        ab_iou,
+        "--sample",
+        "walk",
+        "--sam2-checkpoint",
+        other,
+        "--checkpoint",
+        checkpoint(run),
+        "--out",
+        tmp_path,
     )
     assert "was trained on sam2 'tiny'" in line and "other.safetensors" in line
     with safe_open(checkpoint(run), "pt") as handle:
         metadata, tensors = handle.metadata(), {k: handle.get_tensor(k) for k in handle.keys()}  # noqa: SIM118
     broken = tmp_path / "broken.safetensors"
     save_file({k: v for k, v in tensors.items() if k != "merger.smooth.bias"}, broken, metadata)
-    assert "merger.smooth.bias" in refuse(ab_iou, "--sample", "walk", "--checkpoint", broken, "--out", tmp_path)
+    assert "merger.smooth.bias" in refuse(
+        ab_iou, "--sample", "walk", "--checkpoint", broken, "--out", tmp_path
+    )
     save_file(tensors, broken)
-    assert "does not record its merger" in refuse(ab_iou, "--sample", "walk", "--checkpoint", broken, "--out", tmp_path)
+    assert "does not record its merger" in refuse(
+        ab_iou, "--sample", "walk", "--checkpoint", broken, "--out", tmp_path
+    )
     sam2 = sam2_model.model_files("tiny")[1]
-    assert "no merger weights" in refuse(ab_iou, "--sample", "walk", "--checkpoint", sam2, "--out", tmp_path)
+    assert "no merger weights" in refuse(
+        ab_iou, "--sample", "walk", "--checkpoint", sam2, "--out", tmp_path
+    )
 
 
 def test_the_oracle_needs_scenes(run, refuse, tmp_path):
-    line = refuse(ab_iou, "--sample", "walk", "--checkpoint", checkpoint(run, "oracle"), "--out", tmp_path)
+    line = refuse(
+        ab_iou, "--sample", "walk", "--checkpoint", checkpoint(run, "oracle"), "--out", tmp_path
+    )
     assert "the oracle needs depth and poses" in line
 
 
@@ -317,7 +391,15 @@ def test_evaluation_reports_every_arm_subset_and_gain(evaluated):
     results = json.loads((out / "results.json").read_text())
     assert list(results["arms"]) == ["sam2", "control", "3am", "oracle"]
     row = results["arms"]["3am"]["all"]
-    assert {"iou", "positive_iou", "accuracy", "success_rate", "jf", "n_objects", "n_frames"} <= set(row)
+    assert {
+        "iou",
+        "positive_iou",
+        "accuracy",
+        "success_rate",
+        "jf",
+        "n_objects",
+        "n_frames",
+    } <= set(row)
     assert row["n_objects"] == 2 and row["n_frames"] == 16
     gain = results["gains"]["3am-control"]["all"]["positive_iou"]
     assert gain["low"] <= gain["mean"] <= gain["high"]
@@ -326,9 +408,13 @@ def test_evaluation_reports_every_arm_subset_and_gain(evaluated):
     assert set(results["by_prompt"]) == {"mask", "click"}
     counts = [n for _, n in results["by_prompt"]["mask"]["by_frames_out_of_view"]["3am"]]
     assert sum(counts) == sum(
-        r["num_positive_frames"] for r in records(out) if r["arm"] == "3am" and r["prompt"] == "mask"
+        r["num_positive_frames"]
+        for r in records(out)
+        if r["arm"] == "3am" and r["prompt"] == "mask"
     )
-    assert (out / "gains.png").stat().st_size > 5000 and "gain 3am-sam2" in (out / "table.txt").read_text()
+    assert (out / "gains.png").stat().st_size > 5000 and "gain 3am-sam2" in (
+        out / "table.txt"
+    ).read_text()
     assert len((out / "objects.csv").read_text().splitlines()) == 1 + 2 * 2 * 4
 
 
@@ -358,9 +444,14 @@ def test_a_killed_evaluation_continues_where_it_stopped(evaluated, monkeypatch):
     assert (out / "results.json").read_text() == before
 
 
-def test_an_evaluation_goes_over_odd_lines_and_measures_anew_what_they_held(evaluated, monkeypatch, capsys):
+def test_an_evaluation_goes_over_odd_lines_and_measures_anew_what_they_held(
+    evaluated, monkeypatch, capsys
+):
     out, arguments = evaluated
-    before, lines = (out / "results.json").read_text(), (out / "objects.jsonl").read_bytes().splitlines(keepends=True)
+    before, lines = (
+        (out / "results.json").read_text(),
+        (out / "objects.jsonl").read_bytes().splitlines(keepends=True),
+    )
     spoiled = json.loads(lines[-1])
     spoiled["iou"] = "high"
     odd = [b"[]\n", b"null\n", b"\xff\xfe\n", json.dumps(spoiled).encode() + b"\n"]
@@ -369,7 +460,10 @@ def test_an_evaluation_goes_over_odd_lines_and_measures_anew_what_they_held(eval
     score = evaluate.score
     monkeypatch.setattr(evaluate, "score", lambda *a: (calls.append(a), score(*a))[1])
     evaluate.main(arguments)
-    assert len(calls) == 1 and f"4 lines of {out / 'objects.jsonl'} are no records" in capsys.readouterr().out
+    assert (
+        len(calls) == 1
+        and f"4 lines of {out / 'objects.jsonl'} are no records" in capsys.readouterr().out
+    )
     assert (out / "results.json").read_text() == before
 
 
@@ -385,7 +479,9 @@ def test_workers_measure_what_one_process_measures(evaluated, tmp_path):
 
 
 def test_evaluation_refuses_what_it_cannot_do(refuse, tmp_path):
-    assert "arms=['sam3']: write a list such as arms=[sam2]" in refuse(evaluate, "arms=[sam3]", f"out={tmp_path}")
+    assert "arms=['sam3']: write a list such as arms=[sam2]" in refuse(
+        evaluate, "arms=[sam3]", f"out={tmp_path}"
+    )
     for wrong in (
         "arms=sam2",
         "arms=null",
@@ -400,31 +496,46 @@ def test_evaluation_refuses_what_it_cannot_do(refuse, tmp_path):
         assert f"{key}=" in line and ("None" in line or value in line), line
     assert "only=far: unknown" in refuse(evaluate, "only=far", f"out={tmp_path}")
     assert "reappear.spans=0: must be" in refuse(evaluate, "reappear.spans=0", f"out={tmp_path}")
-    line = refuse(evaluate, f"checkpoints.fusion={tmp_path}/none.safetensors", "arms=[3am]", f"out={tmp_path}")
+    line = refuse(
+        evaluate, f"checkpoints.fusion={tmp_path}/none.safetensors", "arms=[3am]", f"out={tmp_path}"
+    )
     assert "train it (python train.py experiment=tiny_fusion arm=3am)" in line
     assert "known are" in refuse(evaluate, "data=mars", f"out={tmp_path}")
 
 
 def test_presets_of_trainable_parts_are_named(refuse, tmp_path):
-    line = refuse(train, "experiment=tiny_fusion", "trainer.trainable=everything", f"trainer.run_dir={tmp_path}")
+    line = refuse(
+        train,
+        "experiment=tiny_fusion",
+        "trainer.trainable=everything",
+        f"trainer.run_dir={tmp_path}",
+    )
     assert "trainer.trainable=everything: unknown; known are: merger, paper" in line
     for wrong, said in {
         "arm=4am": "arm=4am: unknown",
         "variant=sum": "variant 'sum': unknown",
         "sampling.sampling=sorted": "unknown; known are: fov, random, continuous",
         "sampling.steps=3": "must be [least, most]",
-        "batches.kinds.long.frames=0": "batches.kinds.long.frames=0: must be a whole number of at least 1",
+        "batches.kinds.long.frames=0": "batches.kinds.long.frames=0: must be a whole number of "
+        "at least 1",
         "trainer.trainable={nose: 1e-3}": "nose",
         "sampling.references=0": "at least 1",
         "val_step=0": "at least 1",
         "merger=paper": "the merger is made for [1024",
     }.items():
-        assert said in refuse(train, "experiment=tiny_fusion", f"trainer.run_dir={tmp_path}", wrong), wrong
+        assert said in refuse(
+            train, "experiment=tiny_fusion", f"trainer.run_dir={tmp_path}", wrong
+        ), wrong
 
 
 def test_a_run_of_another_arm_is_not_resumed(run, rooms, refuse, tmp_path):
     shutil.copytree(run / "control", tmp_path / "run")
-    same = ["experiment=tiny_fusion", f"data.scenes={rooms}", f"data.val_scenes={rooms}", "data.min_area=20"]
+    same = [
+        "experiment=tiny_fusion",
+        f"data.scenes={rooms}",
+        f"data.val_scenes={rooms}",
+        "data.min_area=20",
+    ]
     same += [SHORT_CLIPS, "val_objects=2", "trainer.trainable=paper"]
     same += [
         f"trainer.run_dir={tmp_path / 'run'}",
@@ -443,28 +554,57 @@ def test_a_checkpoint_cannot_call_what_it_names(run, refuse, tmp_path):
         metadata, tensors = handle.metadata(), {k: handle.get_tensor(k) for k in handle.keys()}  # noqa: SIM118
     hostile = json.dumps({"_target_": "pathlib.Path.touch", "self": str(tmp_path / "touched")})
     save_file(tensors, tmp_path / "hostile.safetensors", {**metadata, "merger": hostile})
-    line = refuse(ab_iou, "--sample", "walk", "--checkpoint", tmp_path / "hostile.safetensors", "--out", tmp_path)
+    line = refuse(
+        ab_iou,
+        "--sample",
+        "walk",
+        "--checkpoint",
+        tmp_path / "hostile.safetensors",
+        "--out",
+        tmp_path,
+    )
     assert "unknown class" in line and not (tmp_path / "touched").exists()
     reshaped = {**tensors, "merger.smooth.bias": torch.zeros(3)}
     save_file(reshaped, tmp_path / "reshaped.safetensors", metadata)
-    line = refuse(ab_iou, "--sample", "walk", "--checkpoint", tmp_path / "reshaped.safetensors", "--out", tmp_path)
+    line = refuse(
+        ab_iou,
+        "--sample",
+        "walk",
+        "--checkpoint",
+        tmp_path / "reshaped.safetensors",
+        "--out",
+        tmp_path,
+    )
     assert "merger.smooth.bias" in line
 
 
-def test_a_default_checkpoint_of_other_backbones_leaves_the_baseline(run, tmp_path, monkeypatch, capsys):
+def test_a_default_checkpoint_of_other_backbones_leaves_the_baseline(
+    run, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setitem(fusion.DEFAULT_CHECKPOINTS, ("tiny", "tiny"), checkpoint(run))
     other = tmp_path / "mine.safetensors"
     tensors = load_file(sam2_model.model_files("tiny")[1])
     save_file({**tensors, "no_mem_embed": tensors["no_mem_embed"] + 1}, other)
     ab_iou.main(
-        ["--sample", "walk", "--sam2-checkpoint", str(other), "--out", str(tmp_path / "out"), "--device", "cpu"]
+        [
+            "--sample",
+            "walk",
+            "--sam2-checkpoint",
+            str(other),
+            "--out",
+            str(tmp_path / "out"),
+            "--device",
+            "cpu",
+        ]
     )
     said = capsys.readouterr().out
     assert "The geometry arm did not run" in said and "was trained on sam2 'tiny'" in said
 
 
 @pytest.mark.parametrize("source, rows", [("must3r", 96), ("must3r", 72), ("depth", 96)])
-def test_the_merger_reads_the_same_from_the_cache_and_from_the_stream(rooms, tmp_path, make_stream, source, rows):
+def test_the_merger_reads_the_same_from_the_cache_and_from_the_stream(
+    rooms, tmp_path, make_stream, source, rows
+):
     """Also of frames wider than high, and of points on another grid."""
 
     class Cut(Scene):
@@ -487,7 +627,9 @@ def test_the_merger_reads_the_same_from_the_cache_and_from_the_stream(rooms, tmp
         for index, frame in zip((3, 5, 1), cached):
             assert frame.fit == streamed[index].fit
             found, wanted = merger(appearance, frame), merger(appearance, streamed[index])
-            assert float((found - wanted).abs().max()) < 0.02 * float((wanted - appearance).abs().max())
+            assert float((found - wanted).abs().max()) < 0.02 * float(
+                (wanted - appearance).abs().max()
+            )
 
 
 def test_scenes_of_one_name_are_cached_apart(rooms, tmp_path):
@@ -503,10 +645,19 @@ def test_scenes_of_one_name_are_cached_apart(rooms, tmp_path):
 def test_fusion_batches_are_repeatable_and_start_with_the_reference(rooms, tmp_path, sampling):
     scenes = [Scene(path) for path in find_scenes(rooms)]
     cache = GeometryCache(tmp_path, lambda scene: NoGeometry(), {})
-    options = {"min_area": 20, "references": 2, "twin_share": 0.5, "fov_share": 1.0, "tau": 0.25, "steps": (1, 2)}
+    options = {
+        "min_area": 20,
+        "references": 2,
+        "twin_share": 0.5,
+        "fov_share": 1.0,
+        "tau": 0.25,
+        "steps": (1, 2),
+    }
     clips = FusionClips(scenes, cache, 64, sampling=sampling, **options)
     first = clips.batch(np.random.default_rng(1), 2, 4, 3)
-    again = FusionClips(scenes, cache, 64, sampling=sampling, **options).batch(np.random.default_rng(1), 2, 4, 3)
+    again = FusionClips(scenes, cache, 64, sampling=sampling, **options).batch(
+        np.random.default_rng(1), 2, 4, 3
+    )
     assert torch.equal(first.masks, again.masks) and first.sources == again.sources
     assert len(first.geometry) == len(first.flat_img_batch) == 8
     assert first.masks[0].flatten(1).any(1).all()  # every object is in its reference frame
@@ -516,8 +667,17 @@ def test_fusion_batches_are_repeatable_and_start_with_the_reference(rooms, tmp_p
 
 def test_too_few_frames_in_view_fall_back_to_continuous_and_are_counted(rooms, tmp_path):
     scenes = [Scene(path) for path in find_scenes(rooms)]
-    options = {"min_area": 20, "references": 1, "twin_share": 0.0, "fov_share": 1.0, "tau": 1.1, "steps": (1, 1)}
-    clips = FusionClips(scenes, GeometryCache(tmp_path, lambda s: NoGeometry(), {}), 64, sampling="fov", **options)
+    options = {
+        "min_area": 20,
+        "references": 1,
+        "twin_share": 0.0,
+        "fov_share": 1.0,
+        "tau": 1.1,
+        "steps": (1, 1),
+    }
+    clips = FusionClips(
+        scenes, GeometryCache(tmp_path, lambda s: NoGeometry(), {}), 64, sampling="fov", **options
+    )
     clips.batch(np.random.default_rng(0), 4, 8, 1)
     assert clips.fallbacks > 0
 
@@ -552,7 +712,13 @@ def test_sharing_between_arms_and_prompts_changes_no_number(run, rooms):
     config = compose_config(
         evaluate.CONFIGS,
         "evaluate",
-        ["device=cpu", *(f"checkpoints.{key}={checkpoint(run, arm)}" for arm, key in evaluate.CHECKPOINTS.items())],
+        [
+            "device=cpu",
+            *(
+                f"checkpoints.{key}={checkpoint(run, arm)}"
+                for arm, key in evaluate.CHECKPOINTS.items()
+            ),
+        ],
     )
     shared = evaluate.ArmPredictors(config)
     tracks = tracks_of([Scene(path) for path in find_scenes(rooms)], 60)[:2]
@@ -560,7 +726,9 @@ def test_sharing_between_arms_and_prompts_changes_no_number(run, rooms):
         for arm in ("3am", "oracle"):
             plain = sam2_model.build_predictor("tiny", device="cpu")
             file = checkpoint(run, arm)
-            fusion.fuse_checkpoint(plain, file, sam2="tiny", sam2_file=None, must3r="tiny", scene=one.scene)
+            fusion.fuse_checkpoint(
+                plain, file, sam2="tiny", sam2_file=None, must3r="tiny", scene=one.scene
+            )
             for kind in ("mask", "click"):
                 prompt = evaluate.prompt_of(one, kind)
                 found = evaluate.score(shared.of(arm, one), one, prompt, "auto")

@@ -8,7 +8,12 @@ import torch
 
 import fusion
 import sam2_model
-from geometry_fusion.training.fusion_task import FusionBatch, FusionTask, FusionTracker, recognition_loss
+from geometry_fusion.training.fusion_task import (
+    FusionBatch,
+    FusionTask,
+    FusionTracker,
+    recognition_loss,
+)
 from geometry_fusion.training.sam2_task import Sam2Task
 
 
@@ -32,7 +37,9 @@ def test_recognition_loss_is_what_loops_say():
     logits = torch.randn(3, 2, 16, 32)
     here, remembered = (torch.rand(3, n) * (torch.rand(3, n) > 0.5) for n in (16, 32))
     remembered[2] = 0  # nothing to recognise
-    assert float(recognition_loss(logits, here, remembered)) == pytest.approx(by_loops(logits, here, remembered), 1e-5)
+    assert float(recognition_loss(logits, here, remembered)) == pytest.approx(
+        by_loops(logits, here, remembered), 1e-5
+    )
     assert float(recognition_loss(logits[2:], here[2:], remembered[2:])) == 0
 
 
@@ -84,7 +91,9 @@ def test_memory_cells_are_labelled_in_the_order_in_which_sam2_joins_them(prompt)
 
     model._prepare_memory_conditioned_features = numbered_cover
     batch = FusionBatch(images, torch.arange(length)[:, None].expand(-1, 2), masks, ["made up"])
-    batch.geometry = fusion.source_maker(fusion.spec_of("tiny", "control"), None, "cpu")().push(0, images[0].numpy())
+    batch.geometry = fusion.source_maker(fusion.spec_of("tiny", "control"), None, "cpu")().push(
+        0, images[0].numpy()
+    )
     model.train()
     model(batch)
     assert len(joined) == length - 1 and joined[-1][0].shape == (7 * 256,)

@@ -26,8 +26,16 @@ def golden_rule():
 def stream(**options):
     encoder, decoder = Dust3rEncoder(**FACTS["encoder_args"]), MUSt3R(**FACTS["decoder_args"])
     for part, module in (("encoder.", encoder), ("decoder.", decoder)):
-        module.load_state_dict({k.removeprefix(part): v for k, v in GOLDEN.items() if k.startswith(part)})
-    options = {"levels": (0, 1, 2), "side": CASE["res"], "rule": golden_rule(), "join_every": 1, **options}
+        module.load_state_dict(
+            {k.removeprefix(part): v for k, v in GOLDEN.items() if k.startswith(part)}
+        )
+    options = {
+        "levels": (0, 1, 2),
+        "side": CASE["res"],
+        "rule": golden_rule(),
+        "join_every": 1,
+        **options,
+    }
     return Must3rStream(encoder.eval(), decoder.eval(), **options)
 
 
@@ -59,7 +67,9 @@ def test_stream_repeats_the_official_online_run(at_once, monkeypatch):
     close(torch.stack(list(source.poses.values())), "s.poses_c2w")
     assert torch.equal(source.memory.labels, GOLDEN["s.labels"])
     close(source.memory.layers[-1], "s.last_mem")
-    rerendered = torch.stack([source.render(index, frame).camera.camera_to_world for index, frame in enumerate(FRAMES)])
+    rerendered = torch.stack(
+        [source.render(index, frame).camera.camera_to_world for index, frame in enumerate(FRAMES)]
+    )
     close(rerendered, "s.rerender_poses_c2w")
     assert torch.equal(source.memory.labels, GOLDEN["s.labels"])
 
@@ -75,7 +85,11 @@ def test_frames_pushed_together_are_those_pushed_one_after_another(at_once, join
     for start in range(0, len(order), at_once):
         run = order[start : start + at_once]
         runs = [run] if len(set(run)) == len(run) else [[index] for index in run]
-        found += [frame for run in runs for frame in several.push_all({index: FRAMES[index] for index in run})]
+        found += [
+            frame
+            for run in runs
+            for frame in several.push_all({index: FRAMES[index] for index in run})
+        ]
     assert several.keyframes == single.keyframes and 3 == len(single.keyframes) < len(order)
     np.testing.assert_allclose(several.scores, single.scores, rtol=1e-4, atol=1e-6)
     assert_alike(found, wanted)
@@ -111,7 +125,11 @@ def test_keyframes_are_read_from_the_next_group_on(monkeypatch):
 
 @pytest.mark.parametrize("stopped_after", [1, 2, 4, 6])
 def test_a_restored_stream_goes_on_inside_a_group(stopped_after):
-    options = {"rule": OverlapRule(threshold=-1, min_confidence=0), "join_every": 3, "max_keyframes": 4}
+    options = {
+        "rule": OverlapRule(threshold=-1, min_confidence=0),
+        "join_every": 3,
+        "max_keyframes": 4,
+    }
     whole, before, after = (stream(**options) for _ in range(3))
     wanted = [whole.push(index, FRAMES[index % 7]) for index in range(8)]
     for index in range(stopped_after):
@@ -119,7 +137,9 @@ def test_a_restored_stream_goes_on_inside_a_group(stopped_after):
     after.restore(before.snapshot())
     found = [after.push(index, FRAMES[index % 7]) for index in range(stopped_after, 8)]
     assert all(torch.equal(a.points, b.points) for a, b in zip(found, wanted[stopped_after:]))
-    assert after.keyframes == whole.keyframes and torch.equal(after.memory.labels, whole.memory.labels)
+    assert after.keyframes == whole.keyframes and torch.equal(
+        after.memory.labels, whole.memory.labels
+    )
 
 
 def test_a_decoder_that_reads_one_image_at_a_time_serves_as_well():
@@ -140,7 +160,9 @@ def test_overlap_scores_of_two_views():
     poses = [GOLDEN["b.init.post.c2w"][0, 0], GOLDEN["b.add.post.c2w"][0, 0]]
     views = []
     for maps, pose in zip(map(pointmaps, raw), poses):
-        views.append([part[None] for part in (maps.points, maps.confidence, maps.local[..., 2], pose)])
+        views.append(
+            [part[None] for part in (maps.points, maps.confidence, maps.local[..., 2], pose)]
+        )
     for name, wanted in FACTS["values"]["k.scores"].items():
         mode, percentile = name.split("@")
         rule = OverlapRule(0.1, 1.5, float(percentile), 2, relative=mode == "nn-norm")
@@ -162,7 +184,9 @@ def test_a_frame_seen_again_is_rendered_and_changes_nothing():
 def test_a_frame_that_comes_or_is_rendered_again_is_not_encoded_again(monkeypatch):
     source = stream()
     encoded, encoder = [], source._encoder
-    monkeypatch.setattr(encoder, "forward", lambda p, s, f=encoder.forward: encoded.append(len(p)) or f(p, s))
+    monkeypatch.setattr(
+        encoder, "forward", lambda p, s, f=encoder.forward: encoded.append(len(p)) or f(p, s)
+    )
     source.push_all(dict(enumerate(FRAMES[:4])))
     source.push(1, FRAMES[1])
     source.render(3, FRAMES[3])
@@ -256,12 +280,15 @@ def test_posed_depth_sees_one_world_from_all_frames(scene):
     world_from_reference, _ = scene.camera(2)
     for index in (2, 5):
         answer = source.push(index, scene.rgb(index))
-        # Two pixels a cell: the pixel that was read lies within half a pixel of the centre of its cell.
+        # Two pixels a cell: the pixel that was read lies within half a pixel of the centre of its
+        # cell.
         pose, k = scene.camera(index)
         depth = scene.depth(index)
         for row, column in ((10, 7), (30, 40)):
             y, x = round(row * 2 + 0.5), round(column * 2 + 0.5)
-            ray = np.array([(column * 2 + 0.5 - k[0, 2]) / k[0, 0], (row * 2 + 0.5 - k[1, 2]) / k[1, 1], 1])
+            ray = np.array(
+                [(column * 2 + 0.5 - k[0, 2]) / k[0, 0], (row * 2 + 0.5 - k[1, 2]) / k[1, 1], 1]
+            )
             world = pose[:3, :3] @ (ray * depth[y, x]) + pose[:3, 3]
             wanted = np.linalg.inv(world_from_reference) @ [*world, 1]
             np.testing.assert_allclose(answer.points[:, row, column], wanted[:3], atol=1e-4)
@@ -282,7 +309,9 @@ def test_a_frame_like_a_keyframe_is_not_judged_at_the_cap():
     source.push_all(dict(enumerate(FRAMES[:3])))
     judged, memory = len(source.scores), source.memory
     source.push(9, FRAMES[0])  # the view of the first keyframe, which never goes
-    assert source.keyframes == [0, 1, 2] and len(source.scores) == judged and source.memory is memory
+    assert (
+        source.keyframes == [0, 1, 2] and len(source.scores) == judged and source.memory is memory
+    )
 
 
 def test_memory_of_a_full_stream_does_not_grow():
@@ -298,7 +327,9 @@ def test_memory_of_a_full_stream_does_not_grow():
 
 def test_tracking_backwards_reads_in_groups_as_well():
     order = [4, 5, 6, 7, 3, 2, 1, 0]  # forwards from inside a group of three, then back
-    single, several = (stream(rule=OverlapRule(threshold=-1, min_confidence=0), join_every=3) for _ in range(2))
+    single, several = (
+        stream(rule=OverlapRule(threshold=-1, min_confidence=0), join_every=3) for _ in range(2)
+    )
     wanted = [single.push(index, FRAMES[index % 7]) for index in order]
     found = several.push_all({index: FRAMES[index % 7] for index in order})
     assert_alike(found, wanted)

@@ -1,4 +1,6 @@
-"""Annotation exports become palette masks. Every fixture is written by hand as its tool writes it."""
+"""Annotation exports become palette masks. Every fixture is written by hand as its tool writes
+it.
+"""
 
 import base64
 import io
@@ -76,17 +78,31 @@ def names(result):
 
 
 def labelme_file(stem, shapes, path=None, **more):
-    image = {"imagePath": path or f"{stem}.jpg", "imageData": None, "imageHeight": H, "imageWidth": W}
+    image = {
+        "imagePath": path or f"{stem}.jpg",
+        "imageData": None,
+        "imageHeight": H,
+        "imageWidth": W,
+    }
     return {"version": "5.4.1", "flags": {}, "shapes": shapes, **image, **more}
 
 
 def labelme_mask(label, group=None, points=((2, 1), (4, 2)), crop=CROP):
     points = [list(map(float, point)) for point in points]
-    return {"label": label, "points": points, "group_id": group, "shape_type": "mask", "flags": {}, "mask": crop}
+    return {
+        "label": label,
+        "points": points,
+        "group_id": group,
+        "shape_type": "mask",
+        "flags": {},
+        "mask": crop,
+    }
 
 
 def coco_file(annotations, stems=("0000", "0001"), names=("vase", "cup")):
-    images = [{"id": i, "file_name": f"{s}.jpg", "width": W, "height": H} for i, s in enumerate(stems, 1)]
+    images = [
+        {"id": i, "file_name": f"{s}.jpg", "width": W, "height": H} for i, s in enumerate(stems, 1)
+    ]
     categories = [{"id": i, "name": name, "supercategory": ""} for i, name in enumerate(names, 1)]
     return {"images": images, "categories": categories, "annotations": annotations}
 
@@ -95,7 +111,14 @@ def coco_mask(number, image, counts, category=1, **more):
     segmentation = counts if isinstance(counts, list) and isinstance(counts[0], list) else None
     segmentation = segmentation or {"size": [H, W], "counts": counts}
     rest = {"bbox": [0, 0, 1, 1], "area": 3.0, "iscrowd": 1}
-    return {"id": number, "image_id": image, "category_id": category, "segmentation": segmentation, **rest, **more}
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": category,
+        "segmentation": segmentation,
+        **rest,
+        **more,
+    }
 
 
 def cvat_images(*images, doctype=""):
@@ -123,7 +146,9 @@ def cvat_mask(label, box=CVAT_RLE, z=0, track=None):
 )
 @pytest.mark.parametrize("stated", [True, False])
 def test_one_mask_is_the_same_in_every_encoding(kind, content, stated, frames, tmp_path):
-    got, result = run(make(tmp_path / "export", content), frames, tmp_path, kind if stated else "auto")
+    got, result = run(
+        make(tmp_path / "export", content), frames, tmp_path, kind if stated else "auto"
+    )
     assert list(got) == ["0000"] and names(result) == {1: "vase"}
     np.testing.assert_array_equal(got["0000"], MASK)
 
@@ -144,7 +169,8 @@ def test_compressed_run_lengths_agree_with_pycocotools():
 # --- CVAT, Segmentation mask 1.1
 
 LABELMAP = (
-    "# label:color_rgb:parts:actions\nart: vase:250,50,83::\nbackground:0,0,0::\ncup:51,221,255::\nunused:1,2,3::\n"
+    "# label:color_rgb:parts:actions\nart: "
+    "vase:250,50,83::\nbackground:0,0,0::\ncup:51,221,255::\nunused:1,2,3::\n"
 )
 VASE, CUP = (250, 50, 83), (51, 221, 255)
 VOC = [(128, 0, 0), (0, 128, 0)]  # of the first and second mask of an image
@@ -158,11 +184,18 @@ def painted(*pairs):
 
 
 def cvat_export(suffixes=("png", "png"), stems=("0000", "0002")):
-    """0001 has no PNG. In 0002 the masks have changed places in the list, so that their VOC colours are exchanged."""
-    files = {"labelmap.txt": LABELMAP, "ImageSets/Segmentation/default.txt": "\n".join(stems) + "\n"}
+    """0001 has no PNG. In 0002 the masks have changed places in the list, so that their VOC colours
+    are exchanged.
+    """
+    files = {
+        "labelmap.txt": LABELMAP,
+        "ImageSets/Segmentation/default.txt": "\n".join(stems) + "\n",
+    }
     for stem, suffix, order in zip(stems, suffixes, ((0, 1), (1, 0))):
         files[f"SegmentationClass/{stem}.{suffix}"] = painted((MASK, VASE), (LEFT, CUP))
-        files[f"SegmentationObject/{stem}.{suffix}"] = painted((MASK, VOC[order[0]]), (LEFT, VOC[order[1]]))
+        files[f"SegmentationObject/{stem}.{suffix}"] = painted(
+            (MASK, VOC[order[0]]), (LEFT, VOC[order[1]])
+        )
     return files
 
 
@@ -195,7 +228,8 @@ def test_cvat_two_of_a_class_are_refused_with_what_to_export(frames, tmp_path):
         files[f"SegmentationClass/{stem}.png"] = painted((MASK | LEFT, CUP))
     export = make(tmp_path / "task", files)
     with pytest.raises(
-        InputError, match=r"SegmentationObject/0000\.png: shows 2 instances of 'cup'.*CVAT for video 1\.1"
+        InputError,
+        match=r"SegmentationObject/0000\.png: shows 2 instances of 'cup'.*CVAT for video 1\.1",
     ):
         run(export, frames, tmp_path)
     assert not (tmp_path / "masks").exists()
@@ -222,7 +256,10 @@ def test_cvat_instances_alone_serve_where_there_is_one_an_image(frames, tmp_path
         ({"labelmap.txt": "vase\n"}, "labelmap.txt: not lines of name"),
         ({"sub/SegmentationClass/0000.png": painted((MASK, VASE))}, "same frame as"),
         ({"SegmentationClass/0000.png": b"\x89PNG\r\n"}, "not a readable picture"),
-        ({"SegmentationClass/other.png": painted((MASK, VASE))}, "other: no such frame .* name masks like the frames"),
+        (
+            {"SegmentationClass/other.png": painted((MASK, VASE))},
+            "other: no such frame .* name masks like the frames",
+        ),
     ],
 )
 def test_cvat_damage_is_told(change, message, frames, tmp_path):
@@ -233,7 +270,9 @@ def test_cvat_damage_is_told(change, message, frames, tmp_path):
 def test_a_background_of_another_colour_is_background(frames, tmp_path):
     files = cvat_export()
     files["labelmap.txt"] = LABELMAP.replace("background:0,0,0", "background:7,8,9")
-    files["SegmentationClass/0000.png"] = painted((np.ones((H, W), bool), (7, 8, 9)), (MASK, VASE), (LEFT, CUP))
+    files["SegmentationClass/0000.png"] = painted(
+        (np.ones((H, W), bool), (7, 8, 9)), (MASK, VASE), (LEFT, CUP)
+    )
     got, _ = run(make(tmp_path / "task", files), frames, tmp_path)
     check_vase_and_cup(got, ["0000", "0002"])
 
@@ -259,7 +298,9 @@ def test_cvat_names_of_a_video_are_its_frame_numbers(video, tmp_path):
 
 
 def test_extracted_frames_tell_their_numbers(video, tmp_path):
-    folder = make_frames(tmp_path / "every5", ["0000", "0001", "0002", "0003"])  # of the video 0, 5, 10, 15
+    folder = make_frames(
+        tmp_path / "every5", ["0000", "0001", "0002", "0003"]
+    )  # of the video 0, 5, 10, 15
     make(folder, {"frames.json": {"frame_rate": "2", "every": 5, "source_size": [W, H]}})
     got, result = run(make(tmp_path / "task", VIDEO_EXPORT), folder, tmp_path)
     check_vase_and_cup(got, ["0002"])
@@ -272,14 +313,21 @@ def test_extracted_frames_tell_their_numbers(video, tmp_path):
         run(tmp_path / "task", folder, tmp_path)
 
 
-def test_numbers_that_may_count_the_video_or_its_extracted_frames_are_refused_until_told(tmp_path, refuse, capsys):
-    """frame_000010 of sixteen frames that are every 5th of a video: its tenth, or the third of the folder."""
+def test_numbers_that_may_count_the_video_or_its_extracted_frames_are_refused_until_told(
+    tmp_path, refuse, capsys
+):
+    """frame_000010 of sixteen frames that are every 5th of a video: its tenth, or the third of the
+    folder.
+    """
     folder = make_frames(tmp_path / "every5", [f"{n:04d}" for n in range(16)])
     make(folder, {"frames.json": {"frame_rate": "2", "every": 5, "source_size": [W, H]}})
     export = make(tmp_path / "task", VIDEO_EXPORT)  # frames 10 and 13
     arguments = (export, "--frames", folder, "--out", tmp_path / "masks")
     line = refuse(import_masks, *arguments)
-    assert "13 may count the frames of the video or those of" in line and "--counts video or --counts frames" in line
+    assert (
+        "13 may count the frames of the video or those of" in line
+        and "--counts video or --counts frames" in line
+    )
     assert not (tmp_path / "masks").exists()
     for counts, stems in (("frames", ["0010.png", "0013.png"]), ("video", ["0002.png"])):
         import_masks.main([str(a) for a in (*arguments, "--counts", counts)])
@@ -292,7 +340,10 @@ def test_the_size_of_the_masks_tells_what_was_annotated(tmp_path):
     folder = make_frames(tmp_path / "small", [f"{n:04d}" for n in range(16)], (3, 2))
     make(folder, {"frames.json": {"frame_rate": "2", "every": 5, "source_size": [W, H]}})
     assert list(run(make(tmp_path / "video", VIDEO_EXPORT), folder, tmp_path)[0]) == ["0002"]
-    small = {"labelmap.txt": LABELMAP, "SegmentationClass/frame_000010.png": png(np.full((2, 3, 3), VASE, np.uint8))}
+    small = {
+        "labelmap.txt": LABELMAP,
+        "SegmentationClass/frame_000010.png": png(np.full((2, 3, 3), VASE, np.uint8)),
+    }
     assert list(run(make(tmp_path / "frames", small), folder, tmp_path)[0]) == ["0010"]
 
 
@@ -300,14 +351,19 @@ def test_a_task_longer_than_the_folder_is_of_the_video(tmp_path):
     folder = make_frames(tmp_path / "every5", [f"{n:04d}" for n in range(8)])
     make(folder, {"frames.json": {"frame_rate": "2", "every": 5, "source_size": [W, H]}})
     meta = "<meta><task><size>{}</size><mode>interpolation</mode></task></meta>"
-    export = make(tmp_path / "task", {"annotations.xml": cvat_images(meta.format(40), track(0, "cup", (5, 0), (6, 1)))})
+    export = make(
+        tmp_path / "task",
+        {"annotations.xml": cvat_images(meta.format(40), track(0, "cup", (5, 0), (6, 1)))},
+    )
     assert list(run(export, folder, tmp_path)[0]) == ["0001"]
     make(export, {"annotations.xml": cvat_images(meta.format(8), track(0, "cup", (5, 0), (6, 1)))})
     with pytest.raises(InputError, match="5 may count the frames of the video or those of"):
         run(export, folder, tmp_path)
 
 
-@pytest.mark.parametrize("about", ["[]", '{"every": 0}', '{"every": "6"}', '{"every": true}', '{"source_size": "abc"}'])
+@pytest.mark.parametrize(
+    "about", ["[]", '{"every": 0}', '{"every": "6"}', '{"every": true}', '{"source_size": "abc"}']
+)
 def test_a_frames_json_of_another_form_is_refused(frames, tmp_path, about):
     make(frames, {"frames.json": about.replace("{", '{"frame_rate": "2", ')})
     with pytest.raises(InputError, match=r"frames\.json"):
@@ -343,7 +399,12 @@ def test_masks_of_the_full_video_shrink_as_its_frames_did(tmp_path):
 def test_cvat_xml_track_ids_hold_while_the_order_changes(frames, tmp_path):
     xml = cvat_images(
         cvat_image("sub/0000.jpg", cvat_mask("cup", track=7), cvat_mask("cup", CVAT_LEFT, track=3)),
-        cvat_image("0001", cvat_mask("cup", CVAT_LEFT, track=3), cvat_mask("cup", track=7), "<box label='cup'/>"),
+        cvat_image(
+            "0001",
+            cvat_mask("cup", CVAT_LEFT, track=3),
+            cvat_mask("cup", track=7),
+            "<box label='cup'/>",
+        ),
         cvat_image("0002.jpg"),
         cvat_image("0003.jpg", '<tag label="checked" source="manual"></tag>'),
     )
@@ -356,8 +417,11 @@ def test_cvat_xml_track_ids_hold_while_the_order_changes(frames, tmp_path):
 
 
 def test_cvat_xml_later_z_order_is_above(frames, tmp_path):
-    polygon = '<polygon label="wall" points="0.00,0.00;6.00,0.00;6.00,4.00;0.00,4.00" z_order="1"></polygon>'
-    xml = cvat_images(cvat_image("0000.jpg", cvat_mask("cup", z=2), polygon, cvat_mask("vase", CVAT_LEFT, z=0)))
+    corners = "0.00,0.00;6.00,0.00;6.00,4.00;0.00,4.00"
+    polygon = f'<polygon label="wall" points="{corners}" z_order="1"></polygon>'
+    xml = cvat_images(
+        cvat_image("0000.jpg", cvat_mask("cup", z=2), polygon, cvat_mask("vase", CVAT_LEFT, z=0))
+    )
     got, result = run(make(tmp_path / "task", {"annotations.xml": xml}), frames, tmp_path)
     # Labels in alphabetical order: cup 1, vase 2 (all hidden), wall 3.
     np.testing.assert_array_equal(got["0000"], np.where(MASK, 1, 3))
@@ -378,15 +442,24 @@ def track(number, label, *shapes):
         box = f'{CVAT_RLE if number % 2 == 0 else CVAT_LEFT} z_order="0"'
         return f'<mask frame="{frame}" keyframe="1" outside="{outside}" occluded="0" {box}></mask>'
 
-    return f'<track id="{number}" label="{label}" source="manual">{"".join(shape(*s) for s in shapes)}</track>'
+    inner = "".join(shape(*s) for s in shapes)
+    return f'<track id="{number}" label="{label}" source="manual">{inner}</track>'
 
 
 def test_cvat_video_tracks_are_objects_until_they_are_outside(video, tmp_path):
     meta = f"<meta><task><size>16</size><mode>interpolation</mode><original_size><width>{W}</width>"
     meta += f"<height>{H}</height></original_size></task></meta>"
-    tracks = track(0, "cup", (2, 0), (3, 0), (4, 1)), track(1, "cup", (2, 0), (3, 0), (4, 0), (5, 1))
-    got, result = run(make(tmp_path / "task", {"annotations.xml": cvat_images(meta, *tracks)}), video, tmp_path)
-    assert list(got) == ["0002", "0003", "0004", "0005"] and names(result) == {1: "cup 0", 2: "cup 1"}
+    tracks = (
+        track(0, "cup", (2, 0), (3, 0), (4, 1)),
+        track(1, "cup", (2, 0), (3, 0), (4, 0), (5, 1)),
+    )
+    got, result = run(
+        make(tmp_path / "task", {"annotations.xml": cvat_images(meta, *tracks)}), video, tmp_path
+    )
+    assert list(got) == ["0002", "0003", "0004", "0005"] and names(result) == {
+        1: "cup 0",
+        2: "cup 1",
+    }
     np.testing.assert_array_equal(got["0003"], 1 * MASK + 2 * LEFT)
     np.testing.assert_array_equal(got["0004"], 2 * LEFT)
     assert not got["0005"].any()  # both are known to be away
@@ -394,15 +467,26 @@ def test_cvat_video_tracks_are_objects_until_they_are_outside(video, tmp_path):
 
 def test_cvat_video_frames_between_keyframes_of_a_mask_are_unknown(video, tmp_path):
     """Masks are not interpolated: at 3 track 0 is somewhere, an empty mask would be wrong."""
-    tracks = track(0, "cup", (2, 0), (4, 0), (5, 1)), track(1, "vase", (2, 0), (3, 0), (4, 0), (5, 1))
-    got, result = run(make(tmp_path / "task", {"annotations.xml": cvat_images(*tracks)}), video, tmp_path)
+    tracks = (
+        track(0, "cup", (2, 0), (4, 0), (5, 1)),
+        track(1, "vase", (2, 0), (3, 0), (4, 0), (5, 1)),
+    )
+    got, result = run(
+        make(tmp_path / "task", {"annotations.xml": cvat_images(*tracks)}), video, tmp_path
+    )
     assert list(got) == ["0002", "0004", "0005"]
     assert "1 frame left out, a track is neither drawn nor outside there: 3" in result.notes
 
 
 def test_cvat_video_masks_without_tracks_go_by_label(video, tmp_path):
-    """CVAT writes each as a track of its own, closed in the next frame: that end is nobody's statement."""
-    lone = track(0, "cup", (2, 0), (3, 1)), track(2, "cup", (6, 0), (7, 1)), track(3, "vase", (6, 0), (7, 1))
+    """CVAT writes each as a track of its own, closed in the next frame: that end is nobody's
+    statement.
+    """
+    lone = (
+        track(0, "cup", (2, 0), (3, 1)),
+        track(2, "cup", (6, 0), (7, 1)),
+        track(3, "vase", (6, 0), (7, 1)),
+    )
     export = make(tmp_path / "task", {"annotations.xml": cvat_images(*lone)})
     got, result = run(export, video, tmp_path)
     assert list(got) == ["0002", "0006"] and names(result) == {1: "cup", 2: "vase"}
@@ -416,10 +500,14 @@ def test_cvat_video_of_an_image_task_goes_by_position(frames, tmp_path):
     meta = "<meta><task><size>{}</size><mode>annotation</mode></task></meta>"
     for old, new in (("0000", "a7"), ("0001", "b3"), ("0002", "c1"), ("0003", "d5")):
         (frames / f"{old}.jpg").rename(frames / f"{new}.jpg")
-    export = make(tmp_path / "task", {"annotations.xml": cvat_images(meta.format(4), track(0, "cup", (2, 0)))})
+    export = make(
+        tmp_path / "task", {"annotations.xml": cvat_images(meta.format(4), track(0, "cup", (2, 0)))}
+    )
     assert list(run(export, frames, tmp_path)[0]) == ["c1"]
     make(export, {"annotations.xml": cvat_images(meta.format(9), track(0, "cup", (2, 0)))})
-    with pytest.raises(InputError, match=r"image 2 of 9: which of 4 frames .* CVAT for images 1\.1"):
+    with pytest.raises(
+        InputError, match=r"image 2 of 9: which of 4 frames .* CVAT for images 1\.1"
+    ):
         run(export, frames, tmp_path)
 
 
@@ -427,7 +515,9 @@ def test_cvat_video_of_an_image_task_goes_by_position(frames, tmp_path):
 def test_xml_entities_are_refused_before_they_grow(encoding, frames, tmp_path):
     lol = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 12))
     doctype = f'<!DOCTYPE a [<!ENTITY l0 "ha">{lol}<!ENTITY f SYSTEM "file:///etc/passwd">]>'
-    xml = cvat_images(cvat_image("0000.jpg", "&l11;&f;"), doctype=doctype).replace("utf-8", encoding)
+    xml = cvat_images(cvat_image("0000.jpg", "&l11;&f;"), doctype=doctype).replace(
+        "utf-8", encoding
+    )
     export = make(tmp_path / "task", {"annotations.xml": xml.encode(encoding)})
     with pytest.raises(InputError, match=r"annotations\.xml: not usable XML .*DOCTYPE"):
         run(export, frames, tmp_path)
@@ -443,7 +533,9 @@ def test_xml_entities_are_refused_before_they_grow(encoding, frames, tmp_path):
     ],
 )
 def test_cvat_xml_damage_is_told(box, message, frames, tmp_path):
-    export = make(tmp_path / "task", {"a.xml": cvat_images(cvat_image("0000.jpg", cvat_mask("cup", box)))})
+    export = make(
+        tmp_path / "task", {"a.xml": cvat_images(cvat_image("0000.jpg", cvat_mask("cup", box)))}
+    )
     with pytest.raises(InputError, match=message):
         run(export, frames, tmp_path)
 
@@ -452,9 +544,19 @@ def test_cvat_xml_damage_is_told(box, message, frames, tmp_path):
 
 
 def test_labelme_groups_hold_while_the_order_changes(frames, tmp_path):
-    box = {"label": "cup", "points": [[1, 3], [0, 2]], "group_id": 2, "shape_type": "rectangle"}  # corners reversed
+    box = {
+        "label": "cup",
+        "points": [[1, 3], [0, 2]],
+        "group_id": 2,
+        "shape_type": "rectangle",
+    }  # corners reversed
     line = {"label": "cup", "points": [[1, 3], [0, 2]], "group_id": 5, "shape_type": "line"}
-    triangle = {"label": "cup", "points": [[4, 3], [5, 3], [5, 2]], "group_id": 2, "shape_type": "polygon"}
+    triangle = {
+        "label": "cup",
+        "points": [[4, 3], [5, 3], [5, 2]],
+        "group_id": 2,
+        "shape_type": "polygon",
+    }
     files = {
         "0000.json": labelme_file("0000", [labelme_mask("cup", 9), box], "..\\images\\0000.jpg"),
         "0001.json": labelme_file("0001", [box, labelme_mask("cup", 9), line, triangle]),
@@ -464,16 +566,29 @@ def test_labelme_groups_hold_while_the_order_changes(frames, tmp_path):
     got, result = run(make(tmp_path / "export", files), frames, tmp_path)
     assert list(got) == ["0000", "0001", "0003"] and names(result) == {1: "cup 2", 2: "cup 9"}
     np.testing.assert_array_equal(got["0000"], 1 * LEFT + 2 * MASK)
-    assert got["0001"][1, 3] == 2 and got["0001"][3, 0] == 1 and got["0001"][3, 5] == 1  # parts of a group
-    assert not got["0003"].any() and result.num_empty == 1  # saved without shapes: looked at and empty
+    assert (
+        got["0001"][1, 3] == 2 and got["0001"][3, 0] == 1 and got["0001"][3, 5] == 1
+    )  # parts of a group
+    assert (
+        not got["0003"].any() and result.num_empty == 1
+    )  # saved without shapes: looked at and empty
     assert "1 shapes of type line left out: no areas" in result.notes
 
 
 def test_labelme_files_lie_beside_the_frames(frames, tmp_path):
-    make(frames, {"0001.json": labelme_file("0001", [labelme_mask("vase"), labelme_mask("__ignore__", None)])})
+    make(
+        frames,
+        {
+            "0001.json": labelme_file(
+                "0001", [labelme_mask("vase"), labelme_mask("__ignore__", None)]
+            )
+        },
+    )
     with pytest.raises(InputError, match="no frame shows an object"):
         run(frames, frames, tmp_path)
-    ignored = labelme_mask("__ignore__", None, ((0, 0), (0, 0)), base64.b64encode(png(np.uint8([[255]]))).decode())
+    ignored = labelme_mask(
+        "__ignore__", None, ((0, 0), (0, 0)), base64.b64encode(png(np.uint8([[255]]))).decode()
+    )
     make(frames, {"0001.json": labelme_file("0001", [labelme_mask("vase"), ignored])})
     got, result = run(frames, frames, tmp_path)
     expected = MASK.astype(int)
@@ -485,12 +600,24 @@ def test_labelme_files_lie_beside_the_frames(frames, tmp_path):
 @pytest.mark.parametrize(
     ("shapes", "more", "message"),
     [
-        ([labelme_mask("cup"), labelme_mask("cup")], {}, "0000: shows 2 times 'cup' .*own group_id"),
+        (
+            [labelme_mask("cup"), labelme_mask("cup")],
+            {},
+            "0000: shows 2 times 'cup' .*own group_id",
+        ),
         ([labelme_mask("cup", points=((2, 1), (5, 3)))], {}, "the picture is 3x2, expected 4x3"),
         ([labelme_mask("cup", points=((4, 4), (6, 5)))], {}, "is not inside 6x4"),
         ([labelme_mask("cup", crop="!")], {}, "not a labelme mask"),
-        ([labelme_mask("cup")], {"imagePath": "a\\0001.jpg"}, "belongs to .*0001.jpg' by its imagePath"),
-        ([labelme_mask("cup")], {"imageWidth": H, "imageHeight": W}, "masks are 4x6, the frames 6x4.*EXIF"),
+        (
+            [labelme_mask("cup")],
+            {"imagePath": "a\\0001.jpg"},
+            "belongs to .*0001.jpg' by its imagePath",
+        ),
+        (
+            [labelme_mask("cup")],
+            {"imageWidth": H, "imageHeight": W},
+            "masks are 4x6, the frames 6x4.*EXIF",
+        ),
         ([{"label": "cup"}], {}, "0000.json: not a labelme file"),
     ],
 )
@@ -501,7 +628,9 @@ def test_labelme_damage_is_told(shapes, more, message, frames, tmp_path):
 
 
 def test_labelme_is_upright_like_frames_with_exif(tmp_path):
-    """The file holds 4 x 6 pixels and says that it has to be turned: labelme and the frames are 6 x 4."""
+    """The file holds 4 x 6 pixels and says that it has to be turned: labelme and the frames are 6 x
+    4.
+    """
     (tmp_path / "frames").mkdir()
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -518,10 +647,15 @@ def test_coco_track_ids_hold_and_crowds_are_kept(frames, tmp_path):
     tracks = [{"attributes": {"occluded": False, "track_id": t}} for t in (4, 11, 11, 4.0)]
     masks = [(1, COCO_TEXT), (1, COCO_LEFT), (2, square), (2, COCO_LIST)]
     entries = [coco_mask(i, *mask, **more) for i, (mask, more) in enumerate(zip(masks, tracks), 1)]
-    document = coco_file([*entries, coco_mask(9, 3, COCO_LIST) | {"segmentation": []}], ("s/0000", "s\\0001", "0002"))
+    document = coco_file(
+        [*entries, coco_mask(9, 3, COCO_LIST) | {"segmentation": []}], ("s/0000", "s\\0001", "0002")
+    )
     export = make(tmp_path / "task", {"annotations/instances_default.json": document})
     got, result = run(export, frames, tmp_path)
-    assert list(got) == ["0000", "0001"] and names(result) == {1: "vase 4", 2: "vase 11"}  # 4 before 11
+    assert list(got) == ["0000", "0001"] and names(result) == {
+        1: "vase 4",
+        2: "vase 11",
+    }  # 4 before 11
     for ids in got.values():
         np.testing.assert_array_equal(ids, 1 * MASK + 2 * LEFT)
     assert "1 annotations without a mask left out" in result.notes
@@ -530,14 +664,29 @@ def test_coco_track_ids_hold_and_crowds_are_kept(frames, tmp_path):
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ([coco_mask(1, 1, COCO_LIST), coco_mask(2, 1, COCO_LEFT)], r"0000.jpg: shows 2 times 'vase' .*track_id"),
-        ([coco_mask(1, 1, COCO_LIST[:-1])], r"annotation 1 \(0000.jpg\): not a mask .*do not add up to 6x4"),
+        (
+            [coco_mask(1, 1, COCO_LIST), coco_mask(2, 1, COCO_LEFT)],
+            r"0000.jpg: shows 2 times 'vase' .*track_id",
+        ),
+        (
+            [coco_mask(1, 1, COCO_LIST[:-1])],
+            r"annotation 1 \(0000.jpg\): not a mask .*do not add up to 6x4",
+        ),
         ([coco_mask(1, 1, ":12")], "do not add up to 6x4"),
-        ([coco_mask(1, 1, COCO_TEXT) | {"segmentation": {"size": [W, H], "counts": COCO_TEXT}}], "mask is 4x6"),
+        (
+            [coco_mask(1, 1, COCO_TEXT) | {"segmentation": {"size": [W, H], "counts": COCO_TEXT}}],
+            "mask is 4x6",
+        ),
         ([coco_mask(1, 1, [[0.0, 1.0, 2.0, 3.0]])], "a polygon has 4 numbers"),
         ([coco_mask(1, 1, [[0.0, 1.0, 2.0, 3.0, float("nan"), 1.0]])], "no pixels"),
-        ([coco_mask(1, 77, COCO_LIST)], r"annotation 1: image_id 77 is not among the images of this file"),
-        ([coco_mask(1, 1, COCO_LIST, category=9)], r"annotation 1: category_id 9 is not among the categories"),
+        (
+            [coco_mask(1, 77, COCO_LIST)],
+            r"annotation 1: image_id 77 is not among the images of this file",
+        ),
+        (
+            [coco_mask(1, 1, COCO_LIST, category=9)],
+            r"annotation 1: category_id 9 is not among the categories",
+        ),
     ],
 )
 def test_coco_damage_is_told(entries, message, frames, tmp_path):
@@ -556,7 +705,11 @@ def test_video_coco_has_one_annotation_an_object(frames, tmp_path):
         {"id": 5 + i, "video_id": 1 + (i == 2), "category_id": 1, "segmentations": t, "iscrowd": 0}
         for i, t in enumerate(tracks)
     ]
-    document = {"videos": [here, other], "categories": [{"id": 1, "name": "cup"}], "annotations": annotations}
+    document = {
+        "videos": [here, other],
+        "categories": [{"id": 1, "name": "cup"}],
+        "annotations": annotations,
+    }
     export = make(tmp_path / "vis", {"instances.json": document})
     got, result = run(export / "instances.json", frames, tmp_path)
     assert list(got) == ["0000", "0001", "0003"] and names(result) == {1: "cup 5", 2: "cup 6"}
@@ -601,13 +754,19 @@ def test_plain_pngs(picture, expected, frames, tmp_path):
 
 def test_pictures_that_hold_no_ids_are_refused(frames, tmp_path):
     odd = Image.fromarray((MASK + 2 * LEFT).astype(np.uint8))
-    odd.putpalette([*CUP, *VASE, 0, 0, 0])  # as tools leave it that sort colours: its indices are no ids
+    odd.putpalette(
+        [*CUP, *VASE, 0, 0, 0]
+    )  # as tools leave it that sort colours: its indices are no ids
     buffer = io.BytesIO()
     odd.save(buffer, "PNG")
     grey = png((4 * MASK + 2 * LEFT).astype(np.uint8))
     for files, kind, message in (
         ({"0000.png": painted((MASK, VASE), (LEFT, CUP))}, "png", "2 colours, which are no ids"),
-        ({"0000.png": png((255 * MASK + 2 * LEFT).astype(np.uint8))}, "png", "255 beside other values such as 2"),
+        (
+            {"0000.png": png((255 * MASK + 2 * LEFT).astype(np.uint8))},
+            "png",
+            "255 beside other values such as 2",
+        ),
         ({"0000.png": buffer.getvalue()}, "png", "RGB with 2 colours"),
         ({"0000.png": grey}, "davis", "not a palette PNG"),
         ({"0000.png": grey, "0001.png": painted((MASK, VASE))}, "png", "different kinds"),
@@ -649,7 +808,9 @@ def test_ids_survive_as_a_scene(frames, tmp_path, capsys):
 
 
 def test_labels_choose_objects_and_do_not_change_ids(frames, tmp_path):
-    export = make(tmp_path / "task", cvat_export() | {"SegmentationClass/0003.png": painted((MASK, VASE))})
+    export = make(
+        tmp_path / "task", cvat_export() | {"SegmentationClass/0003.png": painted((MASK, VASE))}
+    )
     got, result = run(export, frames, tmp_path, labels=["cup"])
     np.testing.assert_array_equal(got["0000"], 2 * LEFT)
     assert not got["0003"].any() and names(result) == {2: "cup"}  # annotated, without a cup
@@ -688,14 +849,25 @@ def test_other_files_are_never_replaced(frames, tmp_path, refuse):
     write_mask(old / "0000.png", MASK)
     (export / "SegmentationClass/0002.png").write_bytes(painted((MASK, (9, 9, 9))))
     assert "0002.png: colour 9,9,9" in refuse(import_masks, *common, old)
-    assert sorted(f.name for f in old.iterdir()) == ["0000.png", "objects.json"]  # untouched by the failure
+    assert sorted(f.name for f in old.iterdir()) == [
+        "0000.png",
+        "objects.json",
+    ]  # untouched by the failure
     assert sorted(f.name for f in tmp_path.iterdir() if f.name.startswith(".")) == []
 
 
 def test_wrong_command_lines_are_told_in_a_line(frames, tmp_path, refuse):
     export = make(tmp_path / "task", cvat_export())
-    assert "no such file" in refuse(import_masks, tmp_path / "none", "--frames", frames, "--out", tmp_path / "o")
-    assert "--format" in refuse(import_masks, export, "--frames", frames, "--out", tmp_path / "o", "--format", "x")
-    assert "none" in refuse(import_masks, export, "--frames", tmp_path / "none", "--out", tmp_path / "o")
-    broken = make(tmp_path / "b", {"task.zip": b"PK\x03\x04 broken PK\x05\x06" + bytes(18)}) / "task.zip"
+    assert "no such file" in refuse(
+        import_masks, tmp_path / "none", "--frames", frames, "--out", tmp_path / "o"
+    )
+    assert "--format" in refuse(
+        import_masks, export, "--frames", frames, "--out", tmp_path / "o", "--format", "x"
+    )
+    assert "none" in refuse(
+        import_masks, export, "--frames", tmp_path / "none", "--out", tmp_path / "o"
+    )
+    broken = (
+        make(tmp_path / "b", {"task.zip": b"PK\x03\x04 broken PK\x05\x06" + bytes(18)}) / "task.zip"
+    )
     assert "task.zip" in refuse(import_masks, broken, "--frames", frames, "--out", tmp_path / "o")

@@ -1,4 +1,6 @@
-"""What `make` installs: exact versions from constraints.txt, and a build of torch that fits the machine."""
+"""What `make` installs: exact versions from constraints.txt, and a build of torch that fits the
+machine.
+"""
 
 import re
 import subprocess
@@ -21,7 +23,9 @@ def lines_of(name: str) -> list[str]:
 def test_torch_is_at_least_the_release_whose_safe_loading_is_safe():
     """CVE-2025-32434: before 2.6, torch.load ran code despite weights_only=True."""
     wanted = {r.name: r for r in map(Requirement, lines_of("requirements.txt"))}
-    assert not wanted["torch"].specifier.contains("2.5.1") and wanted["torch"].specifier.contains("2.6.0")
+    assert not wanted["torch"].specifier.contains("2.5.1") and wanted["torch"].specifier.contains(
+        "2.6.0"
+    )
     for name in ("Makefile", "README.md", "requirements.txt"):
         floors = re.findall(r'"torch>=([\d.]+)"', (ROOT / name).read_text())
         assert set(floors) <= {"2.6"}, name
@@ -36,18 +40,35 @@ def test_constraints_are_exact_and_hold_for_what_is_installed():
 
 
 def test_every_direct_requirement_has_a_constraint():
-    known = {re.split("[=<>]", line)[0].lower().replace("_", "-") for line in lines_of("constraints.txt")}
-    for file in ("requirements.txt", "requirements-train.txt", "requirements-data.txt", "requirements-dev.txt"):
+    known = {
+        re.split("[=<>]", line)[0].lower().replace("_", "-") for line in lines_of("constraints.txt")
+    }
+    for file in (
+        "requirements.txt",
+        "requirements-train.txt",
+        "requirements-data.txt",
+        "requirements-dev.txt",
+    ):
         for requirement in map(Requirement, lines_of(file)):
             name = requirement.name.lower().replace("_", "-")
             assert name in known or name in ("torch", "torchvision"), (file, name)
 
 
 def test_constraints_are_made_of_a_frozen_environment():
-    lines = ["torch==2.9.1+cpu", "nvidia-cublas==13", "numpy==2.4.6", "x @ git+https://example.org/x@1", "# comment"]
+    lines = [
+        "torch==2.9.1+cpu",
+        "nvidia-cublas==13",
+        "numpy==2.4.6",
+        "x @ git+https://example.org/x@1",
+        "# comment",
+    ]
     frozen = "\n".join([*lines, "torchvision==0.24"])
     done = subprocess.run(
-        [sys.executable, ROOT / ".ci/constraints.py"], input=frozen, capture_output=True, text=True, check=True
+        [sys.executable, ROOT / ".ci/constraints.py"],
+        input=frozen,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     header, *rest = done.stdout.splitlines()
     assert rest == ["numpy==2.4.6"] and "torch==2.9.1+cpu, torchvision==0.24" in header
@@ -61,7 +82,9 @@ def index():
         def do_GET(self):
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(b"<a href=torch-2.9.1+cpu.whl>torch</a>" if self.path.startswith("/with/") else b"")
+            self.wfile.write(
+                b"<a href=torch-2.9.1+cpu.whl>torch</a>" if self.path.startswith("/with/") else b""
+            )
 
         def log_message(self, *arguments):
             pass

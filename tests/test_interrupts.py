@@ -1,4 +1,6 @@
-"""Ctrl-C, SIGTERM and SIGHUP: one line, the shell's exit code, no temporary files, results as they were."""
+"""Ctrl-C, SIGTERM and SIGHUP: one line, the shell's exit code, no temporary files, results as they
+were.
+"""
 
 import os
 import signal
@@ -18,9 +20,15 @@ SCRIPTS = ("main.py", "ab_iou.py", "train.py", "evaluate.py", "metrics.py", "cac
 
 
 def start(*command, temporary=None, **options):
-    environment = {**os.environ, "OMP_NUM_THREADS": THREADS, **({"TMPDIR": str(temporary)} if temporary else {})}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": THREADS,
+        **({"TMPDIR": str(temporary)} if temporary else {}),
+    }
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, env=environment, **pipes, **options)
+    return subprocess.Popen(
+        [sys.executable, *map(str, command)], cwd=ROOT, env=environment, **pipes, **options
+    )
 
 
 def wait_until(condition, process) -> None:
@@ -34,7 +42,9 @@ def wait_until(condition, process) -> None:
 def test_a_stopped_run_ends_with_one_line_and_leaves_nothing(tmp_path, number):
     out, temporary = tmp_path / "out", tmp_path / "temporary"
     temporary.mkdir()
-    process = start("ab_iou.py", "--sample", "walk", "--device", "cpu", "--out", out, temporary=temporary)
+    process = start(
+        "ab_iou.py", "--sample", "walk", "--device", "cpu", "--out", out, temporary=temporary
+    )
     wait_until(lambda: list(out.glob(".pred_masks_baseline.new-*/*/*.png")), process)
     assert list(temporary.iterdir())
     process.send_signal(number)
@@ -42,7 +52,9 @@ def test_a_stopped_run_ends_with_one_line_and_leaves_nothing(tmp_path, number):
     assert process.returncode == 128 + number
     assert errors.splitlines()[-1] == MESSAGE and "Traceback" not in errors
     assert not out.exists()
-    assert [f.name for f in temporary.iterdir() if not f.name.startswith("torchinductor")] == []  # torch's own
+    assert [
+        f.name for f in temporary.iterdir() if not f.name.startswith("torchinductor")
+    ] == []  # torch's own
 
 
 def test_while_packages_load_a_signal_is_no_traceback():
@@ -61,7 +73,11 @@ def test_while_packages_load_a_signal_is_no_traceback():
 
 
 def test_every_program_watches_its_imports():
-    programs = [f for f in ROOT.glob("**/*.py") if '\nif __name__ == "__main__":\n    sys.exit' in f.read_text()]
+    programs = [
+        f
+        for f in ROOT.glob("**/*.py")
+        if '\nif __name__ == "__main__":\n    sys.exit' in f.read_text()
+    ]
     programs = [f for f in programs if f.relative_to(ROOT).parts[0] not in ("benchmarks", ".venv")]
     assert len(programs) >= 14
     for file in programs:

@@ -1,4 +1,6 @@
-"""What kill -9 leaves of any script is gone after the next good run: beside the results and among temporary files."""
+"""What kill -9 leaves of any script is gone after the next good run: beside the results and among
+temporary files.
+"""
 
 import json
 import os
@@ -9,8 +11,9 @@ from geometry_fusion.video import VideoWriter, open_frames
 from tests.conftest import ROOT, run_script
 from tests.test_training import SMALL
 
-# Runs scripts again and again in forked children, which find torch imported, and kills them after a random while; then
-# once more to their end. Prints what was met after kills, and what is there at the end.
+# Runs scripts again and again in forked children, which find torch imported, and kills them after a
+# random while; then once more to their end. Prints what was met after kills, and what is there at
+# the end.
 KILLER = """
 import importlib, json, os, random, shutil, sys, time
 import torch
@@ -27,7 +30,8 @@ def run(script, arguments, log):
     return os.waitstatus_to_exitcode(os.waitpid(start(script, arguments, log), 0)[1])
 
 def entries(folders):
-    return [os.path.join(at, n) for f in folders for at, inner, files in os.walk(f) for n in inner + files]
+    walks = (step for folder in folders for step in os.walk(folder))
+    return [os.path.join(at, name) for at, inner, files in walks for name in inner + files]
 
 def kill(name, arguments, folders, finished, kills, log):
     script, rng, met = importlib.import_module(name), random.Random(name), set()
@@ -42,7 +46,8 @@ def kill(name, arguments, folders, finished, kills, log):
         os.waitpid(child, 0)
         met |= set(entries(folders))
     last = run(script, arguments, log)
-    return {"exits": [first, last], "left": entries(folders), "met": sorted(met), "said": open(log).read()[-1500:]}
+    said = open(log).read()[-1500:]
+    return {"exits": [first, last], "left": entries(folders), "met": sorted(met), "said": said}
 
 torch.set_num_threads(1)
 jobs, kills, log = json.loads(sys.argv[1])
@@ -51,7 +56,11 @@ print(json.dumps({job[0]: kill(*job, kills, log) for job in jobs}))
 
 
 def is_leftover(entry: str) -> bool:
-    return os.path.basename(entry).startswith((".", "tmp")) or "unfinished" in entry or "/temporary/" in entry
+    return (
+        os.path.basename(entry).startswith((".", "tmp"))
+        or "unfinished" in entry
+        or "/temporary/" in entry
+    )
 
 
 @pytest.fixture(scope="module")
@@ -66,18 +75,44 @@ def clip(tmp_path_factory):
 
 
 def jobs(clip, rooms, folder, temporary) -> list:
-    """Script, arguments, the folders to look at, and the folder of finished work that would leave it nothing to do."""
+    """Script, arguments, the folders to look at, and the folder of finished work that would leave
+    it nothing to do.
+    """
     point = ["--point", "158,97", "--device", "cpu", "--frames", clip]
     data = [f"data.scenes={rooms}", f"data.val_scenes={rooms}"]
     steps = ["trainer.max_steps=3", "trainer.save_every=1", "val_objects=1"]
-    tracks = [f"data.scenes={rooms}", "data.min_area=20", "arms=[sam2]", "prompts=[click]", "max_objects=2"]
+    tracks = [
+        f"data.scenes={rooms}",
+        "data.min_area=20",
+        "arms=[sam2]",
+        "prompts=[click]",
+        "max_objects=2",
+    ]
     found = [
         ("ab_iou", [*point, "--out", folder / "ab"], folder / "ab", None),
-        ("main", ["segment", *point, "--out", folder / "masks", "--save-every", 0], folder / "masks", None),
-        ("train", [*SMALL, *data, *steps, f"trainer.run_dir={folder}/run/it"], folder / "run", folder / "run/it"),
-        ("evaluate", [*tracks, "device=cpu", f"out={folder}/eval/it"], folder / "eval", folder / "eval/it"),
+        (
+            "main",
+            ["segment", *point, "--out", folder / "masks", "--save-every", 0],
+            folder / "masks",
+            None,
+        ),
+        (
+            "train",
+            [*SMALL, *data, *steps, f"trainer.run_dir={folder}/run/it"],
+            folder / "run",
+            folder / "run/it",
+        ),
+        (
+            "evaluate",
+            [*tracks, "device=cpu", f"out={folder}/eval/it"],
+            folder / "eval",
+            folder / "eval/it",
+        ),
     ]
-    return [(name, [*map(str, args)], [str(at), temporary], done and str(done)) for name, args, at, done in found]
+    return [
+        (name, [*map(str, args)], [str(at), temporary], done and str(done))
+        for name, args, at, done in found
+    ]
 
 
 def check_nothing_is_left(kills, clip, rooms, tmp_path, only=None):
@@ -90,7 +125,9 @@ def check_nothing_is_left(kills, clip, rooms, tmp_path, only=None):
     for name, found in json.loads(done.stdout.splitlines()[-1]).items():
         assert found["exits"] == [0, 0], (name, found["said"])
         assert [entry for entry in found["left"] if is_leftover(entry)] == [], name
-        half_done = [entry for entry in found["met"] if is_leftover(entry) or entry.endswith("objects.jsonl")]
+        half_done = [
+            entry for entry in found["met"] if is_leftover(entry) or entry.endswith("objects.jsonl")
+        ]
         assert kills < 10 or half_done, f"no kill of {name} met anything half done"
 
 

@@ -1,4 +1,6 @@
-"""Looking at a scene: the numbers of the re-projection check against brute force, and pictures of whatever there is."""
+"""Looking at a scene: the numbers of the re-projection check against brute force, and pictures of
+whatever there is.
+"""
 
 import json
 import os
@@ -19,12 +21,18 @@ from geometry_fusion.mask_files import palette_index
 def frame_of(scene, index, **changes):
     pose, k = scene.camera(index)
     parts = dict(stem=scene.stems[index], rgb=scene.rgb(index), instance=scene.instance(index))
-    parts |= dict(depth=scene.depth(index), camera_to_world=pose, intrinsics=(k[0, 0], k[1, 1], k[0, 2], k[1, 2]))
+    parts |= dict(
+        depth=scene.depth(index),
+        camera_to_world=pose,
+        intrinsics=(k[0, 0], k[1, 1], k[0, 2], k[1, 2]),
+    )
     return SceneFrame(**{**parts, **changes})
 
 
 def brute_force(scene, i, j):
-    """Pixel by pixel with 4x4 matrices: errors, and ids of here and there where the depth agrees within 3%."""
+    """Pixel by pixel with 4x4 matrices: errors, and ids of here and there where the depth agrees
+    within 3%.
+    """
     (pose, k), (other_pose, other_k) = scene.camera(i), scene.camera(j)
     depth, there = scene.depth(i), scene.depth(j)
     ids, ids_there = scene.instance(i), scene.instance(j)
@@ -33,7 +41,12 @@ def brute_force(scene, i, j):
     for v, u in np.argwhere(depth > 0):
         x, y, z = to_pixel @ [*(np.linalg.inv(k) @ [u, v, 1] * depth[v, u]), 1]
         column, row = round(x / z), round(y / z)
-        if z > 1e-3 and 0 <= row < there.shape[0] and 0 <= column < there.shape[1] and there[row, column] > 0:
+        if (
+            z > 1e-3
+            and 0 <= row < there.shape[0]
+            and 0 <= column < there.shape[1]
+            and there[row, column] > 0
+        ):
             errors.append(abs(there[row, column] - z) / z)
             if errors[-1] < 0.03:
                 pairs.append((ids[v, u], ids_there[row, column]))
@@ -60,16 +73,24 @@ def test_a_right_room_is_told_from_corrupted_ones(rooms):
     assert right.depth_error < 0.01 and right.consistent > 0.85 and right.ids > 0.9
 
     def both(change):
-        return agreement(*(frame_of(scene, i, camera_to_world=change(scene.camera(i)[0])) for i in (3, 4)))
+        return agreement(
+            *(frame_of(scene, i, camera_to_world=change(scene.camera(i)[0])) for i in (3, 4))
+        )
 
     corrupted = {
         "OpenGL axes": both(lambda pose: pose @ np.diag([1, -1, -1, 1])),
         "world to camera": both(np.linalg.inv),
         "five times the unit": both(lambda pose: pose * [[1, 1, 1, 5]]),
-        "pose of another frame": agreement(first, frame_of(scene, 4, camera_to_world=scene.camera(7)[0])),
+        "pose of another frame": agreement(
+            first, frame_of(scene, 4, camera_to_world=scene.camera(7)[0])
+        ),
     }
     for name, wrong in corrupted.items():
-        assert not wrong.pixels or wrong.depth_error > 0.05 or wrong.consistent < 0.5 * right.consistent, (name, wrong)
+        assert (
+            not wrong.pixels
+            or wrong.depth_error > 0.05
+            or wrong.consistent < 0.5 * right.consistent
+        ), (name, wrong)
     ids = scene.instance(4)
     renumbered = frame_of(scene, 4, instance=np.where(ids > 0, ids % 3 + 20, ids))
     assert agreement(first, renumbered).ids == 0
@@ -77,7 +98,9 @@ def test_a_right_room_is_told_from_corrupted_ones(rooms):
 
 def wall(depth, ids=None, **changes):
     """A 4x4 picture of a wall; the camera is at the origin."""
-    parts = dict(instance=ids, depth=depth, camera_to_world=np.eye(4), intrinsics=(2.0, 2.0, 1.5, 1.5))
+    parts = dict(
+        instance=ids, depth=depth, camera_to_world=np.eye(4), intrinsics=(2.0, 2.0, 1.5, 1.5)
+    )
     return SceneFrame("0", np.zeros((4, 4, 3), np.uint8), **{**parts, **changes})
 
 
@@ -100,9 +123,16 @@ def test_known_answers_by_hand():
 
 def test_behind_the_camera_and_beside_the_picture_is_not_seen():
     two = np.full((4, 4), 2.0)
-    for pose in (np.diag([1.0, -1, -1, 1]), np.array([[1.0, 0, 0, 9], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])):
+    for pose in (
+        np.diag([1.0, -1, -1, 1]),
+        np.array([[1.0, 0, 0, 9], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]),
+    ):
         found = agreement(wall(two), wall(two, camera_to_world=pose))
-        assert found.pixels == 0 and np.isnan(found.depth_error) and str(found) == "no pixel is seen in both"
+        assert (
+            found.pixels == 0
+            and np.isnan(found.depth_error)
+            and str(found) == "no pixel is seen in both"
+        )
     assert agreement(wall(None), wall(two)) is None
     assert agreement(wall(two), wall(two, camera_to_world=None)) is None
 
@@ -116,7 +146,9 @@ def test_pairs_are_ten_frames_apart_or_as_far_as_there_are():
 
 @pytest.mark.parametrize("up", [(0, 0, 1), (0, 1, 0), (0, -1, 0), (1, 0, 0), (0.6, 0, 0.8)])
 def test_the_view_from_above_finds_up_in_any_world(up):
-    """Cameras on a circle whose axis is `up`, looking outwards and 40 degrees down: their own up is not `up`."""
+    """Cameras on a circle whose axis is `up`, looking outwards and 40 degrees down: their own up is
+    not `up`.
+    """
     up = np.array(up, float)
     side = np.cross(up, (0.3, 0.5, 0.2))
     side /= np.linalg.norm(side)
@@ -130,9 +162,15 @@ def test_the_view_from_above_finds_up_in_any_world(up):
         pose[:3, 3] = 3 * out + 7
         poses.append(pose)
     axes = from_above(np.stack(poses))
-    assert np.allclose(axes[2], up, atol=1e-6) and np.allclose(axes @ axes.T, np.eye(3)) and np.linalg.det(axes) > 0
+    assert (
+        np.allclose(axes[2], up, atol=1e-6)
+        and np.allclose(axes @ axes.T, np.eye(3))
+        and np.linalg.det(axes) > 0
+    )
     straight = np.stack(poses[:1] * 3)
-    straight[:, :3, 3] += np.outer(range(3), straight[0, :3, 0])  # a line spans no plane: the picture's own up
+    straight[:, :3, 3] += np.outer(
+        range(3), straight[0, :3, 0]
+    )  # a line spans no plane: the picture's own up
     assert np.allclose(from_above(straight)[2], -straight[0, :3, 1])
     assert np.allclose(from_above(straight[:1])[2], -straight[0, :3, 1])
 
@@ -188,7 +226,9 @@ def test_parts_that_some_frames_lack_are_named(rooms, tmp_path, capsys):
     (folder / "cameras.json").write_text(json.dumps(cameras))
     look.main([str(folder), "--out", str(tmp_path / "room.png"), "--frames", "2"])
     out = capsys.readouterr().out
-    assert "depth/000000.png: missing" in out and "has no frame '000007'" in out and " -> " not in out
+    assert (
+        "depth/000000.png: missing" in out and "has no frame '000007'" in out and " -> " not in out
+    )
 
 
 def test_ids_beyond_a_byte_and_void_are_painted(tmp_path, capsys):
@@ -206,14 +246,33 @@ def test_datasets_can_be_looked_at_without_converting(rooms, tmp_path, capsys):
     frames = []
     for i, stem in enumerate(scene.stems):
         pose, k = scene.camera(i)
-        for part, content in (("images", scene.rgb(i)), ("depth", np.rint(scene.depth(i) * 1000).astype(np.uint16))):
+        for part, content in (
+            ("images", scene.rgb(i)),
+            ("depth", np.rint(scene.depth(i) * 1000).astype(np.uint16)),
+        ):
             (folder / part).mkdir(parents=True, exist_ok=True)
             Image.fromarray(content).save(folder / part / f"{stem}.png")
         record = {"file_path": f"images/{stem}.png", "depth_file_path": f"depth/{stem}.png"}
         frames.append(record | {"transform_matrix": (pose @ np.diag([1, -1, -1, 1])).tolist()})
-    meta = {"fl_x": k[0, 0], "fl_y": k[1, 1], "cx": k[0, 2] + 0.5, "cy": k[1, 2] + 0.5, "frames": frames}
+    meta = {
+        "fl_x": k[0, 0],
+        "fl_y": k[1, 1],
+        "cx": k[0, 2] + 0.5,
+        "cy": k[1, 2] + 0.5,
+        "frames": frames,
+    }
     (folder / "transforms.json").write_text(json.dumps(meta))
-    look.main(["--format", "nerfstudio", str(tmp_path / "all"), "--out", str(tmp_path / "k.png"), "--frames", "1"])
+    look.main(
+        [
+            "--format",
+            "nerfstudio",
+            str(tmp_path / "all"),
+            "--out",
+            str(tmp_path / "k.png"),
+            "--frames",
+            "1",
+        ]
+    )
     out = capsys.readouterr().out
     expected = agreement(*(frame_of(scene, i, instance=None) for i in (0, 7)))
     assert "kitchen: 8 frames; depth, cameras" in out and f"000000 -> 000007: {expected}" in out
@@ -234,7 +293,9 @@ def test_wrong_command_lines_are_refused(refuse, rooms, tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
 def test_any_name_can_be_drawn(rooms, tmp_path, capfd):
-    """Bytes that are no text, formulas that are none, letters that no font has: everywhere a name is read or drawn."""
+    """Bytes that are no text, formulas that are none, letters that no font has: everywhere a name
+    is read or drawn.
+    """
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/k\xff$\\frac{$ ^_$_$\xe7\x94\xbb\n"))
     shutil.copytree(find_scenes(rooms)[0], folder)
     meta = json.loads((folder / "scene.json").read_text())
@@ -258,11 +319,16 @@ def test_any_name_can_be_drawn(rooms, tmp_path, capfd):
     copy = tmp_path / os.fsdecode(b"copy\xff")  # written and read again
     scene = Scene(folder)
     write_scene(copy, [frame_of(scene, 0)], scene.objects)
-    assert Scene(copy).stems == [odd["000000"]] and (Scene(copy).instance(0) == scene.instance(0)).all()
+    assert (
+        Scene(copy).stems == [odd["000000"]]
+        and (Scene(copy).instance(0) == scene.instance(0)).all()
+    )
 
 
 def test_names_are_text_whatever_they_hold(rooms, tmp_path, capsys):
-    """Dollars are mathematics to matplotlib, escapes obeyed by terminals, and bytes that are no text neither."""
+    """Dollars are mathematics to matplotlib, escapes obeyed by terminals, and bytes that are no
+    text neither.
+    """
     for name in ("price$a_{$", "red\x1b[31m", os.fsdecode(b"caf\xe9")):
         scene = shutil.copytree(find_scenes(rooms)[0], tmp_path / name)
         objects = json.loads((scene / "scene.json").read_text())["objects"]

@@ -36,9 +36,18 @@ def test_palette_round_trip_has_davis_colours(tmp_path):
     with Image.open(tmp_path / "a.png") as image:
         assert image.mode == "P"
         rgb = np.array(image.convert("RGB")).reshape(-1, 3)
-    np.testing.assert_array_equal(read_ids(tmp_path / "a.png"), np.where(ids == 255, -1, ids))  # 255 is void
+    np.testing.assert_array_equal(
+        read_ids(tmp_path / "a.png"), np.where(ids == 255, -1, ids)
+    )  # 255 is void
     np.testing.assert_array_equal(read_mask(tmp_path / "a.png"), ids > 0)
-    known = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 3: (128, 128, 0), 8: (64, 0, 0), 255: (224, 224, 192)}
+    known = {
+        0: (0, 0, 0),
+        1: (128, 0, 0),
+        2: (0, 128, 0),
+        3: (128, 128, 0),
+        8: (64, 0, 0),
+        255: (224, 224, 192),
+    }
     assert {i: tuple(rgb[i]) for i in known} == known
     assert colour(2) == (0, 128, 0)
 

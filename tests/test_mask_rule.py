@@ -1,4 +1,6 @@
-"""One rule for masks: the same pixels mean the same to scores, prompts, training, imports and drawings."""
+"""One rule for masks: the same pixels mean the same to scores, prompts, training, imports and
+drawings.
+"""
 
 import numpy as np
 import pytest
@@ -59,7 +61,10 @@ MEANINGS = {
     "16 bits": (deep(255 * LEFT + 7 * RIGHT), 255 * LEFT + 7 * RIGHT),
     "16 bits and void": (deep(np.where(VOID, 65535, TWO)), np.where(VOID, -1, TWO)),
     "black and white": (grey(255 * LEFT), 1 * LEFT),
-    "black and white as palette": (palette(255 * LEFT, np.arange(256)[:, None].repeat(3, 1)), 1 * LEFT),
+    "black and white as palette": (
+        palette(255 * LEFT, np.arange(256)[:, None].repeat(3, 1)),
+        1 * LEFT,
+    ),
     "black and white, one bit": (Image.fromarray(LEFT), 1 * LEFT),
     "black and white, 16 bits": (deep(65535 * LEFT), 1 * LEFT),
     "a lone grey 1": (grey(1 * LEFT), 1 * LEFT),
@@ -72,8 +77,14 @@ MEANINGS = {
 }
 REFUSED = {
     "255 beside a grey id": (grey(255 * LEFT + 2 * RIGHT), "255 beside other values such as 2"),
-    "two colours": (rgb((LEFT, (200, 30, 0)), (RIGHT, (0, 30, 200))), "2 colours, which are no ids"),
-    "grey ids as colours": (rgb((LEFT, (1, 1, 1)), (RIGHT, (2, 2, 2))), "2 colours, which are no ids"),
+    "two colours": (
+        rgb((LEFT, (200, 30, 0)), (RIGHT, (0, 30, 200))),
+        "2 colours, which are no ids",
+    ),
+    "grey ids as colours": (
+        rgb((LEFT, (1, 1, 1)), (RIGHT, (2, 2, 2))),
+        "2 colours, which are no ids",
+    ),
 }
 
 
@@ -129,7 +140,9 @@ def test_all_readers_agree(folder, tmp_path, name):
     for stem in FRAMES:
         deep(np.maximum(expected, 0)).save(mine / f"{stem}.png")
     scores = metrics.score_folders(mine, masks)
-    assert list(scores.objects) == list(objects) and {s.iou for s in scores.objects.values()} == {1.0}
+    assert list(scores.objects) == list(objects) and {s.iou for s in scores.objects.values()} == {
+        1.0
+    }
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -161,7 +174,10 @@ def test_the_whole_folder_decides(folder):
     np.testing.assert_array_equal(read.read("0002"), 1 * LEFT)
     assert not read.read("0003").any()
     rgb((LEFT, (9, 90, 9))).save(masks / "0004.png")
-    with pytest.raises(InputError, match=r"0000\.png \(palette\) and .*0004\.png \(colour\): are of different kinds"):
+    with pytest.raises(
+        InputError,
+        match=r"0000\.png \(palette\) and .*0004\.png \(colour\): are of different kinds",
+    ):
         MaskFolder(list_masks(masks))
 
 

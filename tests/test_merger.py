@@ -20,7 +20,14 @@ SIZE = (100, 60)  # MUSt3R's rule at 48 px cuts it to 48x16, rows 6 to 21 of 29
 
 def make_merger(trained=True, **changes):
     torch.manual_seed(0)
-    options = {"channels": 8, "level_dims": (12, 10), "dim": 16, "num_heads": 2, "grid": "appearance", **changes}
+    options = {
+        "channels": 8,
+        "level_dims": (12, 10),
+        "dim": 16,
+        "num_heads": 2,
+        "grid": "appearance",
+        **changes,
+    }
     merger = FeatureMerger(**options).eval()
     if trained:  # any weights but zeros at the end
         torch.nn.init.normal_(merger.block[-1].weight, std=0.1)
@@ -31,7 +38,10 @@ def make_frame(seed=1, size=SIZE):
     generator = torch.Generator().manual_seed(seed)
     fit = fit_crop(size, 48)
     width, height = fit.size
-    points = torch.randn(3, height, width, generator=generator) + torch.tensor([0.0, 0, 3])[:, None, None]
+    points = (
+        torch.randn(3, height, width, generator=generator)
+        + torch.tensor([0.0, 0, 3])[:, None, None]
+    )
     return GeometryFrame(
         tuple(torch.randn(d, height // 16, width // 16, generator=generator) for d in (12, 10)),
         points,
@@ -63,7 +73,9 @@ def test_every_variant_uses_levels_points_and_rays(variant, grid):
     assert merged.shape == APPEARANCE.shape and merged.isfinite().all()
     other = make_frame(seed=7)
     for change in ("levels", "points", "rays"):
-        assert not torch.allclose(merger(APPEARANCE, replace(frame, **{change: getattr(other, change)})), merged)
+        assert not torch.allclose(
+            merger(APPEARANCE, replace(frame, **{change: getattr(other, change)})), merged
+        )
 
 
 @torch.no_grad()
@@ -76,7 +88,9 @@ def test_nothing_known_is_sam2_alone():
 def test_metres_and_millimetres_merge_alike():
     merger, frame = make_merger(), make_frame()
     millimetres = replace(frame, points=frame.points * 1000, scale=frame.scale * 1000)
-    torch.testing.assert_close(merger(APPEARANCE, millimetres), merger(APPEARANCE, frame), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        merger(APPEARANCE, millimetres), merger(APPEARANCE, frame), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -115,7 +129,8 @@ def test_geometry_lands_on_the_pixels_it_came_from():
         marked[0, 0, y, x] = 1
         found = to_appearance(marked, frame, (600, 1000), mode="nearest")[0, 0]
         rows, columns = (found > 0).nonzero().float().mean(0).tolist()
-        # Ten cells a pixel: centre of original pixel x is cell 10 x + 4.5. A fitted pixel is two original ones wide.
+        # Ten cells a pixel: centre of original pixel x is cell 10 x + 4.5. A fitted pixel is two
+        # original ones wide.
         assert abs((columns - 4.5) / 10 - original[0]) <= 1.1
         assert abs((rows - 4.5) / 10 - original[1]) <= 1.1
     everywhere = to_appearance(torch.ones(1, 1, 4, 4), frame, (60, 100))[0, 0]
@@ -125,9 +140,13 @@ def test_geometry_lands_on_the_pixels_it_came_from():
 
 
 def test_cells_of_sam2_come_back_to_the_grid_of_must3r():
-    """A map that grows along x and y is the same map on the other grid, up to the edges that have no neighbours."""
+    """A map that grows along x and y is the same map on the other grid, up to the edges that have
+    no neighbours.
+    """
     frame = make_frame()
-    rows, columns = torch.meshgrid((torch.arange(60) + 0.5) / 60, (torch.arange(100) + 0.5) / 100, indexing="ij")
+    rows, columns = torch.meshgrid(
+        (torch.arange(60) + 0.5) / 60, (torch.arange(100) + 0.5) / 100, indexing="ij"
+    )
     own = to_own_grid(torch.stack((columns, rows))[None], frame, (4, 12))[0]
     fit = frame.fit
     for row, column in ((0, 0), (1, 5), (3, 11)):
@@ -146,7 +165,9 @@ def test_mixed_grid_keeps_places_finer_than_the_tokens():
     merger.smooth.register_forward_hook(lambda module, args, output: seen.append(output))
     merger(APPEARANCE, frame)
     moved = frame.points.clone()
-    x, y = frame.fit.points_to([45, 25]).round().astype(int)  # cell (2, 4) of 6x10 cells of 10x10 pixels
+    x, y = (
+        frame.fit.points_to([45, 25]).round().astype(int)
+    )  # cell (2, 4) of 6x10 cells of 10x10 pixels
     moved[:, y - 2 : y + 3, x - 2 : x + 3] += 2
     merger(APPEARANCE, replace(frame, points=moved))
     change = (seen[1] - seen[0])[0].norm(dim=0)
@@ -172,16 +193,22 @@ def test_a_batch_is_its_items():
     appearance = torch.randn(2, 8, 6, 10, generator=torch.Generator().manual_seed(5))
     both = merger(appearance, frames)
     for item, frame in enumerate(frames):
-        torch.testing.assert_close(both[item], merger(appearance[item][None], frame)[0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            both[item], merger(appearance[item][None], frame)[0], rtol=1e-4, atol=1e-5
+        )
     shared = merger(appearance, frames[0])  # two objects of one frame
-    torch.testing.assert_close(shared[1], merger(appearance[1][None], frames[0])[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        shared[1], merger(appearance[1][None], frames[0])[0], rtol=1e-4, atol=1e-5
+    )
 
 
 @torch.no_grad()
 def test_control_merger_sees_the_appearance_alone_and_is_as_large():
     options = {"level_dims": (12, 12)}
     control, fused = make_merger(levels_from="appearance", **options), make_merger(**options)
-    assert sum(p.numel() for p in control.parameters()) == sum(p.numel() for p in fused.parameters())
+    assert sum(p.numel() for p in control.parameters()) == sum(
+        p.numel() for p in fused.parameters()
+    )
     empty = NoGeometry().push(0, np.zeros((60, 100, 3), np.uint8))
     merged = control(APPEARANCE, empty)
     assert not torch.equal(merged, APPEARANCE)
@@ -193,19 +220,25 @@ def test_gradients_reach_every_parameter():
     for variant in VARIANTS:
         merger = make_merger(variant=variant)
         merger(APPEARANCE, make_frame()).square().sum().backward()
-        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in merger.parameters()), variant
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in merger.parameters()), (
+            variant
+        )
 
 
 def test_misfits_are_named():
     with pytest.raises(ValueError, match="variant 'sum': unknown; expected one of paper"):
         make_merger(variant="sum")
-    with pytest.raises(ValueError, match=r"levels of \(12, 10\) channels, the merger was made for \(12, 12\)"):
+    with pytest.raises(
+        ValueError, match=r"levels of \(12, 10\) channels, the merger was made for \(12, 12\)"
+    ):
         make_merger(level_dims=(12, 12))(APPEARANCE, make_frame())
     with pytest.raises(ValueError, match="3 geometry frames for 1 images"):
         make_merger()(APPEARANCE, [make_frame()] * 3)
 
 
-@pytest.mark.parametrize("name, parameters", [("tiny", 1_598_592), ("tiny_fine", 1_598_592), ("paper", 42_816_256)])
+@pytest.mark.parametrize(
+    "name, parameters", [("tiny", 1_598_592), ("tiny_fine", 1_598_592), ("paper", 42_816_256)]
+)
 def test_configurations_have_the_stated_size(name, parameters):
     config = OmegaConf.load(ROOT / f"configs/merger/{name}.yaml")
     with torch.device("meta"):
@@ -217,11 +250,15 @@ def test_configurations_have_the_stated_size(name, parameters):
 @pytest.mark.parametrize("size", [(640, 480), (480, 640), (1920, 1080), (1080, 1920), (333, 500)])
 @pytest.mark.parametrize("side, square", [(512, False), (224, True)])
 def test_a_pixel_is_followed_through_must3r_and_sam2_and_back(size, side, square):
-    """Every fitted pixel carries its place in the original: what the grid of SAM2 reads are the places of its cells."""
+    """Every fitted pixel carries its place in the original: what the grid of SAM2 reads are the
+    places of its cells.
+    """
     fit = fit_crop(size, side, square=square)
     width, height = fit.size
     columns, rows = np.meshgrid(np.arange(width), np.arange(height))
-    places = torch.from_numpy(fit.points_back(np.stack([columns, rows], -1))).float()  # [h, w, 2] original pixels
+    places = torch.from_numpy(
+        fit.points_back(np.stack([columns, rows], -1))
+    ).float()  # [h, w, 2] original pixels
     frame = GeometryFrame((), None, None, None, None, None, fit)
     cells = 64  # of SAM2's top-level feature at 1024 px
     found = to_appearance(places.permute(2, 0, 1)[None], frame, (cells, cells))[0]

@@ -1,6 +1,8 @@
-"""metrics.py against slow references written here, and against vos-benchmark (DAVIS 2017's code) if it is installed.
+"""metrics.py against slow references written here, and against vos-benchmark (DAVIS 2017's code) if
+it is installed.
 
-vos-benchmark declares opencv-python, which would overwrite our headless OpenCV. Install it without its dependencies:
+vos-benchmark declares opencv-python, which would overwrite our headless OpenCV. Install it without
+its dependencies:
     pip install scikit-image && pip install --no-deps vos-benchmark==0.1.0
 """
 
@@ -40,7 +42,9 @@ def slow_iou(pred: np.ndarray, gt: np.ndarray) -> float:
 
 
 def slow_boundary_f(pred: np.ndarray, gt: np.ndarray) -> float:
-    """DAVIS's boundary F by the definition: outline pixels with a pixel of the other outline within the radius."""
+    """DAVIS's boundary F by the definition: outline pixels with a pixel of the other outline within
+    the radius.
+    """
     height, width = gt.shape
     radius = math.ceil(0.008 * math.sqrt(height**2 + width**2))
 
@@ -68,12 +72,16 @@ def slow_boundary_f(pred: np.ndarray, gt: np.ndarray) -> float:
 def write(folder: Path, masks: dict[str, np.ndarray | Image.Image]) -> Path:
     folder.mkdir(exist_ok=True)
     for stem, mask in masks.items():
-        (mask if isinstance(mask, Image.Image) else Image.fromarray(mask)).save(folder / f"{stem}.png")
+        (mask if isinstance(mask, Image.Image) else Image.fromarray(mask)).save(
+            folder / f"{stem}.png"
+        )
     return folder
 
 
 def palette(ids: np.ndarray, **options) -> Image.Image:
-    """A palette PNG in which several indices have the same colour, so that only the index tells them apart."""
+    """A palette PNG in which several indices have the same colour, so that only the index tells
+    them apart.
+    """
     image = Image.fromarray(ids.astype(np.uint8), "P")
     image.putpalette([0, 0, 0] + [90, 20, 90] * 255)
     image.info.update(options)
@@ -105,7 +113,9 @@ def test_iou_and_boundary_equal_slow_references(seed):
 
 @pytest.mark.parametrize("hw", [(48, 64), (120, 213), (480, 854), (600, 800)])
 def test_j_and_f_equal_davis_code(hw):
-    evaluator_module = pytest.importorskip("vos_benchmark.evaluator", reason="see the top of this file")
+    evaluator_module = pytest.importorskip(
+        "vos_benchmark.evaluator", reason="see the top of this file"
+    )
     rng = np.random.default_rng(hw[0])
     pairs = [(blobs(rng, hw), blobs(rng, hw)) for _ in range(6)]
     pairs += [(gt ^ (blobs(rng, hw) & blobs(rng, hw)), gt) for _, gt in pairs]
@@ -125,14 +135,23 @@ def test_sequence_of_objects_equals_vos_benchmark(tmp_path):
     rng = np.random.default_rng(3)
     for name in ("gt", "pred"):
         (tmp_path / name).mkdir()
-        frames = {f"{i:04d}": blobs(rng, (60, 90)) + 2 * blobs(rng, (60, 90)).astype(np.uint8) for i in range(7)}
-        frames["0001"][:30] = np.arange(90) % 3  # vos-benchmark starts an object's list where it is first seen
+        frames = {
+            f"{i:04d}": blobs(rng, (60, 90)) + 2 * blobs(rng, (60, 90)).astype(np.uint8)
+            for i in range(7)
+        }
+        frames["0001"][:30] = (
+            np.arange(90) % 3
+        )  # vos-benchmark starts an object's list where it is first seen
         write(tmp_path / name / "clip", {stem: palette(ids) for stem, ids in frames.items()})
-    j_and_f = benchmark.benchmark([tmp_path / "gt"], [tmp_path / "pred"], num_processes=1, verbose=False)[:3]
+    j_and_f = benchmark.benchmark(
+        [tmp_path / "gt"], [tmp_path / "pred"], num_processes=1, verbose=False
+    )[:3]
     result = metrics.score_folders(tmp_path / "pred" / "clip", tmp_path / "gt" / "clip")
     assert sorted(result.objects) == [1, 2, 3]
     mean = metrics.mean_scores(result.objects.values())
-    np.testing.assert_allclose(100 * np.array([mean.jf, mean.j, mean.f]), np.ravel(j_and_f), rtol=1e-12)
+    np.testing.assert_allclose(
+        100 * np.array([mean.jf, mean.j, mean.f]), np.ravel(j_and_f), rtol=1e-12
+    )
 
 
 @pytest.mark.parametrize("measure", [metrics.iou, metrics.boundary_f])
@@ -151,7 +170,9 @@ def test_empty_masks():
     for measure in (metrics.iou, metrics.boundary_f):
         assert measure(empty, empty) == 1
         assert measure(empty, some) == measure(some, empty) == 0
-    assert metrics.boundary_f(~empty, empty) == 1  # DAVIS: a mask that fills the image has no outline
+    assert (
+        metrics.boundary_f(~empty, empty) == 1
+    )  # DAVIS: a mask that fills the image has no outline
 
 
 def test_boundary_radius_is_a_disk_of_a_share_of_the_diagonal():
@@ -182,7 +203,9 @@ def test_measures_of_a_sequence_by_hand():
     assert metrics.score_masks(pred, gt, threshold=0.51).success_rate == pytest.approx(3 / 6)
     assert metrics.score_masks(pred, gt, threshold=0).success_rate == 1
     assert scores.j == pytest.approx(1.5 / 4)
-    assert scores.f == pytest.approx(np.mean([metrics.boundary_f(p, g) for p, g in zip(pred[1:-1], gt[1:-1])]))
+    assert scores.f == pytest.approx(
+        np.mean([metrics.boundary_f(p, g) for p, g in zip(pred[1:-1], gt[1:-1])])
+    )
     assert scores.jf == pytest.approx((scores.j + scores.f) / 2)
     assert (scores.num_frames, scores.num_positive_frames) == (6, 4)
 
@@ -193,7 +216,9 @@ def test_skipped_frames_leave_all_measures():
     everything = metrics.score_masks(pred, gt)
     first = metrics.score_masks(pred, gt, skip=[0])
     assert first.frame_ious == everything.frame_ious[1:] and first.num_frames == 5
-    assert first.jf == everything.jf  # DAVIS leaves the first frame out anyway, and no other in its place
+    assert (
+        first.jf == everything.jf
+    )  # DAVIS leaves the first frame out anyway, and no other in its place
     middle = metrics.score_masks(pred, gt, skip=[2])
     assert middle.j == pytest.approx(np.mean([everything.frame_ious[i] for i in (1, 3, 4)]))
 
@@ -224,7 +249,9 @@ def test_bootstrap_interval():
     values = np.random.default_rng(0).normal(0.7, 0.1, 200)
     low, high = metrics.bootstrap_interval(values)
     half_width = 1.96 * values.std() / math.sqrt(len(values))  # what the central limit theorem says
-    assert (low, high) == pytest.approx((values.mean() - half_width, values.mean() + half_width), abs=0.002)
+    assert (low, high) == pytest.approx(
+        (values.mean() - half_width, values.mean() + half_width), abs=0.002
+    )
     assert metrics.bootstrap_interval(values) == (low, high)
     assert metrics.bootstrap_interval(values, seed=1) != (low, high)
     inner = metrics.bootstrap_interval(values, level=0.5)
@@ -257,7 +284,10 @@ def test_a_single_object_is_any_pixel_that_is_not_black(tmp_path):
         "3": mask.astype(np.uint16) * 257,
         "4": Image.fromarray(mask > 0),
     }
-    assert metrics.score_folders(write(tmp_path / "pred", written), gt).objects[1].frame_ious == (1,) * 5
+    assert (
+        metrics.score_folders(write(tmp_path / "pred", written), gt).objects[1].frame_ious
+        == (1,) * 5
+    )
     # An opaque but black picture is empty: alpha is no mask.
     opaque = {stem: np.dstack([clear, clear, clear, mask]) for stem in "01234"}
     assert metrics.score_folders(write(tmp_path / "alpha", opaque), gt).objects[1].iou == 0
@@ -296,7 +326,10 @@ def test_ids_come_from_all_frames_and_each_object_counts_in_every_frame(tmp_path
     first, both = square(2) // 255, square(2) // 255 + square(20) // 255 * 2
     gt = write(tmp_path / "gt", {"0": palette(first), "1": palette(both)})
     objects = metrics.score_folders(gt, gt).objects
-    assert [(s.iou, s.num_frames, s.num_positive_frames) for s in objects.values()] == [(1, 2, 2), (1, 2, 1)]
+    assert [(s.iou, s.num_frames, s.num_positive_frames) for s in objects.values()] == [
+        (1, 2, 2),
+        (1, 2, 1),
+    ]
 
 
 def test_void_pixels_of_a_palette_count_in_neither_mask(tmp_path):
@@ -344,14 +377,21 @@ def test_numbers_without_the_prompted_frame(tmp_path):
     result = metrics.score_folders(pred, gt, prompted=["0001"])
     assert result.objects[1].iou == 0.25 and result.without_prompted[1].iou == 0
     assert metrics.score_folders(pred, gt).without_prompted == {}
-    assert metrics.score_folders(pred, gt, prompted=[f"{i:04d}" for i in range(4)]).without_prompted == {}
-    sparse = metrics.score_folders(pred, gt, prompted=["0700"])  # a prompt on a frame without ground truth
+    assert (
+        metrics.score_folders(pred, gt, prompted=[f"{i:04d}" for i in range(4)]).without_prompted
+        == {}
+    )
+    sparse = metrics.score_folders(
+        pred, gt, prompted=["0700"]
+    )  # a prompt on a frame without ground truth
     assert sparse.without_prompted == sparse.objects
 
 
 def test_ground_truth_can_be_checked_before_tracking(tmp_path):
     single = write(tmp_path / "single", {"0001": square(8)})
-    several = write(tmp_path / "several", {"0000": palette(square(2) // 255 * 3 + square(20) // 255 * 7)})
+    several = write(
+        tmp_path / "several", {"0000": palette(square(2) // 255 * 3 + square(20) // 255 * 7)}
+    )
     stems = [f"{i:04d}" for i in range(5)]
     assert metrics.check_ground_truth(single, stems, (32, 24)) is None
     assert metrics.check_ground_truth(several, stems, (32, 24)) == [3, 7]
@@ -366,7 +406,9 @@ def test_ground_truth_can_be_checked_before_tracking(tmp_path):
 
 @pytest.fixture
 def two_arms(tmp_path):
-    """Two objects over four frames; arm A is two pixels off, arm B is exact but for a missing frame."""
+    """Two objects over four frames; arm A is two pixels off, arm B is exact but for a missing
+    frame.
+    """
     truth = [palette(square(2) // 255 + square(20) // 255 * 2) for _ in range(4)]
     off = [palette(square(4) // 255 + square(23) // 255 * 2) for _ in range(4)]
     names = [f"{i:04d}" for i in range(4)]
@@ -396,12 +438,18 @@ def test_table_and_json_of_two_arms(tmp_path, two_arms):
     lines = result.stdout.splitlines()
     assert lines[0].startswith("4 frames, 2 objects") and "present in 8 of 8" in lines[1]
     assert any("1 missing, counted as empty" in line for line in lines)
-    assert [line.split()[0] for line in lines if line[:2] in ("io", "po", "ac", "su", "j ", "f ", "jf")] == [
+    assert [
+        line.split()[0] for line in lines if line[:2] in ("io", "po", "ac", "su", "j ", "f ", "jf")
+    ] == [
         *metrics.MEASURES,
         *metrics.MEASURES,
     ]
     iou_line = next(line for line in lines if line.startswith("iou"))
-    assert f"{iou_a:.4f} [" in iou_line and "0.7500 [" in iou_line and f"{0.75 - iou_a:+.4f} [" in iou_line
+    assert (
+        f"{iou_a:.4f} [" in iou_line
+        and "0.7500 [" in iou_line
+        and f"{0.75 - iou_a:+.4f} [" in iou_line
+    )
 
 
 def test_table_of_one_arm_without_presence_says_none(tmp_path, capsys):
@@ -409,7 +457,11 @@ def test_table_of_one_arm_without_presence_says_none(tmp_path, capsys):
     metrics.main(["--pred", str(gt), "--gt", str(gt), "--prompted", "0", "1"])
     out = capsys.readouterr().out
     assert "2 frames, 1 object," in out and "[" not in out and "no frame is left" in out
-    rows = dict(line.split() for line in out.splitlines() if line.split()[:1] and line.split()[0] in metrics.MEASURES)
+    rows = dict(
+        line.split()
+        for line in out.splitlines()
+        if line.split()[:1] and line.split()[0] in metrics.MEASURES
+    )
     assert rows["iou"] == "1.0000" and rows["positive_iou"] == rows["jf"] == "none"
 
 
@@ -420,7 +472,10 @@ def test_tables_give_an_interval_from_two_objects_on(tmp_path, capsys, count):
         ids[8:16, 3 + 12 * i : 10 + 12 * i] = i + 1
     off = np.roll(ids, 1, 1)
     off[:, 20:] = np.roll(off[:, 20:], 2, 1)
-    gt, a, b = (write(tmp_path / n, {"0": palette(x), "1": palette(x)}) for n, x in zip("gab", (ids, ids, off)))
+    gt, a, b = (
+        write(tmp_path / n, {"0": palette(x), "1": palette(x)})
+        for n, x in zip("gab", (ids, ids, off))
+    )
     metrics.main([f"--pred-a={a}", f"--pred-b={b}", f"--gt={gt}", f"--json={tmp_path / 'm.json'}"])
     report = json.loads((tmp_path / "m.json").read_text())
     printed = capsys.readouterr().out
@@ -434,7 +489,9 @@ def test_tables_give_an_interval_from_two_objects_on(tmp_path, capsys, count):
     summary = evaluate.summarise(records, config)
     table = evaluate.text_table({"by_prompt": {"mask": summary}}, config)
     assert ("positive_iou_95" in summary["arms"]["3am"]["all"]) == (count > 1)
-    assert set(summary["gains"]["3am-sam2"]["all"]["iou"]) == ({"mean", "low", "high"} if count > 1 else {"mean"})
+    assert set(summary["gains"]["3am-sam2"]["all"]["iou"]) == (
+        {"mean", "low", "high"} if count > 1 else {"mean"}
+    )
     assert ("0.500..0.500" in table and "(+0.000..+0.000)" in table) == (count > 1)
     assert (".." in table) == (count > 1)
 
@@ -456,32 +513,62 @@ def _damage(file: Path, change) -> None:
         (lambda pred, gt: ["--pred", pred], "--gt"),
         (lambda pred, gt: ["--pred", pred, "--gt", gt, "--threshold", "half"], "half"),
         (
-            lambda pred, gt: (pred / "0000.png").rename(pred / "a.png") and ["--pred", pred, "--gt", gt],
+            lambda pred, gt: (
+                (pred / "0000.png").rename(pred / "a.png") and ["--pred", pred, "--gt", gt]
+            ),
             "a.png against 0000",
         ),
-        (lambda pred, gt: write(pred, {"0000": square(8, (9, 9))}) and ["--pred", pred, "--gt", gt], "9x9.*32x24"),
-        (lambda pred, gt: _damage(pred / "0000.png", lambda b: b[:60]) or ["--pred", pred, "--gt", gt], "truncated"),
-        (lambda pred, gt: _damage(pred / "0000.png", lambda b: b"") or ["--pred", pred, "--gt", gt], "not a PNG"),
         (
-            lambda pred, gt: _damage(gt / "0000.png", lambda b: b"hello" * 30) or ["--pred", pred, "--gt", gt],
+            lambda pred, gt: (
+                write(pred, {"0000": square(8, (9, 9))}) and ["--pred", pred, "--gt", gt]
+            ),
+            "9x9.*32x24",
+        ),
+        (
+            lambda pred, gt: (
+                _damage(pred / "0000.png", lambda b: b[:60]) or ["--pred", pred, "--gt", gt]
+            ),
+            "truncated",
+        ),
+        (
+            lambda pred, gt: (
+                _damage(pred / "0000.png", lambda b: b"") or ["--pred", pred, "--gt", gt]
+            ),
             "not a PNG",
         ),
         (
             lambda pred, gt: (
-                _damage(pred / "0000.png", lambda b: b[:50] + b"!" + b[51:]) or ["--pred", pred, "--gt", gt]
+                _damage(gt / "0000.png", lambda b: b"hello" * 30) or ["--pred", pred, "--gt", gt]
+            ),
+            "not a PNG",
+        ),
+        (
+            lambda pred, gt: (
+                _damage(pred / "0000.png", lambda b: b[:50] + b"!" + b[51:])
+                or ["--pred", pred, "--gt", gt]
             ),
             "damaged",
         ),
-        (lambda pred, gt: ["--pred", pred, "--gt", gt, "--json", gt / "0000.png" / "x.json"], "0000.png"),
+        (
+            lambda pred, gt: ["--pred", pred, "--gt", gt, "--json", gt / "0000.png" / "x.json"],
+            "0000.png",
+        ),
         (
             lambda pred, gt: (
-                [write(d, {"0001": square(8, (9, 9))}) for d in (pred, gt)] and ["--pred", pred, "--gt", gt]
+                [write(d, {"0001": square(8, (9, 9))}) for d in (pred, gt)]
+                and ["--pred", pred, "--gt", gt]
             ),
             "0001.png: mask is 9x9, 0000.png is 32x24",
         ),
         (lambda pred, gt: ["--pred", pred, "--gt", gt, "--json", gt], "would replace the input"),
-        (lambda pred, gt: os.mkfifo(gt / "0001.png") or ["--pred", pred, "--gt", gt], "0001.png: is a pipe"),
-        (lambda pred, gt: os.mkfifo(pred / "0001.png") or ["--pred", pred, "--gt", gt], "0001.png: is a pipe"),
+        (
+            lambda pred, gt: os.mkfifo(gt / "0001.png") or ["--pred", pred, "--gt", gt],
+            "0001.png: is a pipe",
+        ),
+        (
+            lambda pred, gt: os.mkfifo(pred / "0001.png") or ["--pred", pred, "--gt", gt],
+            "0001.png: is a pipe",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path, spoil, said):

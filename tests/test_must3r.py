@@ -1,4 +1,6 @@
-"""Our MUSt3R against golden vectors of the official one (tests/data/golden_tiny.*, docs/must3r_spec.md)."""
+"""Our MUSt3R against golden vectors of the official one (tests/data/golden_tiny.*,
+docs/must3r_spec.md).
+"""
 
 import json
 from pathlib import Path
@@ -18,7 +20,9 @@ LANDSCAPE, PORTRAIT, WIDE, BIG = (48, 64), (64, 48), (32, 64), (64, 96)
 
 
 def close(found, name):
-    torch.testing.assert_close(found, GOLDEN[name], rtol=1e-5, atol=1e-5, msg=lambda text: f"{name}: {text}")
+    torch.testing.assert_close(
+        found, GOLDEN[name], rtol=1e-5, atol=1e-5, msg=lambda text: f"{name}: {text}"
+    )
 
 
 def weights(prefix):
@@ -64,8 +68,9 @@ def check_counters(memory, case):
 def check_post(raw, case, names=("pts3d", "pts3d_local", "conf", "focal", "c2w")):
     """Points, focal length and pose of raw maps.
 
-    The activation multiplies the network's rounding error, which differs between processors, by about a point's
-    distance: points count as equal within 1e-5 of that. Number by number they are compared on the golden maps.
+    The activation multiplies the network's rounding error, which differs between processors, by
+    about a point's distance: points count as equal within 1e-5 of that. Number by number they are
+    compared on the golden maps.
     """
     golden_raw = GOLDEN.get(f"{case}.pointmaps", raw)
     for given, strict in ((golden_raw, True), (raw, False)):
@@ -114,7 +119,9 @@ def test_portraits_stored_in_landscape_give_the_tokens_of_the_true_portrait(tiny
 
 def test_one_image_alone(tiny):
     encoder, decoder = tiny
-    memory, raw, features = decoder(*encoded(encoder, GOLDEN["in.landscape"][:1], LANDSCAPE), return_feats=True)
+    memory, raw, features = decoder(
+        *encoded(encoder, GOLDEN["in.landscape"][:1], LANDSCAPE), return_feats=True
+    )
     close(raw, "a.pointmaps")
     for level, feature in enumerate(features):
         close(feature, f"a.feats.{level}")
@@ -130,13 +137,17 @@ def test_init_add_render_in_every_memory_mode(mode):
     tokens, positions, shape = encoded(encoder, GOLDEN["in.landscape"], LANDSCAPE)
     first, third = (slice(None), slice(0, 2)), (slice(None), slice(2, 3))
 
-    memory, raw, features = decoder(tokens[first], positions[first], shape[first], return_feats=True)
+    memory, raw, features = decoder(
+        tokens[first], positions[first], shape[first], return_feats=True
+    )
     close(raw, "b.init.pointmaps")
     check_post(raw, "b.init", ("focal", "c2w"))
     check_counters(memory, "b.init")
     two = [layer.clone() for layer in memory.layers]
 
-    added, raw, added_features = decoder(tokens[third], positions[third], shape[third], memory, return_feats=True)
+    added, raw, added_features = decoder(
+        tokens[third], positions[third], shape[third], memory, return_feats=True
+    )
     close(raw, "b.add.pointmaps")
     check_post(raw, "b.add")
     check_counters(added, "b.add")
@@ -148,7 +159,11 @@ def test_init_add_render_in_every_memory_mode(mode):
     close(raw, "b.render.pointmaps")
     check_post(raw, "b.render")
     assert rendered is added
-    for case, levels in (("init", features), ("add", added_features), ("render", rendered_features)):
+    for case, levels in (
+        ("init", features),
+        ("add", added_features),
+        ("render", rendered_features),
+    ):
         for level, feature in enumerate(levels):
             close(feature, f"b.{case}.feats.{level}")
     # The memory of the first call is as it was.
@@ -213,7 +228,9 @@ def test_lists_of_sizes(tiny):
     assert [f.shape[1] for levels in features for f in levels] == [2] * 4 + [1] * 4
     assert torch.equal(memory.labels, GOLDEN["f.init.labels"])
     check_counters(memory, "f.init")
-    memory, raw = decoder(*([part] for part in encoded(encoder, GOLDEN["in.portrait"], PORTRAIT)), memory)
+    memory, raw = decoder(
+        *([part] for part in encoded(encoder, GOLDEN["in.portrait"], PORTRAIT)), memory
+    )
     close(raw[0], "f.add.pointmaps.0")
     assert torch.equal(memory.labels, GOLDEN["f.add.labels"])
     check_counters(memory, "f.add")
@@ -232,8 +249,13 @@ def test_a_video_with_a_window_repeats_the_official_run(tiny, refinements, case)
         return number % 3 == 0
 
     window = facts["local_context_size"]
-    memory, maps = process_video(decoder, images, every_third, window=window, refinements=refinements)
-    assert torch.equal(memory.labels, GOLDEN[f"{case}.labels"]) and memory.num_images == facts["final_image_counter"]
+    memory, maps = process_video(
+        decoder, images, every_third, window=window, refinements=refinements
+    )
+    assert (
+        torch.equal(memory.labels, GOLDEN[f"{case}.labels"])
+        and memory.num_images == facts["final_image_counter"]
+    )
     close(memory.layers[0], f"{case}.mem.0")
     close(maps[-1][::4, ::4], f"{case}.last_raw")
     assert asked == [2, 3, 4, 5, 6] and all(m.shape == maps[0].shape for m in maps)
@@ -244,7 +266,9 @@ def test_a_video_without_a_window_keeps_keyframes_alone_as_a_stream_does(tiny):
     images = [encoded(encoder, GOLDEN["in.landscape"][i : i + 1], LANDSCAPE) for i in (0, 1, 2, 0)]
     memory, maps = process_video(decoder, images, lambda number, raw_map: False, window=0)
     pair, raw = decoder(*(torch.cat(parts, 1) for parts in zip(*images[:2])))
-    assert torch.equal(memory.labels, pair.labels) and torch.equal(memory.layers[-1], pair.layers[-1])
+    assert torch.equal(memory.labels, pair.labels) and torch.equal(
+        memory.layers[-1], pair.layers[-1]
+    )
     assert torch.equal(maps[1], raw[0, 1])
     assert torch.equal(maps[3], decoder(*images[3], pair)[1][0, 0])
 
@@ -304,7 +328,12 @@ def test_an_evicted_image_leaves_room_for_the_next(tiny):
     left = memory.without([1])
     address = left.layers[0].data_ptr()
     after, _ = decoder(tokens[:, 1:2], positions[:, 1:2], shape[:, 1:2], left)
-    assert after.layers[0].data_ptr() == address and after.labels[0].unique().tolist() == [0, 2, 3, 4]
+    assert after.layers[0].data_ptr() == address and after.labels[0].unique().tolist() == [
+        0,
+        2,
+        3,
+        4,
+    ]
 
 
 def test_maps_that_say_nothing_give_finite_poses_and_focals():
@@ -321,10 +350,14 @@ def test_gradients_reach_the_first_image_through_memory():
     tokens = tokens.detach().requires_grad_()
     memory = None
     for i in range(3):
-        memory, raw = decoder(tokens[:, i : i + 1], positions[:, i : i + 1], shape[:, i : i + 1], memory)
+        memory, raw = decoder(
+            tokens[:, i : i + 1], positions[:, i : i + 1], shape[:, i : i + 1], memory
+        )
     raw.sum().backward()
     assert (tokens.grad.abs().sum((0, 2, 3)) > 0).all()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in decoder.feedback_layer.parameters())
+    assert all(
+        p.grad is not None and p.grad.abs().sum() > 0 for p in decoder.feedback_layer.parameters()
+    )
 
 
 @pytest.mark.parametrize(
@@ -338,7 +371,10 @@ def test_full_size_without_the_feedback_mlp(feedback, tensors, parameters):
 
 def test_full_size_has_the_published_parameters():
     with torch.device("meta"):
-        encoder, decoder = Dust3rEncoder().state_dict(), MUSt3R(feedback_type="single_mlp").state_dict()
+        encoder, decoder = (
+            Dust3rEncoder().state_dict(),
+            MUSt3R(feedback_type="single_mlp").state_dict(),
+        )
     assert (len(encoder), sum(t.numel() for t in encoder.values())) == (292, 303_098_880)
     assert (len(decoder), sum(t.numel() for t in decoder.values())) == (301, 120_331_264)
     assert encoder["blocks_enc.23.attn.qkv.weight"].shape == (3072, 1024)
@@ -366,7 +402,9 @@ def test_bf16_autocast_stays_close_and_the_encoder_stays_exact(tiny):
         inputs = encoded(encoder, GOLDEN["in.landscape"][:2], LANDSCAPE)
         memory, raw = decoder(*inputs)
         memory, _ = decoder(*(part[:, :1] for part in inputs), memory)
-    torch.testing.assert_close(inputs[0][0], GOLDEN["enc.landscape.tokens"][:2], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        inputs[0][0], GOLDEN["enc.landscape.tokens"][:2], rtol=1e-5, atol=1e-5
+    )
     assert raw.dtype == torch.float32
     torch.testing.assert_close(raw, GOLDEN["b.init.pointmaps"], rtol=0.1, atol=0.1)
     assert memory.num_images == 3
@@ -385,7 +423,9 @@ def test_compiled_networks_give_the_same_maps(tiny):
 
 
 def test_wrong_arguments_are_named():
-    with pytest.raises(ValueError, match="memory_mode 'fast': unknown; expected one of norm_y, kv, raw"):
+    with pytest.raises(
+        ValueError, match="memory_mode 'fast': unknown; expected one of norm_y, kv, raw"
+    ):
         MUSt3R(memory_mode="fast")
     with pytest.raises(ValueError, match="RoPE<base>"):
         Dust3rEncoder(pos_embed="cosine")

@@ -19,8 +19,10 @@ GOLDEN = load_file(DATA / "golden_tiny.safetensors")
 FACTS = json.loads((DATA / "golden_tiny.json").read_text())
 ENCODER = "Dust3rEncoder(img_size=(64, 64), embed_dim=48, depth=2, num_heads=3)"
 DECODER = (
-    "CausalMUSt3R(img_size=(64, 64), enc_embed_dim=48, embed_dim=32, output_dim=1792, depth=3, num_heads=2, "
-    "feedback_type='single_mlp', memory_mode=\"kv\", mem_dropout=0.1, protected_imgs=1, use_mem_mask=True)"
+    "CausalMUSt3R(img_size=(64, 64), enc_embed_dim=48, embed_dim=32, output_dim=1792, depth=3, "
+    "num_heads=2, "
+    "feedback_type='single_mlp', memory_mode=\"kv\", mem_dropout=0.1, protected_imgs=1, "
+    "use_mem_mask=True)"
 )
 
 
@@ -134,13 +136,22 @@ class Hostile:
         ({"encoder": {"patch_embed.proj.weight": 3}}, "encoder is no state dict"),
         ({"args": Namespace(encoder=ENCODER)}, "args.decoder is no constructor string"),
         ({"args": Namespace(encoder="ViT(depth=1)", decoder=DECODER)}, "unknown class 'ViT'"),
-        ({"args": Namespace(encoder=ENCODER, decoder="MUSt3R(depht=3)")}, "decoder arguments do not fit: .*depht"),
+        (
+            {"args": Namespace(encoder=ENCODER, decoder="MUSt3R(depht=3)")},
+            "decoder arguments do not fit: .*depht",
+        ),
         (
             {"args": Namespace(encoder=ENCODER, decoder=DECODER.replace("depth=3", "depth=4"))},
             "missing .first: blocks_dec.3",
         ),
-        ({"args": Namespace(encoder=ENCODER.replace("48", "-48"), decoder=DECODER)}, "encoder arguments do not fit"),
-        ({"args": Namespace(encoder=ENCODER.replace("heads=3", "heads=5"), decoder=DECODER)}, "num_heads 5: width 48"),
+        (
+            {"args": Namespace(encoder=ENCODER.replace("48", "-48"), decoder=DECODER)},
+            "encoder arguments do not fit",
+        ),
+        (
+            {"args": Namespace(encoder=ENCODER.replace("heads=3", "heads=5"), decoder=DECODER)},
+            "num_heads 5: width 48",
+        ),
         ({"args": Namespace(encoder=ENCODER.replace("48", "60"), decoder=DECODER)}, "other shape"),
     ],
 )
@@ -168,7 +179,9 @@ def test_missing_tensors_truncated_and_absent_files(tmp_path):
 
 
 def test_models_are_named_with_their_cure(monkeypatch, tmp_path):
-    with pytest.raises(InputError, match="--must3r huge: unknown model; choose one of tiny, 224, 512"):
+    with pytest.raises(
+        InputError, match="--must3r huge: unknown model; choose one of tiny, 224, 512"
+    ):
         must3r_loader.model_file("huge")
     monkeypatch.setitem(must3r_loader.MODELS, "512", tmp_path / "MUSt3R_512.pth")
     with pytest.raises(InputError, match=r"fetch them with: python main\.py weights --must3r 512"):
@@ -176,7 +189,9 @@ def test_models_are_named_with_their_cure(monkeypatch, tmp_path):
 
 
 def test_the_official_package_computes_the_same_maps(tmp_path):
-    """Where `must3r` is installed its maps must equal ours; elsewhere asking for it must name the cure."""
+    """Where `must3r` is installed its maps must equal ours; elsewhere asking for it must name the
+    cure.
+    """
     file = official(tmp_path)
     if importlib.util.find_spec("must3r"):
         raw = maps(load_must3r(file, backend="naver"))[1]

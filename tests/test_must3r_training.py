@@ -1,4 +1,6 @@
-"""Posed clips and the training of MUSt3R: geometry that agrees with itself, losses with known values, a short run."""
+"""Posed clips and the training of MUSt3R: geometry that agrees with itself, losses with known
+values, a short run.
+"""
 
 import json
 
@@ -58,18 +60,26 @@ def mirrored(*arrays):
 
 @pytest.mark.parametrize("transform", [lambda *a: a, mirrored, lambda *a: cut(32, *a)])
 def test_frames_of_a_clip_lie_in_one_world(scene, transform):
-    """What one frame sees falls on the same depths in a neighbouring one: mirrored, cut or as it is."""
+    """What one frame sees falls on the same depths in a neighbouring one: mirrored, cut or as it
+    is.
+    """
     batch = batch_of(scene, (2, 3), transform)
     world = move(batch.camera_to_world, batch.local_points())
-    pixels, seen = project(world[0, :1], batch.depth[0, 1:], batch.camera_to_world[0, 1:], batch.intrinsics[0, 1:])
+    pixels, seen = project(
+        world[0, :1], batch.depth[0, 1:], batch.camera_to_world[0, 1:], batch.intrinsics[0, 1:]
+    )
     height, width = batch.depth.shape[-2:]
     inside = ((pixels > -0.5) & (pixels < torch.tensor([width - 0.5, height - 0.5]))).all(-1)
     assert inside.float().mean() > 0.4
     # Outlines of objects hide a little from one of the two.
     assert seen[inside].float().mean() > 0.85
-    back, own = project(world[0, :1], batch.depth[0, :1], batch.camera_to_world[0, :1], batch.intrinsics[0, :1])
+    back, own = project(
+        world[0, :1], batch.depth[0, :1], batch.camera_to_world[0, :1], batch.intrinsics[0, :1]
+    )
     v, u = np.mgrid[:height, :width]
-    torch.testing.assert_close(back[0], torch.from_numpy(np.stack([u, v], -1)).float(), atol=1e-2, rtol=0)
+    torch.testing.assert_close(
+        back[0], torch.from_numpy(np.stack([u, v], -1)).float(), atol=1e-2, rtol=0
+    )
     assert own.float().mean() > 0.999
 
 
@@ -98,7 +108,10 @@ def test_frames_are_drawn_within_the_overlap_where_there_are_any():
 
 def test_batches_depend_on_the_generator_alone(rooms):
     scenes = [Scene(path) for path in find_scenes(rooms)]
-    first, second = (PosedClips(scenes, 48).batch(np.random.default_rng(3), 2, 3, heights=(32, 48)) for _ in range(2))
+    first, second = (
+        PosedClips(scenes, 48).batch(np.random.default_rng(3), 2, 3, heights=(32, 48))
+        for _ in range(2)
+    )
     assert torch.equal(first.images, second.images) and first.sources == second.sources
     assert first.images.shape[-1] == 48 and first.images.shape[-2] in (32, 48)
 
@@ -137,7 +150,9 @@ def test_validation_measures_poses(scene):
     assert max(float(e.abs().max()) for e in errors.values()) < 0.1  # degrees
     assert ignoring[0, 0] < 0.01 < ignoring[0, 2]
     half_turn = torch.diag(torch.tensor([-1.0, 1, -1]))
-    errors = clip_errors(Pointmaps(points @ half_turn, local, torch.full(points.shape[:-1], 2.0)), batch)
+    errors = clip_errors(
+        Pointmaps(points @ half_turn, local, torch.full(points.shape[:-1], 2.0)), batch
+    )
     assert errors["rotation_error"][0, 0] == pytest.approx(180, abs=0.5)
 
 
@@ -146,9 +161,13 @@ def test_matching_rewards_tokens_that_see_the_same_point(scene):
     world = move(batch.camera_to_world, batch.local_points())
     # Descriptors that are the place itself match; shuffled ones do not.
     middle = world[:, :, 8::16, 8::16].flatten(2, 3)
-    same = torch.nn.functional.normalize(torch.cat((middle, torch.ones_like(middle[..., :1])), -1), dim=-1)
+    same = torch.nn.functional.normalize(
+        torch.cat((middle, torch.ones_like(middle[..., :1])), -1), dim=-1
+    )
     shuffled = same[:, :, torch.randperm(same.shape[2], generator=torch.Generator().manual_seed(0))]
-    assert matching_loss(same, batch, world, 16, 0.02) < matching_loss(shuffled, batch, world, 16, 0.02)
+    assert matching_loss(same, batch, world, 16, 0.02) < matching_loss(
+        shuffled, batch, world, 16, 0.02
+    )
 
 
 def test_attention_loss_is_the_share_that_misses_the_same_point(scene):
@@ -159,7 +178,9 @@ def test_attention_loss_is_the_share_that_misses_the_same_point(scene):
     blind = float(attention_loss(even, batch, world, 16))
     assert np.log(tokens) - 0.3 < blind < np.log(2 * tokens)
     own = torch.zeros(1, 2, tokens, 2 * tokens)
-    own[..., torch.arange(tokens), torch.arange(tokens)] = 50  # every token looks at itself in the first frame
+    own[..., torch.arange(tokens), torch.arange(tokens)] = (
+        50  # every token looks at itself in the first frame
+    )
     assert float(attention_loss([*even[:2], own], batch, world, 16)) < blind
     same = batch_of(scene, (2, 2))
     there = move(same.camera_to_world, same.local_points())
@@ -169,7 +190,15 @@ def test_attention_loss_is_the_share_that_misses_the_same_point(scene):
 def test_training_calls_are_those_of_inference(scene):
     torch.manual_seed(0)
     encoder = Dust3rEncoder(img_size=(48, 48), embed_dim=24, depth=1, num_heads=2)
-    decoder = MUSt3R((48, 48), 24, embed_dim=24, depth=2, num_heads=2, feedback_type="single_mlp", landscape_only=False)
+    decoder = MUSt3R(
+        (48, 48),
+        24,
+        embed_dim=24,
+        depth=2,
+        num_heads=2,
+        feedback_type="single_mlp",
+        landscape_only=False,
+    )
     model = StreamedClips(encoder, decoder).eval()
     batch = batch_of(scene, (0, 1, 2, 3))
     raw, _, attention = model(batch.images)  # with gradients: memory is concatenated
@@ -179,7 +208,9 @@ def test_training_calls_are_those_of_inference(scene):
     # Two heads of the one middle layer there is, over the tokens of the frames before.
     assert [tuple(logits.shape) for logits in attention] == [(1, 2, 9, 9 * n) for n in (1, 1, 2, 3)]
     raw.sum().backward()
-    assert all(p.grad is not None for n, p in model.named_parameters() if not n.startswith("matcher"))
+    assert all(
+        p.grad is not None for n, p in model.named_parameters() if not n.startswith("matcher")
+    )
 
 
 def test_a_short_run_learns_resumes_and_loads(rooms, tmp_path):

@@ -12,7 +12,13 @@ from torch import nn
 
 import sam2_model
 from geometry_fusion.devices import keep_freed_memory
-from geometry_fusion.optimise import PACKED_WEIGHTS, PackedLinear, fold_batch_norms, onednn_is_faster, pack_linears
+from geometry_fusion.optimise import (
+    PACKED_WEIGHTS,
+    PackedLinear,
+    fold_batch_norms,
+    onednn_is_faster,
+    pack_linears,
+)
 
 
 @torch.no_grad()
@@ -25,7 +31,11 @@ def test_folding_changes_nothing_but_rounding_and_leaves_no_batch_norm():
         nn.Sequential(nn.Conv2d(8, 4, 1, bias=False), nn.BatchNorm2d(4)),
     )
     for norm in (m for m in block.modules() if isinstance(m, nn.BatchNorm2d)):
-        nn.init.uniform_(norm.running_mean), nn.init.uniform_(norm.running_var, 0.5, 2), nn.init.normal_(norm.weight)
+        (
+            nn.init.uniform_(norm.running_mean),
+            nn.init.uniform_(norm.running_var, 0.5, 2),
+            nn.init.normal_(norm.weight),
+        )
     image = torch.randn(2, 3, 9, 9)
     wanted = block.eval()(image)
     fold_batch_norms(block)
@@ -37,7 +47,9 @@ def test_folding_changes_nothing_but_rounding_and_leaves_no_batch_norm():
 def test_features_of_the_shipped_weights_differ_by_rounding_only():
     exact, fast = (sam2_model.build_predictor("tiny", device="cpu", exact=e) for e in (True, False))
     image = torch.randn(1, 3, 256, 256)
-    for a, b in zip(exact.forward_image(image)["backbone_fpn"], fast.forward_image(image)["backbone_fpn"]):
+    for a, b in zip(
+        exact.forward_image(image)["backbone_fpn"], fast.forward_image(image)["backbone_fpn"]
+    ):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
     assert fast.objects_at_once > 1 == exact.objects_at_once
 
@@ -69,7 +81,9 @@ def test_a_packed_layer_notices_other_weights():
     for factor in (-1, 2, 3):  # another parameter, which may come to lie where one was before
         packed.weight = nn.Parameter(torch.zeros_like(other.weight))
         packed.weight = nn.Parameter(factor * other.weight)
-        torch.testing.assert_close(packed(x), factor * x @ other.weight.T + other.bias, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            packed(x), factor * x @ other.weight.T + other.bias, rtol=1e-5, atol=1e-5
+        )
 
 
 def test_a_packed_layer_can_be_made_in_inference_mode_and_be_copied_after_use():
@@ -147,16 +161,24 @@ print(before - megabytes())
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps and gives back as it is told")
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="only glibc keeps and gives back as it is told"
+)
 def test_kept_memory_is_given_back_when_told():
-    done = subprocess.run([sys.executable, "-c", GIVEN_BACK], capture_output=True, text=True, cwd=sam2_model.ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", GIVEN_BACK], capture_output=True, text=True, cwd=sam2_model.ROOT
+    )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 150
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has the switch, others say False")
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="only glibc has the switch, others say False"
+)
 def test_freed_memory_is_used_again_and_not_taken_from_the_system_anew():
-    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, cwd=sam2_model.ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS], capture_output=True, text=True, cwd=sam2_model.ROOT
+    )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 1000  # taken anew: 48,830
 
@@ -169,7 +191,11 @@ def test_other_c_libraries_have_no_switch(monkeypatch):
 @pytest.mark.slow
 @torch.inference_mode()
 def test_compiled_parts_give_the_same_features():
-    plain, compiled = (sam2_model.build_predictor("tiny", device="cpu", compile=c) for c in (False, True))
+    plain, compiled = (
+        sam2_model.build_predictor("tiny", device="cpu", compile=c) for c in (False, True)
+    )
     image = torch.randn(1, 3, 256, 256)
-    for a, b in zip(plain.forward_image(image)["backbone_fpn"], compiled.forward_image(image)["backbone_fpn"]):
+    for a, b in zip(
+        plain.forward_image(image)["backbone_fpn"], compiled.forward_image(image)["backbone_fpn"]
+    ):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)

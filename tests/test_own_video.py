@@ -1,4 +1,6 @@
-"""Fine-tuning on a video of one's own: frames and masks in, a checkpoint that ab_iou.py uses out."""
+"""Fine-tuning on a video of one's own: frames and masks in, a checkpoint that ab_iou.py uses
+out.
+"""
 
 import json
 import re
@@ -34,18 +36,24 @@ ANNOTATED = (0, 1, 2, 3, 5, 6, 7)  # of 8 frames
 
 @pytest.fixture(scope="module")
 def video(rooms, tmp_path_factory) -> Path:
-    """frames/0000.jpg ... and masks of all frames but one, of the two objects that are seen most."""
+    """frames/0000.jpg ... and masks of all frames but one, of the two objects that are seen
+    most.
+    """
     folder, scene = tmp_path_factory.mktemp("own"), Scene(find_scenes(rooms)[1])
     for name in ("frames", "masks"):
         (folder / name).mkdir()
-    always = scene.areas[[0, 2, 6, 7], 1:].min(0)  # pixels in the view in which an object is smallest
+    always = scene.areas[[0, 2, 6, 7], 1:].min(
+        0
+    )  # pixels in the view in which an object is smallest
     largest = np.argsort(-always)[:2] + 1
     assert always[largest - 1].min() > 20
     for index in range(len(scene)):
         write_rgb(folder / "frames" / f"{index:04d}.jpg", scene.rgb(index))
         if index in ANNOTATED:
             ids = scene.instance(index)
-            write_palette_mask(folder / "masks" / f"{index:04d}.png", (ids == largest[0]) + 2 * (ids == largest[1]))
+            write_palette_mask(
+                folder / "masks" / f"{index:04d}.png", (ids == largest[0]) + 2 * (ids == largest[1])
+            )
     return folder
 
 
@@ -58,7 +66,8 @@ def test_held_out_frames_are_spread_and_no_frame_is_in_both_parts(video):
     assert not split.train.areas[[4, 5, 7]].any() and not split.val.areas[[0, 1, 2, 3, 4, 6]].any()
     assert np.array_equal(np.unique(split.train.instance(0)), [0, 1, 2])
     assert split.describe() == (
-        "validation: 2 of 7 annotated frames are held out (0005, 0007), none of them after an absence, so that coming "
+        "validation: 2 of 7 annotated frames are held out (0005, 0007), none of them after an "
+        "absence, so that coming "
         "back is not validated; prompted by a mask that is trained on: object 1 on 0000, 2 on 0000"
     )
     with pytest.raises(KeyError):
@@ -77,7 +86,10 @@ def test_a_return_is_validated_and_small_views_do_not_prompt(video, tmp_path):
     assert split.prompts == {1: 1, 2: 1}
     held = np.flatnonzero(split.val.annotated)
     assert split.returned == {1: frozenset({6}), 2: frozenset({6})} and 6 in held
-    assert "1 of them after an absence; prompted by a mask that is trained on: object 1 on 0001, 2" in split.describe()
+    assert (
+        "1 of them after an absence; prompted by a mask that is trained on: object 1 on 0001, 2"
+        in split.describe()
+    )
 
 
 def test_clips_use_training_frames_and_geometry_sees_all(video, tmp_path):
@@ -90,15 +102,28 @@ def test_clips_use_training_frames_and_geometry_sees_all(video, tmp_path):
         source.push = lambda index, image: (seen.append(index), push(index, image))[1]
         return source
 
-    options = {"min_area": 20, "references": 2, "twin_share": 0.5, "fov_share": 0.5, "tau": 0.25, "steps": (1, 2)}
-    clips = FusionClips([training], GeometryCache(tmp_path, recording, {}), 64, sampling="random", **options)
-    drawn = {frame for seed in range(40) for frame in clips._clip(np.random.default_rng(seed), 4, 2)[1]}
+    options = {
+        "min_area": 20,
+        "references": 2,
+        "twin_share": 0.5,
+        "fov_share": 0.5,
+        "tau": 0.25,
+        "steps": (1, 2),
+    }
+    clips = FusionClips(
+        [training], GeometryCache(tmp_path, recording, {}), 64, sampling="random", **options
+    )
+    drawn = {
+        frame for seed in range(40) for frame in clips._clip(np.random.default_rng(seed), 4, 2)[1]
+    }
     assert drawn == {0, 1, 2, 3, 6}
     clips.batch(np.random.default_rng(0), 1, 3, 2)
     assert set(seen) == set(range(8))
 
 
-def test_validation_tracks_once_and_scores_held_out_frames_those_after_an_absence_apart(video, monkeypatch):
+def test_validation_tracks_once_and_scores_held_out_frames_those_after_an_absence_apart(
+    video, monkeypatch
+):
     split = split_video(video / "frames", video / "masks", 0.3)
     split = replace(split, returned={1: frozenset({7}), 2: frozenset()})
     truth = {frame: split.val.instance(frame) for frame in (5, 7)}
@@ -125,9 +150,15 @@ def test_validation_tracks_once_and_scores_held_out_frames_those_after_an_absenc
     positive = ((1 + kept) / 2 + (0 + 1) / 2) / 2
     assert result["positive_iou"] == result["held_out_iou"] == pytest.approx(positive)
     assert result["positive_frames"] == 4
-    assert result["after_absence_iou"] == pytest.approx(kept) and result["after_absence_frames"] == 1
-    assert result["annotated_positive_iou"] == pytest.approx(((1 + kept) / 7 + 1 / 7) / 2)  # of 7 frames each
-    assert result["score"] == result["annotated_positive_iou"]  # an object that is lost elsewhere counts
+    assert (
+        result["after_absence_iou"] == pytest.approx(kept) and result["after_absence_frames"] == 1
+    )
+    assert result["annotated_positive_iou"] == pytest.approx(
+        ((1 + kept) / 7 + 1 / 7) / 2
+    )  # of 7 frames each
+    assert (
+        result["score"] == result["annotated_positive_iou"]
+    )  # an object that is lost elsewhere counts
 
 
 def empty(folder: Path, frames) -> None:
@@ -139,11 +170,23 @@ def empty(folder: Path, frames) -> None:
     "spoil, message",
     [
         (lambda d: shutil.rmtree(d / "masks"), "no such folder of masks; import them"),
-        (lambda d: (d / "masks/0007.png").rename(d / "masks/frame7.png"), "no frame of .* is called frame7"),
-        (lambda d: [(d / f"masks/{i:04d}.png").unlink() for i in ANNOTATED[:4]], "3 frames of .* have masks; training"),
+        (
+            lambda d: (d / "masks/0007.png").rename(d / "masks/frame7.png"),
+            "no frame of .* is called frame7",
+        ),
+        (
+            lambda d: [(d / f"masks/{i:04d}.png").unlink() for i in ANNOTATED[:4]],
+            "3 frames of .* have masks; training",
+        ),
         (lambda d: empty(d, ANNOTATED), "no object in any of 7 masks; annotate one"),
-        (lambda d: empty(d, ANNOTATED[1:]), r"only the frames that prompt the objects show them \(0000\)"),
-        (lambda d: write_palette_mask(d / "masks/0001.png", np.zeros((50, 96))), "mask is 96x50, frames are 96x96"),
+        (
+            lambda d: empty(d, ANNOTATED[1:]),
+            r"only the frames that prompt the objects show them \(0000\)",
+        ),
+        (
+            lambda d: write_palette_mask(d / "masks/0001.png", np.zeros((50, 96))),
+            "mask is 96x50, frames are 96x96",
+        ),
     ],
 )
 def test_what_cannot_be_trained_on_is_told_in_one_line(video, tmp_path, refuse, spoil, message):
@@ -172,7 +215,10 @@ def test_missing_paths_are_asked_for(refuse):
         train, "experiment=my_video", "data.frames=a", "data.masks=b", "data.val_share=2.0"
     )
     assert "a.mp4: is a file; extract its frames" in refuse(
-        train, "experiment=my_video", f"data.frames={ROOT / 'videos/samples/walk/video.mp4'}", "data.masks=b"
+        train,
+        "experiment=my_video",
+        f"data.frames={ROOT / 'videos/samples/walk/video.mp4'}",
+        "data.masks=b",
     ).replace("video.mp4", "a.mp4")
 
 
@@ -193,12 +239,22 @@ def test_training_gives_a_checkpoint_that_the_other_scripts_take(video, tmp_path
     assert done.returncode == 0, done.stderr
     assert "clips 'short' have 5 frames instead of 7" in done.stdout
     log = (tmp_path / "run/logs/log.txt").read_text()
-    assert "trains 3,730,469 of 7," in log and " s a step, about " in log and "peak memory so far" in log
-    records = [json.loads(line) for line in (tmp_path / "run/logs/train_stats.json").read_text().splitlines()]
+    assert (
+        "trains 3,730,469 of 7," in log
+        and " s a step, about " in log
+        and "peak memory so far" in log
+    )
+    records = [
+        json.loads(line)
+        for line in (tmp_path / "run/logs/train_stats.json").read_text().splitlines()
+    ]
     assert [r["step"] for r in records if "val" in r] == [0, 5]
     checkpoint = tmp_path / "run/checkpoints/checkpoint_best.safetensors"
     found = inspect(checkpoint)
-    assert found.merger_parameters == 1_598_592 and found.metadata["backbones"]["must3r"]["name"] == "tiny"
+    assert (
+        found.merger_parameters == 1_598_592
+        and found.metadata["backbones"]["must3r"]["name"] == "tiny"
+    )
     compared = run_script(
         ROOT / "ab_iou.py",
         "--frames",
@@ -213,9 +269,13 @@ def test_training_gives_a_checkpoint_that_the_other_scripts_take(video, tmp_path
     )
     assert compared.returncode == 0, compared.stderr
     assert (tmp_path / "videos/ab_report/index.html").is_file() and "positive" in compared.stdout
-    scores = json.loads((tmp_path / "videos/ab_report/metrics.json").read_text())["arms"]["geom"]["scores"]
+    scores = json.loads((tmp_path / "videos/ab_report/metrics.json").read_text())["arms"]["geom"][
+        "scores"
+    ]
     # What the log says of these weights is what the script says of the file.
-    assert scores["positive_iou"] == pytest.approx(found.metadata["metrics"]["annotated_positive_iou"], abs=1e-6)
+    assert scores["positive_iou"] == pytest.approx(
+        found.metadata["metrics"]["annotated_positive_iou"], abs=1e-6
+    )
 
     # Masks that changed are another training.
     mask = video / "masks/0001.png"
@@ -223,7 +283,10 @@ def test_training_gives_a_checkpoint_that_the_other_scripts_take(video, tmp_path
     write_palette_mask(mask, np.ones((96, 96)))
     again = run_script(*command)
     mask.write_bytes(before)
-    assert "was trained on other frames or masks than data.frames and data.masks hold now; choose" in error_line(again)
+    assert (
+        "was trained on other frames or masks than data.frames and data.masks hold now; choose"
+        in error_line(again)
+    )
 
 
 def test_void_is_no_object(video, tmp_path):
@@ -242,13 +305,16 @@ def test_small_views_are_measured_at_the_size_of_the_model(video):
     training = split_video(video / "frames", video / "masks", 0.3).train
     options = {"references": 2, "twin_share": 0.5, "fov_share": 0.5, "tau": 0.25, "steps": (1, 2)}
     clips = FusionClips([training], None, 48, sampling="random", min_area=20, **options)
-    np.testing.assert_allclose(clips.areas(training), training.areas / 4)  # 96 pixels a side become 48
+    np.testing.assert_allclose(
+        clips.areas(training), training.areas / 4
+    )  # 96 pixels a side become 48
 
 
 SMALL = [
     "experiment=my_video",
     "data.min_area=20",
-    "batches.kinds={short: {clips: 1, frames: 3, objects: 1}, long: {clips: 1, frames: 3, objects: 1}}",
+    "batches.kinds={short: {clips: 1, frames: 3, objects: 1}, long: {clips: 1, frames: 3, "
+    "objects: 1}}",
     "sampling.references=1",
     "trainer.device=cpu",
     "trainer.threads=1",
@@ -268,7 +334,11 @@ def other_sam2(tmp_path_factory) -> Path:
 
 
 def tune(video: Path, run_dir: Path, *more: str) -> None:
-    given = [f"data.frames={video / 'frames'}", f"data.masks={video / 'masks'}", f"trainer.run_dir={run_dir}"]
+    given = [
+        f"data.frames={video / 'frames'}",
+        f"data.masks={video / 'masks'}",
+        f"trainer.run_dir={run_dir}",
+    ]
     given.append(f"geometry_cache={video / 'geometry'}")
     train.main([*SMALL, *given, "trainer.max_steps=2", *more])
 
@@ -288,13 +358,17 @@ def positive_iou(predictor, video: Path) -> float:
     found = dict(track(predictor, FrameFolder(video / "frames"), prompts, progress=False))
     means = []
     for i in (1, 2):
-        pairs = [(found[f] == i, split.val.instance(f) == i) for f in np.flatnonzero(split.val.annotated)]
+        pairs = [
+            (found[f] == i, split.val.instance(f) == i) for f in np.flatnonzero(split.val.annotated)
+        ]
         means.append(np.mean([(a & b).sum() / (a | b).sum() for a, b in pairs if b.any()]))
     return float(np.mean(means))
 
 
 def validations(run_dir: Path) -> list[dict]:
-    records = [json.loads(line) for line in (run_dir / "logs/train_stats.json").read_text().splitlines()]
+    records = [
+        json.loads(line) for line in (run_dir / "logs/train_stats.json").read_text().splitlines()
+    ]
     return [record["val"] for record in records if "val" in record]
 
 
@@ -304,7 +378,11 @@ def check_file(run_dir: Path, video: Path, sam2_file: Path | None = None) -> Non
     predictor = loaded(last, sam2_file)
     trained = torch.load(run_dir / "checkpoints/resume.pt", weights_only=True)["model"]
     state = predictor.state_dict()
-    different = [n for n, value in trained.items() if fusion.is_tunable(n) and not torch.equal(value, state[n])]
+    different = [
+        n
+        for n, value in trained.items()
+        if fusion.is_tunable(n) and not torch.equal(value, state[n])
+    ]
     assert different == []
     said = validations(run_dir)[-1]["positive_iou"]
     assert positive_iou(predictor, video) == pytest.approx(said, abs=1e-6)
@@ -338,7 +416,11 @@ def test_what_an_earlier_run_tuned_stays_in_the_files_of_a_resumed_run(video, tm
 
 
 def test_the_best_file_is_the_start_where_training_spoils_it(video, tmp_path):
-    spoiling = ["trainer.trainable={merger: 10.0}", "trainer.grad_clip=1000", "trainer.eval_first=true"]
+    spoiling = [
+        "trainer.trainable={merger: 10.0}",
+        "trainer.grad_clip=1000",
+        "trainer.eval_first=true",
+    ]
     tune(video, tmp_path / "run", *spoiling)
     before, after = validations(tmp_path / "run")
     best = tmp_path / "run/checkpoints/checkpoint_best.safetensors"
@@ -347,7 +429,11 @@ def test_the_best_file_is_the_start_where_training_spoils_it(video, tmp_path):
 
 
 def test_the_image_encoder_is_not_trained(video, tmp_path, refuse):
-    given = [f"data.frames={video / 'frames'}", f"data.masks={video / 'masks'}", f"trainer.run_dir={tmp_path}"]
+    given = [
+        f"data.frames={video / 'frames'}",
+        f"data.masks={video / 'masks'}",
+        f"trainer.run_dir={tmp_path}",
+    ]
     every = tmp_path / "every.yaml"
     every.write_text('trainer: {trainable: {"*": 1.0e-4}}')
     for trainable in (["trainer.trainable={image_encoder.neck: 1e-5}"], ["--config", every]):

@@ -8,7 +8,12 @@ import pytest
 
 from geometry_fusion.errors import InputError
 from geometry_fusion.mask_files import write_mask, write_palette_mask
-from geometry_fusion.prompts import add_prompt_arguments, hidden_objects, prompts_from_arguments, read_prompts
+from geometry_fusion.prompts import (
+    add_prompt_arguments,
+    hidden_objects,
+    prompts_from_arguments,
+    read_prompts,
+)
 from geometry_fusion.types import Prompt
 
 
@@ -32,7 +37,11 @@ def given(*arguments):
         ({"points": ((10, 10), (40, 40))}, {"points": ((41, 41),)}, True),
         ({"box": (10, 10, 30, 30)}, {"box": (11, 10, 31, 30)}, True),
         ({"box": (10, 10, 30, 30)}, {"box": (20, 10, 40, 30)}, False),
-        ({"box": (10, 10, 30, 30)}, {"points": ((20, 20),)}, False),  # something in front of something
+        (
+            {"box": (10, 10, 30, 30)},
+            {"points": ((20, 20),)},
+            False,
+        ),  # something in front of something
         ({"mask": area(10, 10, 30, 30)}, {"mask": area(10, 10, 30, 28)}, True),
         ({"mask": area(10, 10, 30, 30)}, {"mask": area(10, 10, 30, 20)}, False),
         ({"mask": area(10, 10, 30, 30)}, {"points": ((20, 20), (11, 29))}, True),
@@ -46,7 +55,10 @@ def test_two_objects_on_one_place_are_told(first, second, same):
         line = hidden_objects([Prompt(3, 1, **a), Prompt(3, 7, **b)])
         assert bool(line) == same
         if same:
-            assert "objects 1 and 7 are prompted on the same place of frame 3" in line and "docs/prompts.md" in line
+            assert (
+                "objects 1 and 7 are prompted on the same place of frame 3" in line
+                and "docs/prompts.md" in line
+            )
     assert hidden_objects([Prompt(3, 1, **first), Prompt(4, 7, **second)]) is None
     assert hidden_objects([Prompt(3, 1, **first), Prompt(3, 1, **second)]) is None
 
@@ -54,9 +66,16 @@ def test_two_objects_on_one_place_are_told(first, second, same):
 def test_the_command_line_says_it_once(capsys, tmp_path):
     given("--point", "1:5,5", "--point", "2:5,6", "--point", "3:6,5")
     said = capsys.readouterr().err.splitlines()
-    assert len(said) == 1 and said[0].startswith("warning: objects 1 and 2") and "(and 2 more pairs)" in said[0]
+    assert (
+        len(said) == 1
+        and said[0].startswith("warning: objects 1 and 2")
+        and "(and 2 more pairs)" in said[0]
+    )
     given("--point", "1:5,5", "--point", "2:50,6")
-    write_palette_mask(tmp_path / "two.png", np.where(area(0, 0, 20, 20), 1, 0) + np.where(area(20, 0, 40, 20), 2, 0))
+    write_palette_mask(
+        tmp_path / "two.png",
+        np.where(area(0, 0, 20, 20), 1, 0) + np.where(area(20, 0, 40, 20), 2, 0),
+    )
     given("--mask", tmp_path / "two.png")
     assert capsys.readouterr().err == ""
 
@@ -65,12 +84,34 @@ ENTRIES = [
     {"frame": 0, "object": 2, "points": [[5, 6.5]], "negatives": [[1, 1]], "box": [1, 2, 30, 40]},
     {"mask": "m.png"},
 ]
-ODD = (None, "x", "12", [], {}, [[]], float("nan"), float("inf"), -1, 0.5, True, 10**400, "\ud800", "a\0b")
+ODD = (
+    None,
+    "x",
+    "12",
+    [],
+    {},
+    [[]],
+    float("nan"),
+    float("inf"),
+    -1,
+    0.5,
+    True,
+    10**400,
+    "\ud800",
+    "a\0b",
+)
 
 
 def spoiled():
     """Every leaf of the prompts, and everything around one, replaced by something odd."""
-    places = [(0,), (1,), *((0, key) for key in ENTRIES[0]), (0, "points", 0), (0, "points", 0, 1), (0, "box", 2)]
+    places = [
+        (0,),
+        (1,),
+        *((0, key) for key in ENTRIES[0]),
+        (0, "points", 0),
+        (0, "points", 0, 1),
+        (0, "box", 2),
+    ]
     places += [(1, "mask")]
     for place in places:
         for value in ODD:
@@ -94,7 +135,15 @@ def test_odd_prompt_files_end_in_one_line_or_in_prompts(tmp_path):
             refused += 1
             assert str(tmp_path) in str(error), content
     assert refused > 100
-    for content in (b"", b"\xff\xfe", b"{", b"[" * 100_000, b'[{"frame": 0, "frame": 1}]', b"5", b"null"):
+    for content in (
+        b"",
+        b"\xff\xfe",
+        b"{",
+        b"[" * 100_000,
+        b'[{"frame": 0, "frame": 1}]',
+        b"5",
+        b"null",
+    ):
         file.write_bytes(content)
         with pytest.raises(InputError, match=r"--prompts .*prompts\.json"):
             read_prompts(file)

@@ -1,4 +1,5 @@
-"""Prompts on different frames: an object starts at its own prompt, a correction counts, memory keeps to time.
+"""Prompts on different frames: an object starts at its own prompt, a correction counts, memory
+keeps to time.
 
 The sample `twins`: the object is in view on frames 0 to 10 and again on frames 37 to 50.
 """
@@ -108,7 +109,9 @@ def test_a_correction_changes_what_comes_after_it_and_what_came_before(predictor
     assert max(ious(wrong, truth, range(40, 49))) < 0.1
     known = dict(session_of(predictor, "full", prompts).track(frames))
     assert min(ious(known, truth, range(41, 49))) > 0.85
-    assert min(ious(known, truth, range(21, 40))) > 0.85  # backwards from it, half the way to the click
+    assert (
+        min(ious(known, truth, range(21, 40))) > 0.85
+    )  # backwards from it, half the way to the click
     assert all(np.array_equal(known[i], wrong[i]) for i in range(2, 21))
     # Added afterwards it does the same.
     first.add(prompts[1])
@@ -140,7 +143,9 @@ def test_a_prompt_beyond_the_video_is_refused_at_once_and_a_pass_may_be_left(pla
     with pytest.raises(InputError, match="frame 400 does not exist"):
         session.add(Prompt(400, 1, mask=truth[0]))
     steps.close()
-    answer = session.add(Prompt(40, 1, mask=truth[40]))  # no pass is running: it is answered at once
+    answer = session.add(
+        Prompt(40, 1, mask=truth[40])
+    )  # no pass is running: it is answered at once
     assert np.array_equal(answer == 1, truth[40])
 
 
@@ -151,7 +156,9 @@ def test_tracking_backwards_starts_from_the_prompt_alone(frames, truth):
     # Longer than SAM2's memory of pointers, which it scales by the length of shorter videos.
     order = [*range(8, -1, -1), *range(9, 20)]
     reversed_clip = Clip(frames[index] for index in order)
-    reversed_masks = dict(track(predictor, reversed_clip, [Prompt(0, 1, mask=truth[8])], progress=False))
+    reversed_masks = dict(
+        track(predictor, reversed_clip, [Prompt(0, 1, mask=truth[8])], progress=False)
+    )
     assert min(ious(backwards, truth, range(9))) > 0.5
     for place, index in enumerate(order[:9]):
         assert np.array_equal(backwards[index], reversed_masks[place]), index
@@ -208,13 +215,19 @@ def test_nothing_to_track_is_an_error(plain, frames):
 def test_an_exact_predictor_tracks_several_prompts_as_sam2_does(frames, truth):
     """Also through a session: SAM2's rules of prompts and memory, bit for bit."""
     short = Clip(frames[i] for i in range(30, 50))
-    theirs = sam2_model.build_sam2("tiny", target=SAM2VideoPredictor, binarize_mask_from_pts_for_mem_enc=True)
+    theirs = sam2_model.build_sam2(
+        "tiny", target=SAM2VideoPredictor, binarize_mask_from_pts_for_mem_enc=True
+    )
     state = build("sam2", exact=True).init_state(short)  # frames that are decoded alike
     prompts = [Prompt(10, 1, mask=truth[40]), Prompt(14, 1, points=((30.0, 30.0),))]
     theirs.add_new_mask(state, 10, 1, truth[40])
     theirs.add_new_points_or_box(state, 14, 1, points=np.array([[30, 30]], np.float32), labels=[1])
     expected = {i: logits.clone() for i, _, logits in theirs.propagate_in_video(state)}
-    expected |= {i: logits.clone() for i, _, logits in theirs.propagate_in_video(state, reverse=True) if i < 10}
+    expected |= {
+        i: logits.clone()
+        for i, _, logits in theirs.propagate_in_video(state, reverse=True)
+        if i < 10
+    }
     session = session_of(build("sam2", exact=True), "full", prompts)
     logits = {index: session.logits.clone() for index, _ in session.track(short)}
     assert logits.keys() == expected.keys()
@@ -224,7 +237,9 @@ def test_an_exact_predictor_tracks_several_prompts_as_sam2_does(frames, truth):
 
 @pytest.mark.parametrize("mode", ["stream", "full"])
 def test_a_mask_prompt_is_the_answer_on_its_frame(plain, frames, truth, mode):
-    masks = dict(session_of(plain, mode, [Prompt(40, 1, mask=truth[40])]).track(iter_or_frames(frames, mode)))
+    masks = dict(
+        session_of(plain, mode, [Prompt(40, 1, mask=truth[40])]).track(iter_or_frames(frames, mode))
+    )
     assert np.array_equal(masks[40] == 1, truth[40])
     session = session_of(plain, mode, [Prompt(3, 7, mask=truth[3])])
     corner = np.zeros_like(truth[3])

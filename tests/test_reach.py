@@ -1,4 +1,6 @@
-"""What SAM2's memory can still read: the rule against SAM2's own code, and nothing more kept than that."""
+"""What SAM2's memory can still read: the rule against SAM2's own code, and nothing more kept than
+that.
+"""
 
 from types import SimpleNamespace
 
@@ -31,7 +33,9 @@ def model():
 @pytest.mark.parametrize("stride", [1, 2, 5])
 @pytest.mark.parametrize("num_maskmem", [1, 2, 7])
 @torch.inference_mode()
-def test_the_frames_that_sam2_asks_for_are_those_in_reach(model, monkeypatch, num_maskmem, stride, reverse):
+def test_the_frames_that_sam2_asks_for_are_those_in_reach(
+    model, monkeypatch, num_maskmem, stride, reverse
+):
     monkeypatch.setattr(model, "num_maskmem", num_maskmem)
     monkeypatch.setattr(model, "memory_temporal_stride_for_eval", stride)
     reach = Reach(num_maskmem, stride, model.max_obj_ptrs_in_encoder)
@@ -49,13 +53,18 @@ def test_the_frames_that_sam2_asks_for_are_those_in_reach(model, monkeypatch, nu
             current_vision_feats=[feature],
             current_vision_pos_embeds=[feature],
             feat_sizes=[(16, 16)],
-            output_dict={"cond_frame_outputs": {frame: conditioned}, "non_cond_frame_outputs": recent},
+            output_dict={
+                "cond_frame_outputs": {frame: conditioned},
+                "non_cond_frame_outputs": recent,
+            },
             num_frames=1000,
             track_in_reverse=reverse,
         )
         assert recent.asked <= set(reach.readable(frame, reverse))
         farthest = max(farthest, *(abs(frame - asked) for asked in recent.asked))
-    assert farthest == max(reach.memory if num_maskmem > 1 else 0, reach.pointer)  # and no farther than needed
+    assert farthest == max(
+        reach.memory if num_maskmem > 1 else 0, reach.pointer
+    )  # and no farther than needed
 
 
 def output(value: float) -> dict:
@@ -69,7 +78,9 @@ def output(value: float) -> dict:
 
 
 def tracked_from_10_to_30() -> tuple[dict, dict]:
-    """State of one object that was prompted on frame 10 and tracked up to frame 30, and its tracked frames."""
+    """State of one object that was prompted on frame 10 and tracked up to frame 30, and its tracked
+    frames.
+    """
     tracked = {frame: output(frame) for frame in range(11, 31)}
     outputs = {"cond_frame_outputs": {10: output(10)}, "non_cond_frame_outputs": tracked}
     seen = {frame: {"reverse": False} for frame in range(10, 31)}
@@ -97,7 +108,9 @@ def test_masks_that_are_answered_later_are_kept_and_nothing_else_of_their_frames
     assert set(tracked) == {*range(11, 20), 20}  # on the way back, those that are still to come
 
 
-def read(reach: Reach, prompted: list[int], tracked: range, frame: int, reverse: bool) -> tuple[list, list]:
+def read(
+    reach: Reach, prompted: list[int], tracked: range, frame: int, reverse: bool
+) -> tuple[list, list]:
     outputs = {
         "cond_frame_outputs": {t: output(t) for t in prompted},
         "non_cond_frame_outputs": {t: output(t) for t in tracked if t not in prompted},
@@ -117,7 +130,9 @@ def test_memory_never_runs_against_time_nor_past_a_prompt():
     assert read(reach, [2, 40], range(60), 37, True) == ([2, 40], [38, 39])
     assert read(reach, [2, 40], range(60), 1, True) == ([2, 40], [])
     upstream = Reach(num_maskmem=3, stride=1, max_obj_ptrs=5, upstream=True)
-    assert read(upstream, [2, 40], range(60), 39, True)[1] == [t for t in range(60) if t not in (2, 40)]
+    assert read(upstream, [2, 40], range(60), 39, True)[1] == [
+        t for t in range(60) if t not in (2, 40)
+    ]
 
 
 def test_a_frame_between_two_prompts_is_answered_from_the_nearer_one():
@@ -128,7 +143,8 @@ def test_a_frame_between_two_prompts_is_answered_from_the_nearer_one():
 
 def test_objects_of_equal_memories_go_together_and_a_correction_is_seen():
     outputs = {
-        i: {"cond_frame_outputs": {0: output(i)}, "non_cond_frame_outputs": {1: output(10 + i)}} for i in range(5)
+        i: {"cond_frame_outputs": {0: output(i)}, "non_cond_frame_outputs": {1: output(10 + i)}}
+        for i in range(5)
     }
     outputs[4]["cond_frame_outputs"][3] = output(9)  # prompted once more
     batches = ObjectBatches(limit=3)
@@ -168,7 +184,9 @@ def test_an_exhausted_gpu_is_answered_by_smaller_batches(tmp_path, monkeypatch, 
     def masks():
         state = predictor.init_state(Frames(images))
         for number in range(5):
-            predictor.add_new_points_or_box(state, 0, number + 1, points=[[10.0 * number, 20.0]], labels=[1])
+            predictor.add_new_points_or_box(
+                state, 0, number + 1, points=[[10.0 * number, 20.0]], labels=[1]
+            )
         return [logits.clone() for _, _, logits in predictor.propagate_in_video(state)]
 
     wanted, step = masks(), predictor.track_step
@@ -189,14 +207,19 @@ def test_an_exhausted_gpu_is_answered_by_smaller_batches(tmp_path, monkeypatch, 
 def test_memory_attention_of_objects_is_sam2s_own_computed_once():
     predictor = sam2_model.build_predictor("tiny", device="cpu")
     shared = predictor.memory_attention
-    image, position = (torch.randn(1, 128, 16, 16).expand(5, -1, -1, -1).flatten(2).permute(2, 0, 1) for _ in range(2))
+    image, position = (
+        torch.randn(1, 128, 16, 16).expand(5, -1, -1, -1).flatten(2).permute(2, 0, 1)
+        for _ in range(2)
+    )
     memory, memory_pos = torch.randn(2, 520, 5, 32)
     arguments = {"memory": memory, "memory_pos": memory_pos, "num_obj_ptr_tokens": 8}
     found = shared(curr=[image], curr_pos=[position], **arguments)
     plain = super(type(shared), shared).forward([image], memory, [position], memory_pos, 8)
     torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-4)
     calls = []
-    shared.layers[0].self_attn.register_forward_hook(lambda module, inputs, output: calls.append(len(output)))
+    shared.layers[0].self_attn.register_forward_hook(
+        lambda module, inputs, output: calls.append(len(output))
+    )
     shared(curr=[image], curr_pos=[position], **arguments)
     assert calls == [1]
     # Different images of one batch are what they are.

@@ -22,7 +22,9 @@ SAMPLES = ROOT / "videos/samples"
 SIDE, FOCAL = 64, 80.0  # pixels
 
 
-def frame_at(x: float, depth: np.ndarray, confidence: float = 0.5, camera_x: float | None = None) -> GeometryFrame:
+def frame_at(
+    x: float, depth: np.ndarray, confidence: float = 0.5, camera_x: float | None = None
+) -> GeometryFrame:
     """What a camera at (x, 0, 0) sees of `depth` [SIDE, SIDE]; camera_x: where the answer says it
     is, if elsewhere.
     """
@@ -33,7 +35,9 @@ def frame_at(x: float, depth: np.ndarray, confidence: float = 0.5, camera_x: flo
     known = torch.full((SIDE, SIDE), confidence)
     fit = fit_crop((SIDE, SIDE), SIDE, square=True)
     points = torch.from_numpy(points)
-    return GeometryFrame((), points, torch.zeros_like(points), known, torch.tensor(2.0), Camera(FOCAL, pose), fit)
+    return GeometryFrame(
+        (), points, torch.zeros_like(points), known, torch.tensor(2.0), Camera(FOCAL, pose), fit
+    )
 
 
 def scene_depth() -> np.ndarray:
@@ -70,7 +74,9 @@ def test_each_measure_warns():
     assert "does not move" in quality_along([0]).warnings()[0]  # one frame
     nothing = torch.full((3, SIDE, SIDE), torch.nan)
     lost = frame_at(0, scene_depth())
-    lost = GeometryFrame((), nothing, nothing, lost.confidence * 0, lost.scale, lost.camera, lost.fit)
+    lost = GeometryFrame(
+        (), nothing, nothing, lost.confidence * 0, lost.scale, lost.camera, lost.fit
+    )
     assert quality_of([frame_facts(lost)]).plausible_poses == 0
 
 
@@ -79,21 +85,29 @@ def noise(folder, every_frame: bool = True) -> None:
     folder.mkdir()
     image = rng.integers(0, 256, (96, 128, 3), np.uint8)
     for index in range(8):
-        write_rgb(folder / f"{index:04d}.png", rng.integers(0, 256, image.shape, np.uint8) if every_frame else image)
+        write_rgb(
+            folder / f"{index:04d}.png",
+            rng.integers(0, 256, image.shape, np.uint8) if every_frame else image,
+        )
 
 
 def reconstructed(frames, out, capsys) -> tuple[dict, list[str]]:
     """The quality, and the lines that a user reads."""
     command = ["reconstruct", "--frames", str(frames), "--out", str(out), "--device", "cpu"]
     assert run_cli(lambda: main.main(command)) == 0
-    return json.loads((out / "cameras.json").read_text())["quality"], capsys.readouterr().out.splitlines()
+    return json.loads((out / "cameras.json").read_text())[
+        "quality"
+    ], capsys.readouterr().out.splitlines()
 
 
 @pytest.mark.parametrize("sample", ["twins", "return", "walk"])
 def test_a_bundled_sample_is_trusted_under_any_name(sample, tmp_path, capsys):
     extract_frames(SAMPLES / sample / "video.mp4", tmp_path / "frames", every=6)
     quality, lines = reconstructed(tmp_path / "frames", tmp_path / "out", capsys)
-    assert quality["plausible_poses"] == 1 and f"median confidence {quality['confidence']:.2f}" in lines[-1]
+    assert (
+        quality["plausible_poses"] == 1
+        and f"median confidence {quality['confidence']:.2f}" in lines[-1]
+    )
     assert "camera pose plausible in 100% of frames" in lines[-1]
     assert not any("warning" in line or "made for" in line for line in lines)
 
@@ -116,4 +130,6 @@ def test_pictures_tell_rendered_rooms_from_other_footage(tmp_path):
     room.mkdir(parents=True)
     assert not is_rendered_room(image[:, ::-1], room)
     (room.parent / "scene.json").write_text("{}")
-    assert is_rendered_room(image[:, ::-1], room) and not is_rendered_room(image[:, ::-1], room.parent)
+    assert is_rendered_room(image[:, ::-1], room) and not is_rendered_room(
+        image[:, ::-1], room.parent
+    )

@@ -15,7 +15,11 @@ from geometry_fusion.weights import read_metadata, read_weights
 def test_release_copies_weights_and_records_and_draws_the_curve(tmp_path):
     run = tmp_path / "run"
     weights = {"layer.weight": torch.arange(6.0).reshape(2, 3)}
-    save_weights(run / "checkpoints" / "checkpoint_best.safetensors", weights, {"step": 7, "metrics": {"score": 0.5}})
+    save_weights(
+        run / "checkpoints" / "checkpoint_best.safetensors",
+        weights,
+        {"step": 7, "metrics": {"score": 0.5}},
+    )
     (run / "config.yaml").write_text("seed: 0\n")
     (run / "logs").mkdir()
     (run / "logs" / "log.txt").write_text("hello\n")
@@ -50,7 +54,10 @@ def test_modules_that_only_training_needs_are_left_out(tmp_path):
     (run / "logs").mkdir()
     (run / "config.yaml").write_text("seed: 0\n")
     (run / "logs" / "log.txt").write_text("hello\n")
-    records = [{"step": 1, "train": {"total": 1.0, "points_error": 0.5}}, {"step": 1, "val": {"points_error": 0.4}}]
+    records = [
+        {"step": 1, "train": {"total": 1.0, "points_error": 0.5}},
+        {"step": 1, "val": {"points_error": 0.4}},
+    ]
     (run / "logs" / "train_stats.json").write_text("".join(json.dumps(r) + "\n" for r in records))
     release(run, tmp_path / "model", without=["matcher"])
     assert set(read_weights(tmp_path / "model.safetensors")) == {"encoder.weight"}

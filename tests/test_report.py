@@ -1,4 +1,6 @@
-"""The report: which frames it picks, what the page says, and how it looks in a browser. No model is run here."""
+"""The report: which frames it picks, what the page says, and how it looks in a browser. No model is
+run here.
+"""
 
 import csv
 import json
@@ -25,7 +27,13 @@ from geometry_fusion.comparison import (
     in_words,
 )
 from geometry_fusion.frame_folder import FrameFolder
-from geometry_fusion.mask_files import palette_index, read_rgb, write_mask, write_palette_mask, write_rgb
+from geometry_fusion.mask_files import (
+    palette_index,
+    read_rgb,
+    write_mask,
+    write_palette_mask,
+    write_rgb,
+)
 from geometry_fusion.report import relative_link, write_report
 from geometry_fusion.report_plots import iou_plot
 from geometry_fusion.text import fitted, label
@@ -33,7 +41,9 @@ from geometry_fusion.types import Prompt
 from geometry_fusion.video import VideoWriter
 
 H, W, COUNT = 48, 64, 12
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 
 
 # --- which frames
@@ -72,10 +82,17 @@ def arm(**ious: list) -> Arm:
 
 
 def test_objects_whose_differences_cancel_differ_nevertheless():
-    first, second = arm(o1=[1.0, 0.5, None], o2=[0.5, 0.5, None]), arm(o1=[0.5, 0.5, None], o2=[1.0, 0.5, None])
+    first, second = (
+        arm(o1=[1.0, 0.5, None], o2=[0.5, 0.5, None]),
+        arm(o1=[0.5, 0.5, None], o2=[1.0, 0.5, None]),
+    )
     assert first.ious == second.ious and differences([first, second], None) == [0.5, 0.0, 0.0]
     first.ious = None
-    assert differences([first, second], {1: [1.0, 0.25, 1.0], 2: [1.0, 1.0, 0.5]}) == [0.0, 0.75, 0.5]
+    assert differences([first, second], {1: [1.0, 0.25, 1.0], 2: [1.0, 1.0, 0.5]}) == [
+        0.0,
+        0.75,
+        0.5,
+    ]
 
 
 def test_stretches_of_frames_in_words():
@@ -89,9 +106,18 @@ def test_plot_has_one_line_per_arm_for_pages_of_both_widths():
     arms = [arm(o1=[0.5, None, 1.0]), arm(o1=[0.25, None, 0.75])]
     plot = iou_plot(arms, Truth([True, None, False], {1: [True, None, False]}), [0])
     for svg in (plot.wide, plot.narrow):
-        assert svg.startswith("<svg") and "#c2571a" in svg and "#1f6fb2" in svg and "currentColor" in svg
-    assert plot.words.startswith("IoU over frames. Mean over frames with ground truth: A 0.75, A 0.50.")
-    assert not set(re.findall(r'id="([^"]+)"', plot.wide)) & set(re.findall(r'id="([^"]+)"', plot.narrow))
+        assert (
+            svg.startswith("<svg")
+            and "#c2571a" in svg
+            and "#1f6fb2" in svg
+            and "currentColor" in svg
+        )
+    assert plot.words.startswith(
+        "IoU over frames. Mean over frames with ground truth: A 0.75, A 0.50."
+    )
+    assert not set(re.findall(r'id="([^"]+)"', plot.wide)) & set(
+        re.findall(r'id="([^"]+)"', plot.narrow)
+    )
 
 
 # --- text in pictures
@@ -131,7 +157,9 @@ class Page(HTMLParser):
         self.text += "" if self._skip else " " + " ".join(data.split())
 
     def all(self, tag: str, attribute: str) -> list[str]:
-        return [attrs[attribute] for name, attrs in self.elements if name == tag and attribute in attrs]
+        return [
+            attrs[attribute] for name, attrs in self.elements if name == tag and attribute in attrs
+        ]
 
 
 def disc(x: float, y: float) -> np.ndarray:
@@ -151,22 +179,33 @@ def truth_of_frame(index: int, objects: int) -> np.ndarray:
 
 @pytest.fixture
 def make_report(tmp_path):
-    """Write a report on synthetic arms: the first loses object 1 after its absence, the second tracks all perfectly."""
+    """Write a report on synthetic arms: the first loses object 1 after its absence, the second
+    tracks all perfectly.
+    """
 
-    def make(objects=1, arms=2, truth=True, same=False, stems=None, clip="disc.mp4", out=tmp_path / "out") -> Path:
+    def make(
+        objects=1, arms=2, truth=True, same=False, stems=None, clip="disc.mp4", out=tmp_path / "out"
+    ) -> Path:
         stems = stems or [f"{i:04d}" for i in range(COUNT)]
         places = [out / name for name in ("frames", "gt", "masks_a", "masks_b", "ab_report")]
         for place in places:
             place.mkdir(parents=True)
         frames_dir, gt, *masks, report = places
-        write = (lambda file, ids: write_mask(file, ids > 0)) if objects == 1 else write_palette_mask
+        write = (
+            (lambda file, ids: write_mask(file, ids > 0)) if objects == 1 else write_palette_mask
+        )
         for index, stem in enumerate(stems):
             ids = truth_of_frame(index, objects)
             noise = np.random.default_rng(index).integers(60, 120, (H, W, 3))
-            write_rgb(frames_dir / f"{stem}.png", (noise + 30 * (ids > 0)[..., None]).astype(np.uint8))
+            write_rgb(
+                frames_dir / f"{stem}.png", (noise + 30 * (ids > 0)[..., None]).astype(np.uint8)
+            )
             write(gt / f"{stem}.png", ids)
             write(masks[1] / f"{stem}.png", ids)
-            write(masks[0] / f"{stem}.png", ids if same else np.where((ids == 1) & (index > 7), 0, ids))
+            write(
+                masks[0] / f"{stem}.png",
+                ids if same else np.where((ids == 1) & (index > 7), 0, ids),
+            )
         frames = FrameFolder(frames_dir)
         prompts = [Prompt(0, i, points=((10.0, 12.0),)) for i in range(1, objects + 1)]
         tested = []
@@ -178,7 +217,11 @@ def make_report(tmp_path):
             tested.append(Arm(key, title, folder, video, video.name, 0.125))
         ids = list(range(1, objects + 1)) if objects > 1 else None
         summary, scored = ab_iou.score(tested, gt if truth else None, ids, frames, prompts)
-        summary |= {"device": "cpu, fp32", "command": "python ab_iou.py", "settings": {"frames": str(frames_dir)}}
+        summary |= {
+            "device": "cpu, fp32",
+            "command": "python ab_iou.py",
+            "settings": {"frames": str(frames_dir)},
+        }
         return write_report(
             report,
             clip=clip,
@@ -199,7 +242,12 @@ def make_report(tmp_path):
 def test_title_says_arms_clip_and_weights(make_report):
     page = Page(make_report())
     title = re.search("<title>(.*?)</title>", page.markup)[1]
-    for part in ("SAM2 and 3AM on disc.mp4", "sam2_tiny.safetensors", "fusion_tiny.safetensors", "version 0."):
+    for part in (
+        "SAM2 and 3AM on disc.mp4",
+        "sam2_tiny.safetensors",
+        "fusion_tiny.safetensors",
+        "version 0.",
+    ):
         assert part in title and part in page.text.replace(title, "")
     assert page.markup.count("<h1>") == 1 and "A note." in page.text
 
@@ -211,26 +259,45 @@ def test_every_picture_says_its_frame_and_iou(make_report):
     alts = [attrs["alt"] for attrs in pictures]
     assert alts[0] == "Frame 0000 with the prompt: object 1: a click at 10,12"
     shown = [alt for alt in alts if ", SAM2" in alt]
-    assert [alt[:10] for alt in shown] == [f"Frame {i:04d}" for i in range(8, COUNT)]  # where it lost the object
+    assert [alt[:10] for alt in shown] == [
+        f"Frame {i:04d}" for i in range(8, COUNT)
+    ]  # where it lost the object
     assert shown[0] == "Frame 0008, SAM2: shows no object, IoU 0.00"
-    assert "Frame 0008, 3AM: shows the object, IoU 1.00" in alts and "Frame 0008, ground truth" in alts
+    assert (
+        "Frame 0008, 3AM: shows the object, IoU 1.00" in alts and "Frame 0008, ground truth" in alts
+    )
     figures = [attrs["aria-label"] for tag, attrs in page.elements if attrs.get("role") == "img"]
     assert len(figures) == 2
-    assert "truth has it in frames 0 to 4 and 8 to 11; SAM2 shows it in frames 0 to 4; 3AM" in figures[1]
+    assert (
+        "truth has it in frames 0 to 4 and 8 to 11; SAM2 shows it in frames 0 to 4; 3AM"
+        in figures[1]
+    )
 
 
 def test_links_are_relative_and_lead_somewhere(make_report):
     file = make_report()
     page = Page(file)
     links = page.all("a", "href")
-    assert {"../masks_a", "../masks_b", "per_frame.csv", "metrics.json", "strip.png", "side_by_side.mp4"} == set(links)
+    assert {
+        "../masks_a",
+        "../masks_b",
+        "per_frame.csv",
+        "metrics.json",
+        "strip.png",
+        "side_by_side.mp4",
+    } == set(links)
     assert all((file.parent / link).exists() for link in links)
-    assert not re.findall(r'(?:src|href)="(?!data:|#|\.\./|[\w.]+")', page.markup)  # nothing from elsewhere
+    assert not re.findall(
+        r'(?:src|href)="(?!data:|#|\.\./|[\w.]+")', page.markup
+    )  # nothing from elsewhere
     assert "@import" not in page.markup and "url(http" not in page.markup
 
 
 def rows_of(page: Page) -> list[str]:
-    return [" ".join(re.sub("<[^>]*>", " ", row).split()) for row in re.findall("<tr.*?</tr>", page.markup, re.DOTALL)]
+    return [
+        " ".join(re.sub("<[^>]*>", " ", row).split())
+        for row in re.findall("<tr.*?</tr>", page.markup, re.DOTALL)
+    ]
 
 
 def test_several_objects_have_a_row_a_colour_and_an_id_each(make_report):
@@ -240,16 +307,27 @@ def test_several_objects_have_a_row_a_colour_and_an_id_each(make_report):
     assert "object 1 9 0.556 1.000 +0.444" in rows and "object 2 12 1.000 1.000 +0.000" in rows
     assert "mean 0.852 1.000 +0.148" in rows
     assert "object 1 5 of 9 in view 0 of 3 out of view 9 of 9 in view 0 of 3 out of view" in rows
-    swatches = re.findall(r'class="swatch" style="background: (#\w+)"></span>(object \d)', page.markup)
-    assert set(swatches) == {("#ff0000", "object 1"), ("#00ff00", "object 2"), ("#ffff00", "object 3")}
+    swatches = re.findall(
+        r'class="swatch" style="background: (#\w+)"></span>(object \d)', page.markup
+    )
+    assert set(swatches) == {
+        ("#ff0000", "object 1"),
+        ("#00ff00", "object 2"),
+        ("#ffff00", "object 3"),
+    }
     assert "IoU 0.67 (object 1: 0.00, object 2: 1.00, object 3: 1.00)" in page.text
     table = list(csv.DictReader((file.parent / "per_frame.csv").read_text().splitlines()))
     assert [row["iou_baseline_1"] for row in table[7:9]] == ["1.000000", "0.000000"]
-    assert int(table[8]["pixels_geom_1"]) == disc(34, 12).sum() and table[8]["pixels_baseline_1"] == "0"
+    assert (
+        int(table[8]["pixels_geom_1"]) == disc(34, 12).sum()
+        and table[8]["pixels_baseline_1"] == "0"
+    )
     arms = json.loads((file.parent / "metrics.json").read_text())["arms"]
     assert arms["geom"]["objects"]["1"]["frames_shown"] == 9
     # The truth of several objects is drawn in their colours.
-    assert {tuple(c) for c in ((255, 0, 0), (0, 255, 0), (255, 255, 0))} <= colours(file.parent / "strip.png")
+    assert {tuple(c) for c in ((255, 0, 0), (0, 255, 0), (255, 255, 0))} <= colours(
+        file.parent / "strip.png"
+    )
 
 
 def colours(file: Path) -> set[tuple]:
@@ -279,7 +357,11 @@ def test_arms_that_agree_show_no_frames_and_the_page_says_so(make_report, truth)
 @pytest.mark.parametrize("truth", [True, False])
 def test_one_arm_alone_has_a_page_too(make_report, truth):
     page = Page(make_report(arms=1, truth=truth))
-    assert "SAM2 on disc.mp4" in page.text and "difference" not in page.text and "Frames to look at" in page.text
+    assert (
+        "SAM2 on disc.mp4" in page.text
+        and "difference" not in page.text
+        and "Frames to look at" in page.text
+    )
     assert len([alt for alt in page.all("img", "alt") if ", SAM2" in alt]) == 8
     assert "../baseline.mp4" in page.all("a", "href")
 
@@ -298,8 +380,13 @@ def test_headings_and_tables_are_in_order(make_report):
 
 
 def test_the_same_masks_give_the_same_files(make_report, tmp_path):
-    first, second = make_report(objects=2, out=tmp_path / "a"), make_report(objects=2, out=tmp_path / "b")
-    assert sorted(f.name for f in first.parent.iterdir()) == sorted(f.name for f in second.parent.iterdir())
+    first, second = (
+        make_report(objects=2, out=tmp_path / "a"),
+        make_report(objects=2, out=tmp_path / "b"),
+    )
+    assert sorted(f.name for f in first.parent.iterdir()) == sorted(
+        f.name for f in second.parent.iterdir()
+    )
     for file in first.parent.iterdir():
         ours, theirs = file.read_bytes(), (second.parent / file.name).read_bytes()
         assert ours.replace(b"/a/frames", b"/b/frames") == theirs, file.name
@@ -308,17 +395,29 @@ def test_the_same_masks_give_the_same_files(make_report, tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
 def test_any_name_is_shown_and_linked(make_report, tmp_path):
     out = tmp_path / os.fsdecode(b"o\xff $x_{$ <i>&#?%41")
-    stems = [os.fsdecode(b"f\xfe_%d" % i) for i in range(4)] + [f'画 <b>"&%{i} $_{{$\n\u202e' for i in range(4)]
+    stems = [os.fsdecode(b"f\xfe_%d" % i) for i in range(4)] + [
+        f'画 <b>"&%{i} $_{{$\n\u202e' for i in range(4)
+    ]
     stems = sorted(stems)
     file = make_report(out=out, stems=stems, clip=os.fsdecode(b"a\xff<b>.mp4"), truth=False)
     page = Page(file)
-    assert "SAM2 and 3AM on a\N{REPLACEMENT CHARACTER}<b>.mp4" in page.text and "<b>.mp4" not in page.markup
-    assert "f\N{REPLACEMENT CHARACTER}_0" in (file.parent / "per_frame.csv").read_text(encoding="utf-8")
+    assert (
+        "SAM2 and 3AM on a\N{REPLACEMENT CHARACTER}<b>.mp4" in page.text
+        and "<b>.mp4" not in page.markup
+    )
+    assert "f\N{REPLACEMENT CHARACTER}_0" in (file.parent / "per_frame.csv").read_text(
+        encoding="utf-8"
+    )
     for link in page.all("a", "href"):
         assert os.path.exists(
-            os.path.join(os.fsencode(file.parent), os.fsencode(unquote(link, errors="surrogateescape")))
+            os.path.join(
+                os.fsencode(file.parent), os.fsencode(unquote(link, errors="surrogateescape"))
+            )
         )
-    assert relative_link("x", tmp_path / os.fsdecode(b"\xff?"), tmp_path / "ab_report").href == "../%FF%3F"
+    assert (
+        relative_link("x", tmp_path / os.fsdecode(b"\xff?"), tmp_path / "ab_report").href
+        == "../%FF%3F"
+    )
 
 
 def test_colours_of_swatches_are_those_of_outlines():
@@ -327,7 +426,8 @@ def test_colours_of_swatches_are_those_of_outlines():
 
 # --- in a browser
 
-# Runs before the window has loaded, which waits for its frames, their pictures and the beginning of their videos.
+# Runs before the window has loaded, which waits for its frames, their pictures and the beginning of
+# their videos.
 MEASURE = """<!doctype html><body style="margin:0"><pre id="out"></pre><script>
 const channel = v => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
 const parse = colour => colour.match(/[\\d.]+/g).map(Number);
@@ -347,7 +447,8 @@ function measure(frame) {
     if (ratio < contrast) [contrast, faintest] = [ratio, e.tagName + " " + e.className];
   }
   const visible = e => e.getBoundingClientRect().width > 0;
-  const outside = [...d.body.querySelectorAll("*")].filter(e => e.getBoundingClientRect().right > root.clientWidth + 1);
+  const outside = [...d.body.querySelectorAll("*")].filter(
+    e => e.getBoundingClientRect().right > root.clientWidth + 1);
   const seen = {
     scroll: root.scrollWidth, client: root.clientWidth, outside: outside.map(e => e.tagName),
     paper: luminance(background(d.querySelector("h1"))), contrast, faintest,
@@ -371,11 +472,25 @@ for (const width of [WIDTHS]) {
 def in_browser(page: Path, widths: list[int], dark: bool, tmp_path: Path) -> dict[int, dict]:
     """What Chromium measures of the page in windows of these widths."""
     wrapper = tmp_path / "measure.html"
-    wrapper.write_text(MEASURE.replace("WIDTHS", ", ".join(map(str, widths))).replace("PAGE", page.as_uri()))
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"]
-    options += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1500,1000", "--allow-file-access-from-files"]
+    wrapper.write_text(
+        MEASURE.replace("WIDTHS", ", ".join(map(str, widths))).replace("PAGE", page.as_uri())
+    )
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--hide-scrollbars",
+    ]
+    options += [
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--window-size=1500,1000",
+        "--allow-file-access-from-files",
+    ]
     options += [f"--blink-settings=preferredColorScheme={0 if dark else 1}", "--dump-dom"]
-    done = subprocess.run([CHROMIUM, *options, wrapper.as_uri()], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [CHROMIUM, *options, wrapper.as_uri()], capture_output=True, text=True, timeout=120
+    )
     results = re.findall("RESULT({.*?})END", done.stdout.partition("<script>")[0], re.DOTALL)
     assert len(results) == len(widths), (done.stdout[:2000], done.stderr[-2000:])
     return {seen["client"]: seen for seen in map(json.loads, results)}
@@ -383,17 +498,23 @@ def in_browser(page: Path, widths: list[int], dark: bool, tmp_path: Path) -> dic
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_page_in_a_browser(make_report, tmp_path, dark):
-    """Nothing is cut off on a phone, the video fills a wide page, and all text can be read on light and dark paper."""
+    """Nothing is cut off on a phone, the video fills a wide page, and all text can be read on light
+    and dark paper.
+    """
     if CHROMIUM is None:
         assert os.environ.get("CI") != "true", "install chromium: this is looked at in a browser"
         pytest.skip("no chromium here; CI has one")
-    page = make_report(objects=3, clip="a_very_long_name_of_a_video_without_any_space_in_it_0123456789.mp4")
+    page = make_report(
+        objects=3, clip="a_very_long_name_of_a_video_without_any_space_in_it_0123456789.mp4"
+    )
     measured = in_browser(page, [400, 1400], dark, tmp_path)
     for width, seen in measured.items():
         assert seen["scroll"] <= width and seen["outside"] == []
         assert seen["video"] == width and seen["film"] > 0 and seen["broken"] == 0
         assert seen["contrast"] >= 4.5, seen["faintest"]
         assert (seen["paper"] < 0.1) if dark else (seen["paper"] > 0.9)
-        assert set(seen["plots"]) == {"narrow" if width == 400 else "wide"} and len(seen["plots"]) == 2
+        assert (
+            set(seen["plots"]) == {"narrow" if width == 400 else "wide"} and len(seen["plots"]) == 2
+        )
         assert min(seen["tiles"]) > 150
     assert set(measured) == {400, 1400}

@@ -1,4 +1,6 @@
-"""Files to resume from that were edited, damaged or replaced: one line, and what is unfinished stays."""
+"""Files to resume from that were edited, damaged or replaced: one line, and what is unfinished
+stays.
+"""
 
 import os
 import shutil
@@ -24,7 +26,9 @@ POINT = "--point=79,48"
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clip") / "frames"
-    extract_frames(ROOT / "videos/samples/return/video.mp4", folder, every=5, size=(160, 120))  # 12 frames
+    extract_frames(
+        ROOT / "videos/samples/return/video.mp4", folder, every=5, size=(160, 120)
+    )  # 12 frames
     return folder
 
 
@@ -95,7 +99,10 @@ def test_edited_states_are_refused_and_unfinished_masks_stay(clip, unfinished, r
     state.rmdir()
     os.mkfifo(state)
     assert "unfinished.pt: is not a file" in refuse(main, *command)
-    assert masks_in(unfinished / "masks.unfinished") == before and masks_in(unfinished / "masks") == published
+    assert (
+        masks_in(unfinished / "masks.unfinished") == before
+        and masks_in(unfinished / "masks") == published
+    )
     state.unlink()
     state.write_bytes(whole)
     assert segment(*command[1:]) == 0
@@ -130,11 +137,18 @@ def test_masks_that_vanish_during_a_run_are_not_published(clip, unfinished, monk
 
 
 def test_checksums_depend_on_what_is_held_and_not_on_how(tmp_path):
-    content = {"a": [1, (2.5, None)], "b": {"t": torch.arange(6).reshape(2, 3)[:, ::2], "h": torch.ones(2).bfloat16()}}
+    content = {
+        "a": [1, (2.5, None)],
+        "b": {"t": torch.arange(6).reshape(2, 3)[:, ::2], "h": torch.ones(2).bfloat16()},
+    }
     save_state(tmp_path / "s.pt", content)
     read = load_state(tmp_path / "s.pt", "")
     assert checksum(read) == checksum(content)
-    for other in (torch.zeros(2, 2).long(), content["b"]["t"].int(), content["b"]["t"].reshape(1, 4)):
+    for other in (
+        torch.zeros(2, 2).long(),
+        content["b"]["t"].int(),
+        content["b"]["t"].reshape(1, 4),
+    ):
         assert checksum({**content, "b": {**content["b"], "t": other}}) != checksum(content)
     torch.save({**content, "checksum": 1}, tmp_path / "s.pt")
     with pytest.raises(InputError, match=r"changed since it was written\); do this"):
@@ -147,7 +161,12 @@ def resumable(file):
     optimizer = torch.optim.AdamW(model.parameters())
     model(torch.ones(1, 3)).sum().backward()
     optimizer.step()
-    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": 7, "best": 0.5}
+    state = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "step": 7,
+        "best": 0.5,
+    }
     save_resume(file, {**state, "identity": {"seed": "0"}})
     return model, optimizer
 
@@ -170,7 +189,9 @@ TRAINING_EDITS = {
 
 @pytest.mark.parametrize("keeps_checksum", [True, False])
 def test_edited_training_states_are_refused(tmp_path, keeps_checksum):
-    """Without a checksum, as in files of versions before, what cannot be right is found nevertheless."""
+    """Without a checksum, as in files of versions before, what cannot be right is found
+    nevertheless.
+    """
     file = tmp_path / "resume.pt"
     for name, change in TRAINING_EDITS.items():
         model, optimizer = resumable(file)
@@ -191,7 +212,9 @@ def test_a_training_folder_of_other_files_is_refused(rooms, tmp_path, refuse):
     run = tmp_path / "run"
     run.mkdir()
     (run / "config.yaml").write_text("my: own\n")
-    assert "config.yaml: exists and is of no training run" in refuse(train, *data, f"trainer.run_dir={run}")
+    assert "config.yaml: exists and is of no training run" in refuse(
+        train, *data, f"trainer.run_dir={run}"
+    )
     assert (run / "config.yaml").read_text() == "my: own\n"
     best = tmp_path / "other/checkpoints/checkpoint_best.safetensors"
     best.parent.mkdir(parents=True)

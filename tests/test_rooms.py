@@ -1,11 +1,20 @@
-"""Synthetic rooms: geometry that agrees with itself, twins that look alike, cameras that stay clear of things."""
+"""Synthetic rooms: geometry that agrees with itself, twins that look alike, cameras that stay clear
+of things.
+"""
 
 import itertools
 
 import numpy as np
 import pytest
 
-from geometry_fusion.data.rooms import EYE_CLEARANCE_M, draw_layout, draw_path, render_room, seed_range, write_rooms
+from geometry_fusion.data.rooms import (
+    EYE_CLEARANCE_M,
+    draw_layout,
+    draw_path,
+    render_room,
+    seed_range,
+    write_rooms,
+)
 from geometry_fusion.data.scenes import Scene, find_scenes
 from geometry_fusion.errors import InputError
 from tests.conftest import ROOT, error_line, run_script
@@ -19,18 +28,25 @@ def clip():
 
 
 def reproject(source, target):
-    """Back-project every pixel of one frame by depth and pose; return what the other frame shows there.
+    """Back-project every pixel of one frame by depth and pose; return what the other frame shows
+    there.
 
-    Only points that the target frame sees (its depth agrees) are returned: ids in source and in target.
+    Only points that the target frame sees (its depth agrees) are returned: ids in source and in
+    target.
     """
     height, width = source.instance.shape
     fx, fy, cx, cy = source.intrinsics
     v, u = np.mgrid[:height, :width]
-    camera = np.stack([(u - cx) / fx * source.depth, (v - cy) / fy * source.depth, source.depth], -1).reshape(-1, 3)
+    camera = np.stack(
+        [(u - cx) / fx * source.depth, (v - cy) / fy * source.depth, source.depth], -1
+    ).reshape(-1, 3)
     world = camera @ source.camera_to_world[:3, :3].T + source.camera_to_world[:3, 3]
     x, y, z = ((world - target.camera_to_world[:3, 3]) @ target.camera_to_world[:3, :3]).T
     front = z > 0.1
-    u, v = (np.rint(f * a / np.where(front, z, 1) + c).astype(int) for f, a, c in ((fx, x, cx), (fy, y, cy)))
+    u, v = (
+        np.rint(f * a / np.where(front, z, 1) + c).astype(int)
+        for f, a, c in ((fx, x, cx), (fy, y, cy))
+    )
     inside = front & (u >= 0) & (u < width) & (v >= 0) & (v < height)
     u, v = u[inside], v[inside]
     seen = np.abs(target.depth[v, u] - z[inside]) < 0.02 * z[inside]
@@ -48,12 +64,17 @@ def test_depth_pose_and_ids_agree_between_frames(clip, pair):
 
 
 def test_principal_point_is_the_image_centre_to_a_fraction_of_a_pixel(clip):
-    """The floor is z = 0: back-projected floor pixels must lie on it. Half a pixel of offset would show."""
+    """The floor is z = 0: back-projected floor pixels must lie on it. Half a pixel of offset would
+    show.
+    """
     errors = []
     for frame in clip:
         fx, fy, cx, cy = frame.intrinsics
         v, u = np.mgrid[: frame.depth.shape[0], : frame.depth.shape[1]]
-        camera = np.stack([(u - cx) / fx, (v - cy) / fy, np.ones_like(frame.depth)], -1) * frame.depth[..., None]
+        camera = (
+            np.stack([(u - cx) / fx, (v - cy) / fy, np.ones_like(frame.depth)], -1)
+            * frame.depth[..., None]
+        )
         height = (camera @ frame.camera_to_world[:3, :3].T + frame.camera_to_world[:3, 3])[..., 2]
         errors.append(np.abs(height[(np.abs(height) < 0.1) & (frame.instance == 0)]))
     assert np.median(np.concatenate(errors)) < 0.002  # metres
@@ -68,11 +89,16 @@ def test_layout_keeps_its_promises(seed):
     assert twins
     for twin in twins:
         other = layout.objects[twin.twin_of - 1]
-        assert other.twin_of == twin.id and other.mesh is twin.mesh and other.texture is twin.texture
+        assert (
+            other.twin_of == twin.id and other.mesh is twin.mesh and other.texture is twin.texture
+        )
         assert np.hypot(*np.subtract(other.position, twin.position)) > 1.5
     for index, first in enumerate(layout.objects):
         for second in layout.objects[index + 1 :]:
-            assert np.hypot(*np.subtract(first.position, second.position)) > first.radius + second.radius
+            assert (
+                np.hypot(*np.subtract(first.position, second.position))
+                > first.radius + second.radius
+            )
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -82,7 +108,9 @@ def test_camera_never_enters_walls_or_objects_and_turns_smoothly(seed):
     eyes, rotations = poses[:, :3, 3], poses[:, :3, :3]
     assert (np.abs(eyes[:, :2]) < np.array(layout.size[:2]) / 2 - EYE_CLEARANCE_M).all()
     for item in layout.objects:
-        assert (np.hypot(*(eyes[:, :2] - item.position).T) > item.radius + EYE_CLEARANCE_M - 0.01).all()
+        assert (
+            np.hypot(*(eyes[:, :2] - item.position).T) > item.radius + EYE_CLEARANCE_M - 0.01
+        ).all()
     assert np.allclose(rotations @ rotations.transpose(0, 2, 1), np.eye(3), atol=1e-9)
     assert np.allclose(np.linalg.det(rotations), 1)
     assert (rotations[:, 2, 1] < 0).all()  # the camera's y axis points down: images are upright
@@ -120,8 +148,11 @@ def test_written_scenes_read_back_exactly(rooms):
         assert np.array_equal(scene.instance(index), frames[index].instance)
         assert np.abs(scene.depth(index) - frames[index].depth).max() <= 0.0005 + 1e-6
         pose, k = scene.camera(index)
-        assert np.allclose(pose, frames[index].camera_to_world) and k[0, 2] == 47.5 and k[1, 2] == 47.5
-        # JPEG halves the resolution of colour: compare brightness per pixel, colour over the picture.
+        assert (
+            np.allclose(pose, frames[index].camera_to_world) and k[0, 2] == 47.5 and k[1, 2] == 47.5
+        )
+        # JPEG halves the resolution of colour: compare brightness per pixel, colour over the
+        # picture.
         read, drawn = scene.rgb(index).astype(float), frames[index].rgb.astype(float)
         assert np.abs(read.mean(-1) - drawn.mean(-1)).mean() < 4
         assert np.abs(read.mean((0, 1)) - drawn.mean((0, 1))).max() < 1.5
@@ -138,7 +169,18 @@ def test_rooms_that_exist_are_kept(rooms, tmp_path):
 
 
 def test_command_line_renders_scene_folders(tmp_path):
-    options = ["--seeds", "9:10", "--frames", "3", "--width", "64", "--height", "48", "--workers", "1"]
+    options = [
+        "--seeds",
+        "9:10",
+        "--frames",
+        "3",
+        "--width",
+        "64",
+        "--height",
+        "48",
+        "--workers",
+        "1",
+    ]
     done = run_script("-m", "geometry_fusion.data.rooms", *options, "--out", tmp_path, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     scene = Scene(tmp_path / "room_000009")
@@ -152,7 +194,9 @@ def test_wrong_seed_ranges_are_refused(text):
 
 
 def test_command_line_refuses_wrong_seeds_in_one_line(tmp_path):
-    assert "9:2" in error_line(run_script("-m", "geometry_fusion.data.rooms", "--seeds", "9:2", "--out", tmp_path))
+    assert "9:2" in error_line(
+        run_script("-m", "geometry_fusion.data.rooms", "--seeds", "9:2", "--out", tmp_path)
+    )
 
 
 def test_scene_errors_name_the_file(tmp_path, rooms):

@@ -1,4 +1,6 @@
-"""Wiring of SAM2: the same masks as SAM2's own predictor, strict loading, independence of folder and Hydra."""
+"""Wiring of SAM2: the same masks as SAM2's own predictor, strict loading, independence of folder
+and Hydra.
+"""
 
 import numpy as np
 import pytest
@@ -28,16 +30,24 @@ def frames(tmp_path_factory):
 @torch.inference_mode()
 def logits_of(predictor, video, prompt_frame=2):
     state = predictor.init_state(video)
-    predictor.add_new_points_or_box(state, prompt_frame, 1, points=np.array([[130, 117]], np.float32), labels=[1])
-    predictor.add_new_points_or_box(state, prompt_frame, 2, box=np.array([30, 60, 90, 150], np.float32))
+    predictor.add_new_points_or_box(
+        state, prompt_frame, 1, points=np.array([[130, 117]], np.float32), labels=[1]
+    )
+    predictor.add_new_points_or_box(
+        state, prompt_frame, 2, box=np.array([30, 60, 90, 150], np.float32)
+    )
     result = {i: logits.clone() for i, _, logits in predictor.propagate_in_video(state)}
-    result |= {i: logits.clone() for i, _, logits in predictor.propagate_in_video(state, reverse=True)}
+    result |= {
+        i: logits.clone() for i, _, logits in predictor.propagate_in_video(state, reverse=True)
+    }
     return result
 
 
 def test_masks_are_bitwise_those_of_sam2s_own_predictor(frames):
     ours = sam2_model.build_predictor("tiny", device="cpu", exact=True)
-    theirs = sam2_model.build_sam2("tiny", target=SAM2VideoPredictor, binarize_mask_from_pts_for_mem_enc=True)
+    theirs = sam2_model.build_sam2(
+        "tiny", target=SAM2VideoPredictor, binarize_mask_from_pts_for_mem_enc=True
+    )
     expected, found = logits_of(theirs, str(frames)), logits_of(ours, FrameFolder(frames))
     assert sorted(expected) == sorted(found) == list(range(10))
     assert all(torch.equal(expected[i], found[i]) for i in expected)
@@ -54,7 +64,10 @@ def test_frames_are_resized_and_normalised_bitwise_as_by_sam2(frames):
 
 def test_sam2s_own_ways_of_opening_a_video_still_work(frames):
     predictor = sam2_model.build_predictor("tiny", device="cpu", exact=True)
-    by_path, by_frames = logits_of(predictor, str(frames)), logits_of(predictor, FrameFolder(frames))
+    by_path, by_frames = (
+        logits_of(predictor, str(frames)),
+        logits_of(predictor, FrameFolder(frames)),
+    )
     assert all(torch.equal(by_path[i], by_frames[i]) for i in by_path)
     state = predictor.init_state(FrameFolder(frames))
     predictor.add_new_mask(state, 0, 5, np.ones((240, 320), bool))
@@ -65,12 +78,18 @@ def test_sam2s_own_ways_of_opening_a_video_still_work(frames):
 
 
 def test_official_models_build_as_sam2_builds_them(tmp_path, frames):
-    """Random weights in the official file layout: both builders load them and answer alike, bit for bit."""
+    """Random weights in the official file layout: both builders load them and answer alike, bit for
+    bit.
+    """
     torch.manual_seed(0)
     weights = sam2_model.build_sam2("t", random_weights=True).state_dict()
     torch.save({"model": weights}, tmp_path / "t.pt")
-    ours = sam2_model.build_predictor("t", tmp_path / "t.pt", device="cpu", exact=True, fill_hole_area=8)
-    theirs = build_sam2_video_predictor("configs/sam2.1/sam2.1_hiera_t.yaml", str(tmp_path / "t.pt"), device="cpu")
+    ours = sam2_model.build_predictor(
+        "t", tmp_path / "t.pt", device="cpu", exact=True, fill_hole_area=8
+    )
+    theirs = build_sam2_video_predictor(
+        "configs/sam2.1/sam2.1_hiera_t.yaml", str(tmp_path / "t.pt"), device="cpu"
+    )
     switches = (
         "binarize_mask_from_pts_for_mem_enc",
         "fill_hole_area",
@@ -84,7 +103,9 @@ def test_official_models_build_as_sam2_builds_them(tmp_path, frames):
     answers = []
     for predictor, video in ((ours, FrameFolder(one)), (theirs, str(one))):
         state = predictor.init_state(video)
-        answers.append(predictor.add_new_points_or_box(state, 0, 1, points=[[130.0, 117.0]], labels=[1])[2])
+        answers.append(
+            predictor.add_new_points_or_box(state, 0, 1, points=[[130.0, 117.0]], labels=[1])[2]
+        )
     assert torch.equal(*answers)
     at_once = [
         sam2_model.build_predictor("t", tmp_path / "t.pt", device="cpu", **options).frames_at_once
@@ -138,7 +159,9 @@ def test_loading_is_strict_and_names_what_does_not_fit(tmp_path):
         torch.save(tensors, tmp_path / "x.pt")
         with pytest.raises(InputError, match=title) as caught:
             sam2_model.build_sam2("tiny", checkpoint=tmp_path / "x.pt")
-        assert "x.pt" in str(caught.value) and ("no_mem_embed" in str(caught.value) or "extra" in str(caught.value))
+        assert "x.pt" in str(caught.value) and (
+            "no_mem_embed" in str(caught.value) or "extra" in str(caught.value)
+        )
 
 
 def test_track_visits_every_frame_once_and_reads_frames_lazily(frames):
@@ -154,7 +177,9 @@ def test_track_visits_every_frame_once_and_reads_frames_lazily(frames):
     prompt = Prompt(frame=4, points=((130.0, 117.0),))
     steps = track(predictor, video, [prompt])
     first, ids = next(steps)
-    assert first == 4 and ids.shape == (240, 320) and video.reads <= 3  # the first frame, the prompted one
+    assert (
+        first == 4 and ids.shape == (240, 320) and video.reads <= 3
+    )  # the first frame, the prompted one
     assert sorted([first, *(i for i, _ in steps)]) == list(range(10))
 
 

@@ -1,4 +1,6 @@
-"""Which frames make a clip: the field-of-view rule against brute force, orders, fallbacks; subsets of an evaluation."""
+"""Which frames make a clip: the field-of-view rule against brute force, orders, fallbacks; subsets
+of an evaluation.
+"""
 
 import numpy as np
 import pytest
@@ -70,16 +72,24 @@ def test_clips_start_with_the_reference_and_keep_tracking_order():
         ):
             assert frames[0] == 4 and len(set(frames)) == 6
             assert [position[f] for f in frames] == sorted(position[f] for f in frames)
-    picked = {f for seed in range(30) for f in fov_frames(np.random.default_rng(seed), order, 6, lambda f: f % 4 != 3)}
+    picked = {
+        f
+        for seed in range(30)
+        for f in fov_frames(np.random.default_rng(seed), order, 6, lambda f: f % 4 != 3)
+    }
     assert not any(f % 4 == 3 for f in picked)
     assert fov_frames(np.random.default_rng(0), order, 6, lambda frame: frame < 3) is None
     assert continuous_frames(np.random.default_rng(0), order, 6, (2, 2)) == order[:11:2]
-    assert continuous_frames(np.random.default_rng(0), order, 6, (9, 9)) == order[:11:2]  # short walks: smaller steps
+    assert (
+        continuous_frames(np.random.default_rng(0), order, 6, (9, 9)) == order[:11:2]
+    )  # short walks: smaller steps
 
 
 @pytest.fixture
 def turning(tmp_path) -> Scene:
-    """Ten frames of a camera that turns away from a square and comes back; id 2 is its twin, id 3 always there."""
+    """Ten frames of a camera that turns away from a square and comes back; id 2 is its twin, id 3
+    always there.
+    """
     frames = []
     for index, yaw in enumerate((0, 5, 10, 50, 90, 130, 90, 10, 5, 0)):
         instance = np.zeros((20, 20), np.uint16)
@@ -91,7 +101,11 @@ def turning(tmp_path) -> Scene:
         depth = np.full((20, 20), 2.0)
         pose, k = look(yaw)
         rgb = np.full((20, 20, 3), 90, np.uint8)
-        frames.append(SceneFrame(f"{index:06d}", rgb, instance, depth, pose, (k[0, 0], k[1, 1], k[0, 2], k[1, 2])))
+        frames.append(
+            SceneFrame(
+                f"{index:06d}", rgb, instance, depth, pose, (k[0, 0], k[1, 1], k[0, 2], k[1, 2])
+            )
+        )
     objects = [SceneObject(1, "square"), SceneObject(2, "square", 1), SceneObject(3, "sign")]
     write_scene(tmp_path / "turning", frames, objects)
     return Scene(tmp_path / "turning")
@@ -99,8 +113,11 @@ def turning(tmp_path) -> Scene:
 
 def test_the_view_rule_keeps_absence_and_drops_other_places(turning):
     accepts = accepted_by_view(turning, 0, 1, tau=0.25)
-    assert [accepts(i) for i in range(10)] == [True] * 10  # near the reference, or the object is absent
-    # The sign turns with the camera: seen from frame 0 it lies elsewhere as soon as the camera turned far.
+    assert [accepts(i) for i in range(10)] == [
+        True
+    ] * 10  # near the reference, or the object is absent
+    # The sign turns with the camera: seen from frame 0 it lies elsewhere as soon as the camera
+    # turned far.
     accepts = accepted_by_view(turning, 0, 3, tau=0.25)
     assert accepts(1) and not accepts(4) and not accepts(5)
 
@@ -108,14 +125,19 @@ def test_the_view_rule_keeps_absence_and_drops_other_places(turning):
 def test_subsets_follow_their_definitions(turning):
     assert spans(turning.areas[:, 1] > 0) == [(0, 3), (7, 10)]
     assert Track(turning, 1).subsets == ("all", "reappear", "twins")
-    assert Track(turning, 2).subsets == ("all", "twins")  # three frames in all, none of its spans is long enough twice
+    assert Track(turning, 2).subsets == (
+        "all",
+        "twins",
+    )  # three frames in all, none of its spans is long enough twice
     assert Track(turning, 3).subsets == ("all",)
     assert [t.object_id for t in tracks_of([turning], min_area=40)] == [1]
     assert [t.object_id for t in tracks_of([turning], min_area=1, subset="twins")] == [1, 2]
     assert len(tracks_of([turning], min_area=1, at_most=2)) == 2
 
 
-@pytest.mark.parametrize(("spans_wanted", "frames_wanted"), [(2, 3), (1, 1), (2, 1), (3, 1), (2, 4), (3, 2), (1, 9)])
+@pytest.mark.parametrize(
+    ("spans_wanted", "frames_wanted"), [(2, 3), (1, 1), (2, 1), (3, 1), (2, 4), (3, 2), (1, 9)]
+)
 def test_what_reappears_equals_counting_frame_by_frame(turning, spans_wanted, frames_wanted):
     rng = np.random.default_rng(0)
     found = set()
@@ -133,7 +155,10 @@ def test_what_reappears_equals_counting_frame_by_frame(turning, spans_wanted, fr
 
 
 def test_what_reappears_may_be_chosen(turning):
-    of = lambda *wanted: [t.object_id for t in tracks_of([turning], 1, "reappear", reappear=Reappear(*wanted))]  # noqa: E731
+    def of(*wanted):
+        tracks = tracks_of([turning], 1, "reappear", reappear=Reappear(*wanted))
+        return [track.object_id for track in tracks]
+
     # Object 1 is seen in frames 0-2 and 7-9, object 2 in 3, 4 and 6, object 3 always.
     assert (of(), of(2, 1), of(1, 3), of(1, 4), of(2, 4)) == ([1], [1, 2], [1, 3], [3], [])
 

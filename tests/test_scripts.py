@@ -1,4 +1,6 @@
-"""main.py and ab_iou.py as a user runs them: results, reports, and bad input in one line without losing anything."""
+"""main.py and ab_iou.py as a user runs them: results, reports, and bad input in one line without
+losing anything.
+"""
 
 import csv
 import json
@@ -21,7 +23,14 @@ import ab_iou
 import main
 import metrics
 from geometry_fusion.errors import run_cli
-from geometry_fusion.mask_files import innermost_point, read_ids, read_rgb, write_mask, write_palette_mask, write_rgb
+from geometry_fusion.mask_files import (
+    innermost_point,
+    read_ids,
+    read_rgb,
+    write_mask,
+    write_palette_mask,
+    write_rgb,
+)
 from geometry_fusion.report_pictures import LABEL_HEIGHT, STRIP_HEIGHT, tile_picture
 from tests.conftest import ROOT, error_line, run_script
 
@@ -50,7 +59,9 @@ def test_sample_run_writes_masks_video_and_report(sample_run):
     for arm in ("baseline", "geom"):
         masks = sorted((out / f"pred_masks_{arm}").glob("*.png"))
         assert [m.stem for m in masks] == [f"{i:04d}" for i in range(30)]
-        assert all(set(np.unique(read_ids(m))) <= {0, 1} and read_ids(m).shape == (240, 320) for m in masks)
+        assert all(
+            set(np.unique(read_ids(m))) <= {0, 1} and read_ids(m).shape == (240, 320) for m in masks
+        )
         with av.open(str(out / f"output_segmented_{arm}.mp4")) as video:
             stream = video.streams.video[0]
             assert stream.codec.name == "h264" and stream.average_rate == 10
@@ -71,12 +82,16 @@ def test_reported_numbers_are_those_of_the_masks_on_disk(sample_run):
     rows = list(csv.DictReader((out / "ab_report/per_frame.csv").read_text().splitlines()))
     assert len(rows) == 30
     for arm in ("baseline", "geom"):
-        scored = metrics.score_folders(out / f"pred_masks_{arm}", SAMPLE / "gt").objects[metrics.ONE_OBJECT]
+        scored = metrics.score_folders(out / f"pred_masks_{arm}", SAMPLE / "gt").objects[
+            metrics.ONE_OBJECT
+        ]
         reported = json.loads((out / "ab_report/metrics.json").read_text())["arms"][arm]["scores"]
         for measure in metrics.MEASURES:
             assert reported[measure] == pytest.approx(getattr(scored, measure))
         assert f"{scored.positive_iou:.3f}" in printed
-        assert np.mean([float(r[f"iou_{arm}"]) for r in rows]) == pytest.approx(scored.iou, abs=1e-5)
+        assert np.mean([float(r[f"iou_{arm}"]) for r in rows]) == pytest.approx(
+            scored.iou, abs=1e-5
+        )
         assert sum(int(r["object_present"]) for r in rows) == scored.num_positive_frames
 
 
@@ -88,9 +103,13 @@ def test_shipped_weights_follow_the_object_of_the_sample(sample_run):
 
 def test_the_demo_finds_again_what_sam2_loses(tmp_path):
     fine = "checkpoints/fusion_tiny_fine.safetensors"
-    done = run_script("ab_iou.py", "--sample", "twins", "--checkpoint", fine, "--device", "cpu", "--out", tmp_path)
+    done = run_script(
+        "ab_iou.py", "--sample", "twins", "--checkpoint", fine, "--device", "cpu", "--out", tmp_path
+    )
     assert done.returncode == 0, done.stderr
-    assert f"--sample twins --checkpoint {fine}" in (ROOT / "Makefile").read_text()  # the demo is this
+    assert (
+        f"--sample twins --checkpoint {fine}" in (ROOT / "Makefile").read_text()
+    )  # the demo is this
     arms = json.loads((tmp_path / "ab_report/metrics.json").read_text())["arms"]
     assert arms["geom"]["scores"]["positive_iou"] > arms["baseline"]["scores"]["positive_iou"] + 0.3
     rows = list(csv.DictReader((tmp_path / "ab_report/per_frame.csv").read_text().splitlines()))
@@ -106,24 +125,49 @@ def test_report_is_self_contained(sample_run):
     links = re.findall(r'<a href="([^"]+)"', page)
     assert {"../pred_masks_geom", "../output_segmented_baseline.mp4", "per_frame.csv"} <= set(links)
     assert all((sample_run[0] / "ab_report" / link).exists() for link in links)
-    for part in ("SAM2 and 3AM on walk", "sam2_tiny.safetensors", "must3r_tiny.safetensors", "fusion_tiny.safetensors"):
+    for part in (
+        "SAM2 and 3AM on walk",
+        "sam2_tiny.safetensors",
+        "must3r_tiny.safetensors",
+        "fusion_tiny.safetensors",
+    ):
         assert part in re.search("<title>(.*?)</title>", page)[1]
     assert "<svg" in page and "data:video/mp4;base64," in page
 
 
 def test_the_same_run_again_gives_the_same_files_from_any_folder(sample_run, tmp_path):
-    done = run_script(ROOT / "ab_iou.py", "--sample", "walk", "--device", "cpu", "--out", "again", cwd=tmp_path)
+    done = run_script(
+        ROOT / "ab_iou.py", "--sample", "walk", "--device", "cpu", "--out", "again", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     files = [file.relative_to(sample_run[0]) for file in sample_run[0].rglob("*.*")]
     assert len(files) == 2 * 30 + 2 + 5
     for file in files:
         if file.name not in ("index.html", "metrics.json"):  # these tell the time it took
-            assert (sample_run[0] / file).read_bytes() == (tmp_path / "again" / file).read_bytes(), file
+            assert (sample_run[0] / file).read_bytes() == (
+                tmp_path / "again" / file
+            ).read_bytes(), file
 
 
 def test_segment_tracks_several_objects_into_palette_masks(frames, tmp_path):
-    options = ["--point", f"1:{X},{Y}", "--point", "2:60,120", "--negative", f"2:{X},{Y}", "--prompt-frame", "2"]
-    assert run_cli(lambda: main.main(["segment", "--frames", str(frames), *options, "--out", str(tmp_path)])) == 0
+    options = [
+        "--point",
+        f"1:{X},{Y}",
+        "--point",
+        "2:60,120",
+        "--negative",
+        f"2:{X},{Y}",
+        "--prompt-frame",
+        "2",
+    ]
+    assert (
+        run_cli(
+            lambda: main.main(
+                ["segment", "--frames", str(frames), *options, "--out", str(tmp_path)]
+            )
+        )
+        == 0
+    )
     masks = sorted((tmp_path / "masks").glob("*.png"))
     assert len(masks) == 6
     ids = read_ids(masks[2])
@@ -136,25 +180,52 @@ def test_a_mask_prompt_comes_back_on_its_frame(frames, tmp_path):
     mask = np.zeros((240, 320), bool)
     mask[80:150, 100:160] = True
     write_mask(tmp_path / "m.png", mask)
-    command = ["segment", "--frames", str(frames), "--mask", str(tmp_path / "m.png"), "--out", str(tmp_path / "o")]
+    command = [
+        "segment",
+        "--frames",
+        str(frames),
+        "--mask",
+        str(tmp_path / "m.png"),
+        "--out",
+        str(tmp_path / "o"),
+    ]
     assert run_cli(lambda: main.main(command)) == 0
     assert metrics.iou(read_ids(tmp_path / "o/masks/0000.png"), mask) > 0.9
 
 
 def test_prompts_from_a_json_file_and_a_box(frames, tmp_path):
-    entries = [{"frame": 2, "object": 7, "box": [90, 60, 175, 170]}, {"frame": 0, "object": 3, "points": [[60, 120]]}]
+    entries = [
+        {"frame": 2, "object": 7, "box": [90, 60, 175, 170]},
+        {"frame": 0, "object": 3, "points": [[60, 120]]},
+    ]
     (tmp_path / "p.json").write_text(json.dumps(entries))
-    command = ["segment", "--frames", str(frames), "--prompts", str(tmp_path / "p.json"), "--out", str(tmp_path / "o")]
+    command = [
+        "segment",
+        "--frames",
+        str(frames),
+        "--prompts",
+        str(tmp_path / "p.json"),
+        "--out",
+        str(tmp_path / "o"),
+    ]
     assert run_cli(lambda: main.main(command)) == 0
-    found = [set(np.unique(read_ids(mask))) for mask in sorted((tmp_path / "o/masks").glob("*.png"))]
+    found = [
+        set(np.unique(read_ids(mask))) for mask in sorted((tmp_path / "o/masks").glob("*.png"))
+    ]
     assert 3 in found[0] and 7 in found[2] and set.union(*found) <= {0, 3, 7}
 
 
 def test_frames_command_and_getframes_agree(frames, tmp_path):
-    done = run_script("main.py", "frames", SAMPLE / "video.mp4", "--every", "5", "--out", tmp_path / "f")
+    done = run_script(
+        "main.py", "frames", SAMPLE / "video.mp4", "--every", "5", "--out", tmp_path / "f"
+    )
     assert done.returncode == 0, done.stderr
     names = [f.name for f in sorted((tmp_path / "f").glob("*.jpg"))]
-    assert names == [f.name for f in sorted(frames.glob("*.jpg"))] == [f"{i:04d}.jpg" for i in range(6)]
+    assert (
+        names
+        == [f.name for f in sorted(frames.glob("*.jpg"))]
+        == [f"{i:04d}.jpg" for i in range(6)]
+    )
     assert all((tmp_path / "f" / n).read_bytes() == (frames / n).read_bytes() for n in names)
 
 
@@ -202,8 +273,14 @@ def test_bad_files_are_refused_in_one_line(refuse, frames, tmp_path):
     write_mask(tmp_path / "small.png", np.ones((10, 10), bool))
     write_mask(tmp_path / "empty.png", np.zeros((240, 320), bool))
     (tmp_path / "broken.png").write_bytes(b"\x89PNG not really")
-    for mask, expected in (("small.png", "10x10"), ("empty.png", "empty"), ("broken.png", "broken.png")):
-        assert expected in refuse(ab_iou, "--frames", frames, "--mask", tmp_path / mask, "--out", tmp_path / "o")
+    for mask, expected in (
+        ("small.png", "10x10"),
+        ("empty.png", "empty"),
+        ("broken.png", "broken.png"),
+    ):
+        assert expected in refuse(
+            ab_iou, "--frames", frames, "--mask", tmp_path / mask, "--out", tmp_path / "o"
+        )
     text = tmp_path / "text.mp4"
     text.write_text("this is no video")
     assert "text.mp4" in refuse(ab_iou, "--frames", text, *PROMPT, "--out", tmp_path / "o")
@@ -217,14 +294,22 @@ def test_bad_files_are_refused_in_one_line(refuse, frames, tmp_path):
     gt = tmp_path / "gt"
     gt.mkdir()
     write_mask(gt / "frame_77.png", np.ones((240, 320), bool))
-    assert "frame_77" in refuse(ab_iou, "--frames", frames, *PROMPT, "--gt", gt, "--out", tmp_path / "o")
+    assert "frame_77" in refuse(
+        ab_iou, "--frames", frames, *PROMPT, "--gt", gt, "--out", tmp_path / "o"
+    )
     write_mask(gt / "0001.png", np.ones((240, 320), bool))
-    assert "belong to no frame" in refuse(ab_iou, "--frames", frames, *PROMPT, "--gt", gt, "--out", tmp_path / "o")
+    assert "belong to no frame" in refuse(
+        ab_iou, "--frames", frames, *PROMPT, "--gt", gt, "--out", tmp_path / "o"
+    )
     (gt / "frame_77.png").unlink()
     write_mask(gt / "0001.png", np.ones((24, 32), bool))
-    assert "32x24" in refuse(ab_iou, "--frames", frames, *PROMPT, "--gt", gt, "--out", tmp_path / "o")
+    assert "32x24" in refuse(
+        ab_iou, "--frames", frames, *PROMPT, "--gt", gt, "--out", tmp_path / "o"
+    )
     (tmp_path / "list.json").write_text('[{"frame": 0, "pointz": [[1, 2]]}]')
-    message = refuse(ab_iou, "--frames", frames, "--prompts", tmp_path / "list.json", "--out", tmp_path / "o")
+    message = refuse(
+        ab_iou, "--frames", frames, "--prompts", tmp_path / "list.json", "--out", tmp_path / "o"
+    )
     assert "pointz" in message
     assert not (tmp_path / "o").exists()
 
@@ -237,7 +322,9 @@ def test_checkpoints_of_other_models_and_damaged_ones_are_refused(refuse, frames
     assert "cut.safetensors" in refuse(ab_iou, *base, cut)
     message = refuse(ab_iou, *base, tiny, "--sam2", "t")
     assert "sam2_tiny.safetensors" in message and "SAM2 't'" in message
-    assert "carries no merger" in refuse(ab_iou, "--frames", frames, *PROMPT, "--checkpoint", tiny, "--out", tmp_path)
+    assert "carries no merger" in refuse(
+        ab_iou, "--frames", frames, *PROMPT, "--checkpoint", tiny, "--out", tmp_path
+    )
 
 
 def test_folders_that_hold_other_things_are_never_replaced(refuse, frames, tmp_path):
@@ -256,8 +343,19 @@ def test_interrupted_and_failed_runs_leave_the_old_results(sample_run, frames, t
     out = tmp_path / "out"
     shutil.copytree(sample_run[0], out)
     before = snapshot(out)
-    command = [sys.executable, str(ROOT / "ab_iou.py"), "--sample", "walk", "--device", "cpu", "--out", str(out)]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    command = [
+        sys.executable,
+        str(ROOT / "ab_iou.py"),
+        "--sample",
+        "walk",
+        "--device",
+        "cpu",
+        "--out",
+        str(out),
+    ]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
     deadline = time.time() + 120
     while not list(out.glob(".pred_masks_baseline.new-*/*/*.png")) and time.time() < deadline:
         time.sleep(0.02)
@@ -268,8 +366,10 @@ def test_interrupted_and_failed_runs_leave_the_old_results(sample_run, frames, t
 
     # A full disk, imitated by a limit on file sizes.
     limited = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)); import ab_iou; "
-        f"from geometry_fusion.errors import run_cli; sys.exit(run_cli(lambda: ab_iou.main({command[2:]!r})))"
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)); import "
+        "ab_iou; "
+        "from geometry_fusion.errors import run_cli; sys.exit(run_cli(lambda: "
+        f"ab_iou.main({command[2:]!r})))"
     )
     done = run_script("-c", limited)
     assert done.returncode == 2 and done.stderr.strip().splitlines()[-1].startswith("error: ")
@@ -283,7 +383,9 @@ def test_an_output_path_that_is_a_file_is_refused(refuse, frames, tmp_path):
 
 
 def test_pick_says_what_to_do_without_a_display(frames):
-    done = run_script("main.py", "pick", "--frames", frames, env={"DISPLAY": "", "WAYLAND_DISPLAY": ""})
+    done = run_script(
+        "main.py", "pick", "--frames", frames, env={"DISPLAY": "", "WAYLAND_DISPLAY": ""}
+    )
     assert "--point" in error_line(done)
 
 
@@ -309,13 +411,18 @@ def test_ground_truth_of_several_objects_scores_the_prompted_one(frames, tmp_pat
     assert run_cli(lambda: ab_iou.main(command)) == 0
     facts = json.loads((tmp_path / "o/ab_report/metrics.json").read_text())
     scored = metrics.score_folders(tmp_path / "o/pred_masks_baseline", gt, objects=[4]).objects[4]
-    assert facts["num_objects"] == 1 and facts["num_positive_frames"] == scored.num_positive_frames == 6
+    assert (
+        facts["num_objects"] == 1
+        and facts["num_positive_frames"] == scored.num_positive_frames == 6
+    )
     assert facts["arms"]["baseline"]["scores"]["iou"] == pytest.approx(scored.iou)
     assert read_ids(tmp_path / "o/pred_masks_baseline/0002.png")[Y, X] == 1
 
 
 def test_grey_ids_are_scored_and_drawn_by_one_rule(frames, tmp_path):
-    """Ground truth as grey ids, a prompt for its object 2; the geometry arm stays out, so that all frames are drawn."""
+    """Ground truth as grey ids, a prompt for its object 2; the geometry arm stays out, so that all
+    frames are drawn.
+    """
     gt = tmp_path / "gt"
     gt.mkdir()
     for index, file in enumerate(sorted((SAMPLE / "gt").glob("*.png"))[::5]):
@@ -324,16 +431,35 @@ def test_grey_ids_are_scored_and_drawn_by_one_rule(frames, tmp_path):
         if index > 3:
             ids[ids == 2] = 0  # as if it were gone
         Image.fromarray(ids.astype(np.uint8)).save(gt / f"{index:04d}.png")
-    command = ["--frames", frames, "--point", f"2:{X},{Y}", "--prompt-frame", "2", "--gt", gt, "--must3r", "512"]
-    assert run_cli(lambda: ab_iou.main([str(word) for word in (*command, "--out", tmp_path / "o")])) == 0
+    command = [
+        "--frames",
+        frames,
+        "--point",
+        f"2:{X},{Y}",
+        "--prompt-frame",
+        "2",
+        "--gt",
+        gt,
+        "--must3r",
+        "512",
+    ]
+    assert (
+        run_cli(lambda: ab_iou.main([str(word) for word in (*command, "--out", tmp_path / "o")]))
+        == 0
+    )
     report = tmp_path / "o/ab_report"
     facts = json.loads((report / "metrics.json").read_text())
     scored = metrics.score_folders(tmp_path / "o/pred_masks_baseline", gt, objects=[2]).objects[2]
-    assert facts["num_objects"] == 1 and facts["num_positive_frames"] == scored.num_positive_frames == 4
+    assert (
+        facts["num_objects"] == 1
+        and facts["num_positive_frames"] == scored.num_positive_frames == 4
+    )
     assert facts["arms"]["baseline"]["scores"]["iou"] == pytest.approx(scored.iou)
     rows = list(csv.DictReader((report / "per_frame.csv").read_text().splitlines()))
     assert [row["object_present"] for row in rows] == ["1"] * 4 + ["0"] * 2
-    assert [float(row["iou_baseline"]) for row in rows] == pytest.approx(scored.frame_ious, abs=1e-5)
+    assert [float(row["iou_baseline"]) for row in rows] == pytest.approx(
+        scored.frame_ious, abs=1e-5
+    )
     # The upper row of the strip is the ground truth: object 2 in green, and nothing of object 1.
     strip = read_rgb(report / "strip.png")[LABEL_HEIGHT : LABEL_HEIGHT + STRIP_HEIGHT]
     tiles = [column[:, 2:-2].astype(int) for column in np.split(strip, 6, axis=1)]
@@ -378,10 +504,18 @@ def test_inputs_are_never_replaced_by_outputs(refuse, frames, tmp_path):
     photos.mkdir()
     write_rgb(photos / "0000.png", np.full((8, 8, 3), 9, np.uint8))
     before = snapshot(tmp_path)
-    assert "gt" in refuse(ab_iou, "--frames", frames, *PROMPT, "--gt", gt, "--pred-a", gt, "--out", tmp_path / "o")
-    assert "segmented.mp4" in refuse(main, "segment", "--frames", video, *PROMPT, "--out", video.parent)
-    assert "photos" in refuse(ab_iou, "--frames", frames, *PROMPT, "--pred-a", photos, "--out", tmp_path / "o")
-    assert "metrics" not in refuse(main, "segment", "--frames", video, "--point", "900,5", "--out", tmp_path / "new")
+    assert "gt" in refuse(
+        ab_iou, "--frames", frames, *PROMPT, "--gt", gt, "--pred-a", gt, "--out", tmp_path / "o"
+    )
+    assert "segmented.mp4" in refuse(
+        main, "segment", "--frames", video, *PROMPT, "--out", video.parent
+    )
+    assert "photos" in refuse(
+        ab_iou, "--frames", frames, *PROMPT, "--pred-a", photos, "--out", tmp_path / "o"
+    )
+    assert "metrics" not in refuse(
+        main, "segment", "--frames", video, "--point", "900,5", "--out", tmp_path / "new"
+    )
     assert snapshot(tmp_path) == before and not (tmp_path / "new").exists()
 
 
@@ -402,12 +536,16 @@ def test_inputs_are_never_replaced_by_outputs(refuse, frames, tmp_path):
 )
 def test_prompt_files_of_wrong_form_are_refused(refuse, frames, tmp_path, entries):
     (tmp_path / "p.json").write_text(json.dumps(entries))
-    assert "p.json" in refuse(ab_iou, "--frames", frames, "--prompts", tmp_path / "p.json", "--out", tmp_path / "o")
+    assert "p.json" in refuse(
+        ab_iou, "--frames", frames, "--prompts", tmp_path / "p.json", "--out", tmp_path / "o"
+    )
 
 
 def test_a_pipe_in_place_of_a_mask_does_not_hang(refuse, frames, tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
-    line = refuse(ab_iou, "--frames", frames, "--mask", tmp_path / "pipe.png", "--out", tmp_path / "o")
+    line = refuse(
+        ab_iou, "--frames", frames, "--mask", tmp_path / "pipe.png", "--out", tmp_path / "o"
+    )
     assert "pipe.png: is a pipe" in line
 
 
@@ -447,8 +585,15 @@ def test_tiny_weights_on_other_footage_say_so_in_print_and_report(frames, tmp_pa
         write_rgb(tmp_path / f"other/{index}.jpg", rng.integers(0, 255, (48, 64, 3), np.uint8))
     for name, folder in (("other", tmp_path / "other"), ("sample", frames)):
         out = tmp_path / f"out_{name}"
-        assert run_cli(lambda: ab_iou.main(["--frames", str(folder), "--point=20,20", "--out", str(out)])) == 0  # noqa: B023
-        notes = [line for line in capsys.readouterr().out.splitlines() if "made for rendered rooms" in line]
+        words = ["--frames", str(folder), "--point=20,20", "--out", str(out)]
+        assert run_cli(lambda words=words: ab_iou.main(words)) == 0
+        notes = [
+            line
+            for line in capsys.readouterr().out.splitlines()
+            if "made for rendered rooms" in line
+        ]
         page = (out / "ab_report/index.html").read_text()
         assert len(notes) == page.count("made for rendered rooms") == (name == "other")
-        assert all("python main.py weights --sam2 l" in note and "fine-tune" in note for note in notes)
+        assert all(
+            "python main.py weights --sam2 l" in note and "fine-tune" in note for note in notes
+        )

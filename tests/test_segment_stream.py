@@ -1,4 +1,6 @@
-"""main.py segment on streams: masks as they come, kills at any moment, damaged frames, full disks, live sources."""
+"""main.py segment on streams: masks as they come, kills at any moment, damaged frames, full disks,
+live sources.
+"""
 
 import json
 import os
@@ -53,8 +55,9 @@ def whole(clip, tmp_path_factory) -> dict[str, bytes]:
     return masks_in(out / "masks")
 
 
-# Runs `main.py segment` again and again, each time killed after a random while, until it ends by itself. A forked child
-# is killed, which finds torch imported and the weights loaded: otherwise most kills would only meet the start.
+# Runs `main.py segment` again and again, each time killed after a random while, until it ends by
+# itself. A forked child is killed, which finds torch imported and the weights loaded: otherwise
+# most kills would only meet the start.
 KILLER = """
 import json, os, random, signal, sys, time
 import torch
@@ -97,14 +100,18 @@ print(json.dumps({"kills": done, "status": status, "states": states, "torn": tor
 
 
 def test_killed_again_and_again_finished_masks_are_whole_and_the_run_goes_on(clip, whole, tmp_path):
-    """Frames of the clip are looped through a long folder, so that fifty kills find it unfinished."""
+    """Frames of the clip are looped through a long folder, so that fifty kills find it
+    unfinished.
+    """
     long = tmp_path / "long"
     long.mkdir()
     files = sorted(clip.glob("*.jpg"))
     for index in range(300):
         os.link(files[index % len(files)], long / f"{index:04d}.jpg")
     arguments = ["--frames", long, POINT, "--save-every", 0.1, "--arm", "sam2"]
-    killed = run_script("-c", KILLER, tmp_path / "out", KILLS, *arguments, "--out", tmp_path / "out", timeout=280)
+    killed = run_script(
+        "-c", KILLER, tmp_path / "out", KILLS, *arguments, "--out", tmp_path / "out", timeout=280
+    )
     assert killed.returncode == 0, killed.stderr
     found = json.loads(killed.stdout.splitlines()[-1])
     assert found["torn"] == [] and found["status"] == 0 and found["kills"] == KILLS, found
@@ -114,7 +121,9 @@ def test_killed_again_and_again_finished_masks_are_whole_and_the_run_goes_on(cli
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["masks", "segmented.mp4"]
 
 
-def test_with_geometry_too_an_interrupted_run_gives_the_same_masks(clip, whole, tmp_path, monkeypatch, capsys):
+def test_with_geometry_too_an_interrupted_run_gives_the_same_masks(
+    clip, whole, tmp_path, monkeypatch, capsys
+):
     """Stopped by Ctrl-C in the middle, twice."""
     original, count = Session._take, []
 
@@ -129,14 +138,18 @@ def test_with_geometry_too_an_interrupted_run_gives_the_same_masks(clip, whole, 
     assert segment(*command) == 130 and segment(*command) == 130
     assert "resumed" not in capsys.readouterr().out
     assert len(list((tmp_path / "masks.unfinished").glob("*.png"))) == 18
-    (tmp_path / "masks.unfinished/.0018.new.png").write_bytes(b"\x89PNG")  # what a kill leaves of a mask
+    (tmp_path / "masks.unfinished/.0018.new.png").write_bytes(
+        b"\x89PNG"
+    )  # what a kill leaves of a mask
     assert segment(*command) == 0
     assert "resumed an interrupted run at frame 16" in capsys.readouterr().out
     assert masks_in(tmp_path / "masks") == whole
     assert VideoFile(tmp_path / "segmented.mp4").num_frames == len(whole)
 
 
-def test_an_unfinished_run_of_something_else_is_neither_gone_on_with_nor_lost(clip, tmp_path, monkeypatch, refuse):
+def test_an_unfinished_run_of_something_else_is_neither_gone_on_with_nor_lost(
+    clip, tmp_path, monkeypatch, refuse
+):
     monkeypatch.setattr(Session, "_take", interrupted_after(5))
     command = ["--frames", clip, "--out", tmp_path, "--save-every", 0]
     assert segment(*command, POINT) == 130
@@ -187,15 +200,29 @@ def test_a_video_file_is_streamed_as_its_decoded_frames(tmp_path):
     session.add(Prompt(points=((158.0, 97.0),)))
     wanted = {f"{i:04d}.png": ids > 0 for i, ids in session.track(iter(VideoFile(video)))}
     found = {file.name: read_ids(file) > 0 for file in (tmp_path / "file/masks").iterdir()}
-    assert found.keys() == wanted.keys() and all(np.array_equal(found[n], wanted[n]) for n in wanted)
+    assert found.keys() == wanted.keys() and all(
+        np.array_equal(found[n], wanted[n]) for n in wanted
+    )
 
 
 @pytest.mark.parametrize("carry", [False, True])
-def test_frames_that_cannot_be_read_are_skipped_listed_and_carried_if_asked(clip, tmp_path, capsys, carry):
+def test_frames_that_cannot_be_read_are_skipped_listed_and_carried_if_asked(
+    clip, tmp_path, capsys, carry
+):
     damaged = tmp_path / "frames"
     shutil.copytree(clip, damaged)
     (damaged / "0007.jpg").write_bytes((damaged / "0007.jpg").read_bytes()[:60])
-    assert segment("--frames", damaged, POINT, "--out", tmp_path / "out", *(["--carry-masks"] if carry else [])) == 0
+    assert (
+        segment(
+            "--frames",
+            damaged,
+            POINT,
+            "--out",
+            tmp_path / "out",
+            *(["--carry-masks"] if carry else []),
+        )
+        == 0
+    )
     assert "not read: 0007.jpg" in capsys.readouterr().out
     masks = masks_in(tmp_path / "out/masks")
     assert len(masks) == len(FrameFolder(clip)) - (not carry)
@@ -204,16 +231,23 @@ def test_frames_that_cannot_be_read_are_skipped_listed_and_carried_if_asked(clip
 
 
 def test_a_full_disk_ends_in_one_line_and_the_run_can_go_on(clip, whole, tmp_path):
-    """The file-size limit of a process stands for the disk: a write beyond it fails as on a full one."""
+    """The file-size limit of a process stands for the disk: a write beyond it fails as on a full
+    one.
+    """
     out = tmp_path / "out"
     limited = (
         "import resource, signal, sys, main; from geometry_fusion.errors import run_cli\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (150, 150))\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (150, 150))\n"
         "sys.exit(run_cli(lambda: main.main(sys.argv[1:])))"
     )
     command = ["segment", "--frames", clip, POINT, "--out", out, "--arm", "3am"]
     done = run_script("-c", limited, *command)
-    assert done.returncode == 2 and "File too large" in done.stderr.splitlines()[-1] and ".png" in done.stderr
+    assert (
+        done.returncode == 2
+        and "File too large" in done.stderr.splitlines()[-1]
+        and ".png" in done.stderr
+    )
     assert segment(*command[1:]) == 0
     assert masks_in(out / "masks") == whole
 
@@ -235,11 +269,21 @@ def test_standard_input_is_written_as_it_comes(tmp_path):
     piped = tmp_path / "piped.ts"
     remux = "import av, sys\nwith av.open(sys.argv[1]) as a, av.open(sys.argv[2], 'w') as b:\n" + (
         "    s = b.add_stream_from_template(a.streams.video[0])\n"
-        "    for p in a.demux(video=0):\n        if p.dts is not None:\n            p.stream = s; b.mux(p)\n"
+        "    for p in a.demux(video=0):\n        if p.dts is not None:\n            p.stream = "
+        "s; b.mux(p)\n"
     )
     assert run_script("-c", remux, ROOT / "videos/samples/return/video.mp4", piped).returncode == 0
     done = subprocess.run(
-        [sys.executable, ROOT / "main.py", "segment", "--source", "-", "--point=158,97", "--out", tmp_path / "out"],
+        [
+            sys.executable,
+            ROOT / "main.py",
+            "segment",
+            "--source",
+            "-",
+            "--point=158,97",
+            "--out",
+            tmp_path / "out",
+        ],
         input=piped.read_bytes(),
         capture_output=True,
         env={**os.environ, "OMP_NUM_THREADS": THREADS},
@@ -247,7 +291,9 @@ def test_standard_input_is_written_as_it_comes(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-500:]
     assert (
-        len(list((tmp_path / "out/masks").glob("*.png"))) == VideoFile(tmp_path / "out/segmented.mp4").num_frames == 60
+        len(list((tmp_path / "out/masks").glob("*.png")))
+        == VideoFile(tmp_path / "out/segmented.mp4").num_frames
+        == 60
     )
 
 
@@ -268,7 +314,13 @@ def test_a_live_run_ends_well_by_ctrl_c_and_its_video_plays_at_any_time(clip, tm
     session = Session(sam2_model.build_predictor("tiny", device="cpu"))
     prompts = [Prompt(points=((79.0, 48.0),))]
     found = segment_stream(
-        session, (frames[i % 30] for i in range(10**6)), prompts, tmp_path, {}, watch=watch, live=True
+        session,
+        (frames[i % 30] for i in range(10**6)),
+        prompts,
+        tmp_path,
+        {},
+        watch=watch,
+        live=True,
     )
     # The frame that Ctrl-C came on was not written.
     assert found.num_frames == 6 and found.dropped > 0 and seen == sorted(set(seen))
@@ -278,9 +330,13 @@ def test_a_live_run_ends_well_by_ctrl_c_and_its_video_plays_at_any_time(clip, tm
 
 def test_what_a_killed_live_run_left_is_not_replaced_by_any_other(clip, tmp_path, refuse):
     (tmp_path / "masks.unfinished").mkdir()
-    shutil.copy(ROOT / "videos/samples/return/gt/0000.png", tmp_path / "masks.unfinished/000000.png")
+    shutil.copy(
+        ROOT / "videos/samples/return/gt/0000.png", tmp_path / "masks.unfinished/000000.png"
+    )
     (tmp_path / "segmented.unfinished.mp4").write_bytes(b"a live recording")
-    assert "move it and masks.unfinished" in refuse(main, "segment", "--frames", clip, POINT, "--out", tmp_path)
+    assert "move it and masks.unfinished" in refuse(
+        main, "segment", "--frames", clip, POINT, "--out", tmp_path
+    )
     assert (tmp_path / "masks.unfinished/000000.png").exists()
 
 
@@ -300,7 +356,9 @@ def test_the_window_shows_masks_takes_clicks_and_ends_by_a_key(clip, tmp_path):
 
     def click(x, y, button=1):
         place = window._axes.transData.transform((x, y))
-        canvas.callbacks.process("button_press_event", MouseEvent("button_press_event", canvas, *place, button))
+        canvas.callbacks.process(
+            "button_press_event", MouseEvent("button_press_event", canvas, *place, button)
+        )
 
     def press(key):
         canvas.callbacks.process("key_press_event", KeyEvent("key_press_event", canvas, key))
@@ -325,7 +383,15 @@ def test_the_window_shows_masks_takes_clicks_and_ends_by_a_key(clip, tmp_path):
 
     with window:
         found = segment_stream(session, clip, [], tmp_path, {}, watch=user, several=True)
-    assert [ids for _, ids in events] == [[], [], [1], [1], [1, 2], [1, 2], [1, 2]] and found.num_frames == 7
+    assert [ids for _, ids in events] == [
+        [],
+        [],
+        [1],
+        [1],
+        [1, 2],
+        [1, 2],
+        [1, 2],
+    ] and found.num_frames == 7
     assert found.closed_at == 6
     shown = window._picture.get_array()
     assert shown.shape == (120, 160, 3) and not np.array_equal(shown, frames[6])
@@ -335,7 +401,9 @@ def test_the_window_shows_masks_takes_clicks_and_ends_by_a_key(clip, tmp_path):
     assert not masks[0].any() and masks[1][48, 79] == 1 and (masks[3] == 2).any()
 
 
-def test_geometry_runs_by_default_where_it_can_and_one_line_says_why_not(clip, whole, tmp_path, monkeypatch, capsys):
+def test_geometry_runs_by_default_where_it_can_and_one_line_says_why_not(
+    clip, whole, tmp_path, monkeypatch, capsys
+):
     assert segment("--frames", clip, POINT, "--out", tmp_path / "auto") == 0
     assert masks_in(tmp_path / "auto/masks") == whole
     printed = capsys.readouterr().out
@@ -344,19 +412,25 @@ def test_geometry_runs_by_default_where_it_can_and_one_line_says_why_not(clip, w
     monkeypatch.setattr(fusion, "DEFAULT_CHECKPOINTS", {})
     assert segment("--frames", clip, POINT, "--out", tmp_path / "alone") == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if "SAM2 alone" in line]
-    assert lines[0].startswith("SAM2 alone, without geometry: there are no merger weights for sam2 'tiny'")
+    assert lines[0].startswith(
+        "SAM2 alone, without geometry: there are no merger weights for sam2 'tiny'"
+    )
     assert len(lines) == 2 and lines[1].endswith("frames/s, SAM2 alone")
     monkeypatch.undo()
     assert segment("--frames", clip, POINT, "--out", tmp_path / "sam2", "--arm", "sam2") == 0
     assert masks_in(tmp_path / "alone/masks") == masks_in(tmp_path / "sam2/masks") != whole
 
 
-def test_an_interrupted_run_is_resumed_by_its_own_arm_only(clip, whole, tmp_path, monkeypatch, refuse):
+def test_an_interrupted_run_is_resumed_by_its_own_arm_only(
+    clip, whole, tmp_path, monkeypatch, refuse
+):
     monkeypatch.setattr(Session, "_take", interrupted_after(10))
     command = ["--frames", clip, POINT, "--out", tmp_path, "--save-every", 0]
     assert segment(*command) == 130
     monkeypatch.undo()
-    assert "left by a run with arm 3am, not sam2" in refuse(main, "segment", *command, "--arm", "sam2")
+    assert "left by a run with arm 3am, not sam2" in refuse(
+        main, "segment", *command, "--arm", "sam2"
+    )
     assert segment(*command, "--arm", "3am") == 0
     assert masks_in(tmp_path / "masks") == whole
 
@@ -368,19 +442,39 @@ def test_tiny_weights_on_other_footage_say_so(tmp_path, capsys, mode):
     (tmp_path / "other").mkdir()
     for index in range(3):
         write_rgb(tmp_path / f"other/{index}.jpg", rng.integers(0, 255, (48, 64, 3), np.uint8))
-    extract_frames(ROOT / "videos/samples/twins/video.mp4", tmp_path / "sample", every=20, size=(96, 96))
+    extract_frames(
+        ROOT / "videos/samples/twins/video.mp4", tmp_path / "sample", every=20, size=(96, 96)
+    )
     for name in ("other", "sample"):
-        command = ["--frames", tmp_path / name, "--point=20,20", "--out", tmp_path / f"out_{name}", "--mode", mode]
+        command = [
+            "--frames",
+            tmp_path / name,
+            "--point=20,20",
+            "--out",
+            tmp_path / f"out_{name}",
+            "--mode",
+            mode,
+        ]
         assert segment(*command, "--arm", "sam2") == 0
-        notes = [line for line in capsys.readouterr().out.splitlines() if "made for rendered rooms" in line]
+        notes = [
+            line
+            for line in capsys.readouterr().out.splitlines()
+            if "made for rendered rooms" in line
+        ]
         assert len(notes) == (name == "other")
         for note in notes:
-            assert "python main.py weights --sam2 l" in note and "fine-tune" in note and str(tmp_path / name) in note
+            assert (
+                "python main.py weights --sam2 l" in note
+                and "fine-tune" in note
+                and str(tmp_path / name) in note
+            )
 
 
 def test_what_cannot_be_streamed_is_refused(clip, tmp_path, refuse, monkeypatch):
     out = ["--out", tmp_path / "o"]
-    assert "excludes --frames" in refuse(main, "segment", "--source", "0", "--frames", clip, POINT, *out)
+    assert "excludes --frames" in refuse(
+        main, "segment", "--source", "0", "--frames", clip, POINT, *out
+    )
     assert "camera 0" in refuse(main, "segment", "--source", "0", POINT, *out)
     for flag, value in (
         ("--objects-at-once", "0"),
@@ -394,9 +488,15 @@ def test_what_cannot_be_streamed_is_refused(clip, tmp_path, refuse, monkeypatch)
         line = refuse(main, "segment", "--frames", clip, POINT, flag, value, *out)
         assert f"{flag} {value}" in line and "must be a" in line
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert "no-such-compiler is not here" in refuse(main, "segment", "--frames", clip, POINT, "--compile", *out)
-    assert "--mode full: needs --frames" in refuse(main, "segment", "--source", "0", "--mode", "full", POINT, *out)
-    assert "frame 99 does not exist" in refuse(main, "segment", "--frames", clip, POINT, "--prompt-frame", "99", *out)
+    assert "no-such-compiler is not here" in refuse(
+        main, "segment", "--frames", clip, POINT, "--compile", *out
+    )
+    assert "--mode full: needs --frames" in refuse(
+        main, "segment", "--source", "0", "--mode", "full", POINT, *out
+    )
+    assert "frame 99 does not exist" in refuse(
+        main, "segment", "--frames", clip, POINT, "--prompt-frame", "99", *out
+    )
     assert "no merger weights" in refuse(
         main, "segment", "--frames", clip, POINT, "--arm", "3am", "--must3r", "512", *out
     )
@@ -406,7 +506,16 @@ def test_what_cannot_be_streamed_is_refused(clip, tmp_path, refuse, monkeypatch)
 
 def test_interrupting_the_process_leaves_one_line(clip, tmp_path):
     process = subprocess.Popen(
-        [sys.executable, ROOT / "main.py", "segment", "--frames", clip, POINT, "--out", tmp_path / "out"],
+        [
+            sys.executable,
+            ROOT / "main.py",
+            "segment",
+            "--frames",
+            clip,
+            POINT,
+            "--out",
+            tmp_path / "out",
+        ],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": THREADS},

@@ -1,4 +1,6 @@
-"""Sessions: streamed and full video give the same masks, nothing grows with the video, dropped frames are told."""
+"""Sessions: streamed and full video give the same masks, nothing grows with the video, dropped
+frames are told.
+"""
 
 import gc
 import io
@@ -64,14 +66,18 @@ def test_streamed_and_full_video_give_the_same_masks(predictor, frames):
     assert sorted(full) == list(range(len(frames))) and any(ids.any() for ids in full.values())
     assert_same(dict(session_of(predictor, "full", keep="reachable").track(frames)), full)
     streamed = dict(session_of(predictor).track(frames.path))
-    assert not any(streamed.pop(i).any() for i in range(3))  # nothing is tracked before the first prompt
+    assert not any(
+        streamed.pop(i).any() for i in range(3)
+    )  # nothing is tracked before the first prompt
     assert_same(streamed, {i: ids for i, ids in full.items() if i >= 3})
     arrays = dict(session_of(predictor).track(iter(frames)))
     assert_same({i: arrays[i] for i in streamed}, streamed)
 
 
 def test_clips_shorter_than_sam2s_pointer_memory_are_streamed_alike(plain, frames):
-    """SAM2 scales the age of pointers by the length of short videos; a stream does not state its length."""
+    """SAM2 scales the age of pointers by the length of short videos; a stream does not state its
+    length.
+    """
     short, prompt = [frames[i] for i in range(0, 18, 2)], Prompt(points=((158.0, 97.0),))
 
     class Clip(list):
@@ -91,7 +97,14 @@ def test_an_interrupted_session_goes_on_bit_for_bit(predictor, frames):
                 session.snapshot()
         if index == 15:
             break
-    assert settled == [0, 1, 2, 3, 7, 15]  # nothing is encoded before the prompted frame 3, then eight at once
+    assert settled == [
+        0,
+        1,
+        2,
+        3,
+        7,
+        15,
+    ]  # nothing is encoded before the prompted frame 3, then eight at once
     file = io.BytesIO()
     torch.save(session.snapshot(), file)
     file.seek(0)
@@ -105,21 +118,32 @@ def test_an_interrupted_session_goes_on_bit_for_bit(predictor, frames):
 
 @pytest.mark.parametrize("at", [4, 7, 8])
 def test_a_prompt_amid_frames_encoded_at_once_costs_no_masks(predictor, frames, at):
-    """The prompted frame is encoded alone, those after it together up to the end of a batch, in both modes."""
+    """The prompted frame is encoded alone, those after it together up to the end of a batch, in
+    both modes.
+    """
     prompts = [Prompt(at, 1, points=((158.0, 97.0),))]
     full = dict(session_of(predictor, "full", prompts=prompts).track(frames))
     streamed = dict(session_of(predictor, prompts=prompts).track(frames.path))
-    assert_same({i: streamed[i] for i in range(at, len(frames))}, {i: full[i] for i in range(at, len(frames))})
+    assert_same(
+        {i: streamed[i] for i in range(at, len(frames))},
+        {i: full[i] for i in range(at, len(frames))},
+    )
 
 
 def test_frames_encoded_at_once_give_the_masks_of_one_by_one(frames):
     """Within rounding, as objects do."""
     answers, batches = [], []
     for at_once in (1, 4):
-        session = session_of(predictor := predictor_of("3am", frames_at_once=at_once), prompts=PROMPTS[:1])
+        session = session_of(
+            predictor := predictor_of("3am", frames_at_once=at_once), prompts=PROMPTS[:1]
+        )
         sizes = []
-        predictor.image_encoder.register_forward_hook(lambda module, inputs, output: sizes.append(len(inputs[0])))  # noqa: B023
-        answers.append({index: session.logits for index, _ in islice(session.track(frames.path), 14)})
+        predictor.image_encoder.register_forward_hook(
+            lambda module, inputs, output, sizes=sizes: sizes.append(len(inputs[0]))
+        )
+        answers.append(
+            {index: session.logits for index, _ in islice(session.track(frames.path), 14)}
+        )
         batches.append(sizes)
     assert batches == [
         [1] * 11,
@@ -137,7 +161,7 @@ def test_batches_can_be_filled_to_one_size_for_compiled_encoders(frames):
         predictor = predictor_of("3am")
         predictor.fill_batches = fill
         hook = predictor.image_encoder.register_forward_hook(
-            lambda module, inputs, output: sizes.append(len(inputs[0]))
+            lambda module, inputs, output, sizes=sizes: sizes.append(len(inputs[0]))
         )
         answers.append(dict(session_of(predictor).track(frames.path)))
         hook.remove()
@@ -151,13 +175,19 @@ def test_batches_can_be_filled_to_one_size_for_compiled_encoders(frames):
 def test_tracking_reads_groups_of_frames_unless_told(frames, monkeypatch, options, groups):
     predictor = sam2_model.build_predictor("tiny", device="cpu")
     files = {"sam2": "tiny", "sam2_file": None, "must3r": "tiny"}
-    fusion.fuse_checkpoint(predictor, fusion.DEFAULT_CHECKPOINTS["tiny", "tiny"], **files, **options)
+    fusion.fuse_checkpoint(
+        predictor, fusion.DEFAULT_CHECKPOINTS["tiny", "tiny"], **files, **options
+    )
     read = []
     read_apart = MUSt3R.read_apart
-    monkeypatch.setattr(MUSt3R, "read_apart", lambda self, t, *a: read.append(t.shape[1]) or read_apart(self, t, *a))
+    monkeypatch.setattr(
+        MUSt3R, "read_apart", lambda self, t, *a: read.append(t.shape[1]) or read_apart(self, t, *a)
+    )
     session = session_of(predictor, prompts=[Prompt(1, 1, points=((158.0, 97.0),))])
     assert len(list(session.track(islice(frames, 15)))) == 15
-    assert read == groups  # frame 1 is prompted, 1 and 2 are the initialisation, then 3, 4 to 7, ...
+    assert (
+        read == groups
+    )  # frame 1 is prompted, 1 and 2 are the initialisation, then 3, 4 to 7, ...
 
 
 def test_streams_give_freed_memory_back_now_and_then(plain, frames, monkeypatch):
@@ -183,7 +213,9 @@ def test_frames_before_an_error_are_tracked(plain, frames):
     assert found == list(range(18))
 
 
-def test_too_little_memory_for_several_frames_at_once_is_said_and_one_is_taken(frames, monkeypatch, capsys):
+def test_too_little_memory_for_several_frames_at_once_is_said_and_one_is_taken(
+    frames, monkeypatch, capsys
+):
     predictor = predictor_of("3am")
     wanted = dict(islice(session_of(predictor).track(frames.path), 10))
     encode = predictor.forward_image
@@ -228,10 +260,15 @@ def test_what_a_streamed_session_holds_does_not_grow(plain, frames):
         if index in (25, 59):
             gc.collect()
             sizes.append(held_bytes(session))
-            entries.append((len(session._state["frames_tracked_per_obj"][0]), len(session._state["batches"]._joined)))
+            entries.append(
+                (
+                    len(session._state["frames_tracked_per_obj"][0]),
+                    len(session._state["batches"]._joined),
+                )
+            )
     assert sizes[0] == sizes[1] and entries[0] == entries[1]
-    # Of two objects seven memories, 32 channels of 16 x 16 in bf16. Beside them pointers, two masks, and of the
-    # prompted frame the parts of which the joined memory is a copy.
+    # Of two objects seven memories, 32 channels of 16 x 16 in bf16. Beside them pointers, two
+    # masks, and of the prompted frame the parts of which the joined memory is a copy.
     memories, masks = 2 * 7 * 32 * 16 * 16 * 2, 2 * 2 * 64 * 64 * 4
     assert memories < sizes[1] < 2 * memories + masks
 
@@ -243,7 +280,11 @@ def test_geometry_holds_nothing_of_single_frames():
     for _ in session.track(images[i % 3] for i in range(40)):
         pass
     source = predictor.source
-    assert len(source.poses) <= len(source.keyframes) + 1 and len(source.scores) == 1 and not source._first_inputs
+    assert (
+        len(source.poses) <= len(source.keyframes) + 1
+        and len(source.scores) == 1
+        and not source._first_inputs
+    )
 
 
 def test_objects_are_added_corrected_and_removed_while_tracking(plain, frames):
@@ -255,7 +296,9 @@ def test_objects_are_added_corrected_and_removed_while_tracking(plain, frames):
         if index == 8:
             before = ids == 1
             x, y = np.argwhere(before)[0][::-1].tolist() if before.any() else (158, 97)
-            corrected = session.add(Prompt(8, 1, points=((158.0, 97.0),), negatives=((float(x), float(y)),)))
+            corrected = session.add(
+                Prompt(8, 1, points=((158.0, 97.0),), negatives=((float(x), float(y)),))
+            )
             assert not np.array_equal(corrected == 1, before)
         if index == 12:
             session.remove(1)
@@ -269,7 +312,9 @@ def test_objects_are_added_corrected_and_removed_while_tracking(plain, frames):
 
 
 def test_a_later_prompt_waits_for_its_frame(plain, frames):
-    session = session_of(plain, prompts=[Prompt(points=((158.0, 97.0),)), Prompt(6, 2, points=((60.0, 150.0),))])
+    session = session_of(
+        plain, prompts=[Prompt(points=((158.0, 97.0),)), Prompt(6, 2, points=((60.0, 150.0),))]
+    )
     counts = {index: len(session.object_ids) for index, _ in islice(session.track(frames.path), 9)}
     assert [counts[i] for i in (0, 5, 6, 8)] == [1, 1, 2, 2]
 
@@ -279,15 +324,22 @@ def test_full_video_may_be_prompted_again_anywhere(plain, frames):
     first = dict(session.track(frames))
     session.add(Prompt(20, 1, points=((40.0, 40.0),)))
     again = dict(session.track(frames))
-    assert again.keys() == first.keys() and any(not np.array_equal(again[i], first[i]) for i in first)
+    assert again.keys() == first.keys() and any(
+        not np.array_equal(again[i], first[i]) for i in first
+    )
 
 
 def test_what_a_streamed_session_cannot_do_is_told(plain, frames):
     session = session_of(plain)
     list(islice(session.track(frames.path), 12))
-    with pytest.raises(InputError, match=r"frame 2 was dropped; .* current frame, 11, and later ones; the mode 'full'"):
+    with pytest.raises(
+        InputError,
+        match=r"frame 2 was dropped; .* current frame, 11, and later ones; the mode 'full'",
+    ):
         session.add(Prompt(2, 1, points=((1.0, 1.0),)))
-    with pytest.raises(InputError, match=r"frame 3: was dropped; a streamed session holds only 8, 9, .*, 15"):
+    with pytest.raises(
+        InputError, match=r"frame 3: was dropped; a streamed session holds only 8, 9, .*, 15"
+    ):
         plain.add_new_points_or_box(session._state, 3, 1, points=[[5.0, 5.0]], labels=[1])
     with pytest.raises(InputError, match=r"return/video\.mp4: is a file, not a folder of frames"):
         session_of(plain, "full").track(ROOT / "videos/samples/return/video.mp4")
@@ -296,7 +348,11 @@ def test_what_a_streamed_session_cannot_do_is_told(plain, frames):
     with pytest.raises(InputError, match="point 999,5 is outside"):
         list(session_of(plain, prompts=[Prompt(points=((999.0, 5.0),))]).track(frames.path))
     with pytest.raises(InputError, match="frame 400 did not come"):
-        list(session_of(plain, prompts=[Prompt(400, points=((9.0, 5.0),))]).track(iter([frames[0]] * 3)))
+        list(
+            session_of(plain, prompts=[Prompt(400, points=((9.0, 5.0),))]).track(
+                iter([frames[0]] * 3)
+            )
+        )
     with pytest.raises(InputError, match="began with 320x240"):
         list(session.track(np.zeros((3, 20, 30, 3), np.uint8)))
 
@@ -307,7 +363,9 @@ def test_batched_objects_give_the_masks_of_one_by_one(frames):
     answers = []
     for at_once in (1, 16):
         session = session_of(predictor_of("sam2", objects_at_once=at_once), prompts=prompts)
-        answers.append({index: session.logits for index, _ in islice(session.track(frames.path), 5)})
+        answers.append(
+            {index: session.logits for index, _ in islice(session.track(frames.path), 5)}
+        )
     for index, logits in answers[0].items():
         other = answers[1][index]
         assert ((logits > 0) != (other > 0)).float().mean() < 1e-3

@@ -1,4 +1,6 @@
-"""Mask prompts that are small at the model's size: something is left of them, and large ones are as in SAM2."""
+"""Mask prompts that are small at the model's size: something is left of them, and large ones are as
+in SAM2.
+"""
 
 import numpy as np
 import pytest
@@ -19,7 +21,12 @@ def box_mask(height: int, width: int, rows: slice, columns: slice) -> torch.Tens
 
 def test_large_masks_are_resized_as_by_sam2():
     mask = box_mask(480, 640, slice(100, 300), slice(50, 400))
-    wanted = interpolate(mask[None, None].float(), size=(256, 256), mode="bilinear", antialias=True)[0, 0] >= 0.5
+    wanted = (
+        interpolate(mask[None, None].float(), size=(256, 256), mode="bilinear", antialias=True)[
+            0, 0
+        ]
+        >= 0.5
+    )
     assert torch.equal(resized_mask(mask, 256), wanted)
     square = box_mask(256, 256, slice(0, 1), slice(0, 1))
     assert resized_mask(square, 256) is square
@@ -42,13 +49,17 @@ def test_small_masks_keep_their_area_and_place(size, rows, columns):
     y, x = np.argwhere(resized.numpy()).mean(0)
     centre = np.argwhere(mask.numpy()).mean(0) / size * 256
     assert abs(y - centre[0]) < 1 and abs(x - centre[1]) < 1
-    logits = interpolate(resized[None, None] * 20.0 - 10.0, size=(64, 64), mode="bilinear", antialias=True)
+    logits = interpolate(
+        resized[None, None] * 20.0 - 10.0, size=(64, 64), mode="bilinear", antialias=True
+    )
     kept = keep_small_parts(logits, resized[None, None].float())
     assert (kept > 0).sum() * 16 >= resized.sum() / 2
 
 
 def test_each_mask_of_a_batch_is_judged_alone():
-    masks = torch.stack([box_mask(64, 64, slice(8, 40), slice(8, 40)), box_mask(64, 64, slice(5, 6), slice(5, 6))])
+    masks = torch.stack(
+        [box_mask(64, 64, slice(8, 40), slice(8, 40)), box_mask(64, 64, slice(5, 6), slice(5, 6))]
+    )
     masks = masks[:, None].float()
     logits = interpolate(masks * 20 - 10, size=(16, 16), mode="bilinear", antialias=True)
     kept = keep_small_parts(logits, masks)
@@ -61,7 +72,9 @@ def test_a_small_mask_reaches_the_memory_and_the_answer():
     predictor = sam2_model.build_predictor("tiny", device="cpu")
     image = np.random.default_rng(0).integers(0, 255, (720, 1280, 3), dtype=np.uint8)
     encoded = []
-    predictor.memory_encoder.register_forward_pre_hook(lambda module, inputs: encoded.append(inputs[1]))
+    predictor.memory_encoder.register_forward_pre_hook(
+        lambda module, inputs: encoded.append(inputs[1])
+    )
     session = Session(predictor)
     session.add(Prompt(0, 1, mask=mask))
     answers = [ids for _, ids in session.track(iter([image]))]

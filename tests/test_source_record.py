@@ -1,4 +1,6 @@
-"""Results know their source: those of another are not replaced unasked, masks of another are not paired by number."""
+"""Results know their source: those of another are not replaced unasked, masks of another are not
+paired by number.
+"""
 
 import json
 import shutil
@@ -68,7 +70,10 @@ def test_a_folder_is_told_by_its_files_and_may_grow(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         for index in range(3):
-            write_rgb(tmp_path / name / f"{index}.png", np.full((4, 4, 3), 10 * index + ord(name[0]), np.uint8))
+            write_rgb(
+                tmp_path / name / f"{index}.png",
+                np.full((4, 4, 3), 10 * index + ord(name[0]), np.uint8),
+            )
     first, second = record_of(tmp_path / "a"), record_of(tmp_path / "b")
     assert same_source(first, second) is False
     before = fingerprint(tmp_path / "a")
@@ -83,7 +88,9 @@ def test_addresses_lose_their_passwords():
         record_of("mistyped.mp4")
 
 
-@pytest.mark.parametrize("text", ["[]", "5", "{}", '{"source": 5}', '{"source": "a", "samples": [1]}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["[]", "5", "{}", '{"source": 5}', '{"source": "a", "samples": [1]}', "[" * 100_000]
+)
 def test_records_of_wrong_form_say_nothing(tmp_path, text):
     write_mask(tmp_path / "0.png", np.ones((4, 4), bool), text)
     assert record_of_results(tmp_path) is None
@@ -91,7 +98,11 @@ def test_records_of_wrong_form_say_nothing(tmp_path, text):
 
 
 def test_names_cannot_write_to_the_terminal(tmp_path):
-    write_mask(tmp_path / "0.png", np.ones((4, 4), bool), as_text({"source": "\x1b[2Jgone", "digest": "1", "bytes": 1}))
+    write_mask(
+        tmp_path / "0.png",
+        np.ones((4, 4), bool),
+        as_text({"source": "\x1b[2Jgone", "digest": "1", "bytes": 1}),
+    )
     with pytest.raises(InputError) as caught:
         check_belongs(tmp_path, record_of(SAMPLE), "--gt")
     assert "\x1b" not in str(caught.value) and "gone" in str(caught.value)
@@ -117,14 +128,18 @@ def test_frames_of_another_video_are_replaced_only_if_asked(films, tmp_path, ref
     assert run(main, "frames", films[1], "--out", out, "--overwrite") == 0
     assert json.loads((out / "frames.json").read_text())["source"] == "second.mp4"
     assert run(main, "frames", SAMPLE, "--out", out, "--overwrite") == 0
-    assert run(main, "frames", films[0], "--out", out) == 0  # a bundled sample may always be replaced
+    assert (
+        run(main, "frames", films[0], "--out", out) == 0
+    )  # a bundled sample may always be replaced
 
 
 def test_frames_of_before_records_are_told_by_the_name_of_their_video(films, tmp_path, refuse):
     out = tmp_path / "frames"
     extract_frames(films[0], out, progress=False)
     about = json.loads((out / "frames.json").read_text())
-    (out / "frames.json").write_text(json.dumps({k: v for k, v in about.items() if k not in ("digest", "bytes")}))
+    (out / "frames.json").write_text(
+        json.dumps({k: v for k, v in about.items() if k not in ("digest", "bytes")})
+    )
     assert "holds results of first.mp4" in refuse(main, "frames", films[1], "--out", out)
     extract_frames(films[0], out, progress=False)
 
@@ -158,15 +173,21 @@ def test_results_of_another_video_are_replaced_only_if_asked(films, compared, tm
     before = content(out)
     point = ["--point", "30,30", "--device", "cpu"]
     for mode in ("stream", "full"):
-        line = refuse(main, "segment", "--frames", films[1], *point, "--mode", mode, "--out", out / "seg")
+        line = refuse(
+            main, "segment", "--frames", films[1], *point, "--mode", mode, "--out", out / "seg"
+        )
         assert "results of first.mp4" in line and "--overwrite" in line
-    assert "results of first.mp4" in refuse(ab_iou, "--frames", films[1], *point, "--out", out / "ab")
+    assert "results of first.mp4" in refuse(
+        ab_iou, "--frames", films[1], *point, "--out", out / "ab"
+    )
     assert "results of first.mp4" in refuse(ab_iou, "--sample", "walk", "--out", out / "ab")
     for gone in ("pred_masks_baseline", "pred_masks_geom", "ab_report"):  # videos know it as well
         shutil.rmtree(out / "ab" / gone)
     assert "output_segmented" in refuse(ab_iou, "--frames", films[1], *point, "--out", out / "ab")
     assert {name: data for name, data in before.items() if name in content(out)} == content(out)
-    assert run(main, "segment", "--frames", films[1], *point, "--out", out / "seg", "--overwrite") == 0
+    assert (
+        run(main, "segment", "--frames", films[1], *point, "--out", out / "seg", "--overwrite") == 0
+    )
     assert record_of_results(out / "seg/masks")["source"] == "second.mp4"
     # Again, from the same video and with other prompts: the same source.
     moved = Path(shutil.copyfile(films[1], tmp_path / "moved.mp4"))
@@ -181,16 +202,24 @@ def test_masks_of_another_video_are_refused_by_name(films, compared, tmp_path, r
     extract_frames(films[0], tmp_path / "denser", every=3, progress=False)
     line = refuse(ab_iou, "--frames", tmp_path / "other", *point, "--gt", masks, *out)
     assert "first.mp4" in line and "second.mp4" in line and str(masks) in line
-    assert "every 6th frame" in refuse(ab_iou, "--frames", tmp_path / "denser", *point, "--gt", masks, *out)
+    assert "every 6th frame" in refuse(
+        ab_iou, "--frames", tmp_path / "denser", *point, "--gt", masks, *out
+    )
     one = masks / "0001.png"
-    assert "first.mp4" in refuse(main, "segment", "--frames", tmp_path / "other", "--mask", one, *out)
+    assert "first.mp4" in refuse(
+        main, "segment", "--frames", tmp_path / "other", "--mask", one, *out
+    )
     (tmp_path / "p.json").write_text(json.dumps([{"mask": str(one)}]))
-    assert "first.mp4" in refuse(ab_iou, "--frames", films[1], "--prompts", tmp_path / "p.json", *out)
+    assert "first.mp4" in refuse(
+        ab_iou, "--frames", films[1], "--prompts", tmp_path / "p.json", *out
+    )
     with pytest.raises(InputError, match=r"first\.mp4"):
         split_video(tmp_path / "other", masks, 0.25)
     other = tmp_path / "other_masks"
     other.mkdir()
-    write_mask(other / "0001.png", np.ones((64, 96), bool), as_text({**record_of(films[1]), "every": 6}))
+    write_mask(
+        other / "0001.png", np.ones((64, 96), bool), as_text({**record_of(films[1]), "every": 6})
+    )
     assert "first.mp4" in refuse(metrics, "--pred", masks, "--gt", other)
     assert not (tmp_path / "o").exists()
     check_belongs(masks, record_of(tmp_path / "same"), "--gt")
@@ -204,7 +233,9 @@ def test_imported_masks_know_their_frames(films, tmp_path, refuse):
     command = [export, "--frames", frames, "--out", tmp_path / "masks"]
     assert run(import_masks, *command) == 0 and run(import_masks, *command) == 0
     extract_frames(films[1], frames, every=6, progress=False, overwrite=True)
-    assert "first.mp4" in refuse(ab_iou, "--frames", frames, "--point", "30,30", "--gt", tmp_path / "masks")
+    assert "first.mp4" in refuse(
+        ab_iou, "--frames", frames, "--point", "30,30", "--gt", tmp_path / "masks"
+    )
     assert "--overwrite" in refuse(import_masks, *command)
     assert run(import_masks, *command, "--overwrite") == 0
     assert record_of_results(tmp_path / "masks")["source"] == "second.mp4"
@@ -237,10 +268,28 @@ def test_a_report_that_fails_costs_the_report_only(films, compared, tmp_path, mo
 
         monkeypatch.setattr(ab_iou, "write_report", failing)
         capsys.readouterr()
-        assert run(ab_iou, "--frames", compared / "frames", "--point", "31,31", "--device", "cpu", "--out", out) == 2
+        assert (
+            run(
+                ab_iou,
+                "--frames",
+                compared / "frames",
+                "--point",
+                "31,31",
+                "--device",
+                "cpu",
+                "--out",
+                out,
+            )
+            == 2
+        )
         printed = capsys.readouterr()
         line = printed.err.splitlines()[-1]
         assert line.startswith("error: ") and "report failed, masks and videos are complete" in line
         assert "earlier run" in line and str(out / "pred_masks_baseline") in printed.out
-        assert content(out / "ab_report") == report and len(list((out / "pred_masks_geom").glob("*.png"))) == 2
-    assert sorted(f.name for f in out.iterdir()) == sorted(f.name for f in (compared / "ab").iterdir())
+        assert (
+            content(out / "ab_report") == report
+            and len(list((out / "pred_masks_geom").glob("*.png"))) == 2
+        )
+    assert sorted(f.name for f in out.iterdir()) == sorted(
+        f.name for f in (compared / "ab").iterdir()
+    )

@@ -1,4 +1,6 @@
-"""Real files, pipes and a real web server; only the camera is a fake. Frames tell their number by their brightness."""
+"""Real files, pipes and a real web server; only the camera is a fake. Frames tell their number by
+their brightness.
+"""
 
 import io
 import os
@@ -31,7 +33,9 @@ FAST = {"timeout": 1.0, "retry_wait": 0.05}  # seconds
 def no_thread_stays():
     before = set(threading.enumerate())
     yield
-    wait_until(lambda: not [t for t in set(threading.enumerate()) - before if t.name == "prefetch"], 3)
+    wait_until(
+        lambda: not [t for t in set(threading.enumerate()) - before if t.name == "prefetch"], 3
+    )
 
 
 def wait_until(condition, limit_s: float = 5.0) -> None:
@@ -62,7 +66,11 @@ def test_a_video_file_gives_its_frames(tmp_path):
         for index in range(30):
             writer.write(picture(index))
     with open_source(str(tmp_path / "clip.mp4")) as source:
-        assert (source.size, source.frame_rate, source.num_frames) == ((96, 64), Fraction(30000, 1001), 30)
+        assert (source.size, source.frame_rate, source.num_frames) == (
+            (96, 64),
+            Fraction(30000, 1001),
+            30,
+        )
         assert (source.live, source.name, source.lost) == (False, str(tmp_path / "clip.mp4"), [])
         frames = list(source)
     assert numbers(frames) == same(*range(30))
@@ -79,7 +87,10 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path):
         assert numbers(source) == same(9, 10, 11)
     (folder / "f1.png").write_bytes(b"damaged, and not to be read")
     with open_source(folder, start=10) as source:
-        assert [(f.index, f.stem, f.image[0, 0, 0]) for f in source] == [(10, "f10", 100), (11, "f11", 110)]
+        assert [(f.index, f.stem, f.image[0, 0, 0]) for f in source] == [
+            (10, "f10", 100),
+            (11, "f11", 110),
+        ]
         assert source.lost == []
     with open_source((picture(i) for i in range(4)), start=2) as source:
         assert numbers(source) == same(2, 3)
@@ -104,7 +115,10 @@ def test_damaged_files_of_a_folder_are_lost_and_keep_their_number(tmp_path):
 
 
 def test_a_folder_without_a_good_frame_or_of_two_sizes_is_refused(tmp_path):
-    for content in (b"no picture", write_images(tmp_path, "whole.png", size=(50, 50)).joinpath("whole.png")):
+    for content in (
+        b"no picture",
+        write_images(tmp_path, "whole.png", size=(50, 50)).joinpath("whole.png"),
+    ):
         folder = write_images(tmp_path / "bad", "0.png", "1.png")
         for file in folder.iterdir():
             file.write_bytes(content if isinstance(content, bytes) else content.read_bytes()[:60])
@@ -150,7 +164,12 @@ def test_a_damaged_video_says_what_is_lost(tmp_path, capsys):
 
 def test_arrays_are_checked_and_numbered():
     with open_source([picture(i) for i in range(5)], frame_rate=25) as source:
-        assert (source.size, source.num_frames, source.frame_rate, source.live) == ((96, 64), 5, 25, False)
+        assert (source.size, source.num_frames, source.frame_rate, source.live) == (
+            (96, 64),
+            5,
+            25,
+            False,
+        )
         frames = list(source)
         assert numbers(frames) == same(*range(5)) and frames[3].stem == "000003"
     with open_source(iter([picture(0)])) as source:
@@ -164,7 +183,10 @@ def test_arrays_are_checked_and_numbered():
         "list": ([1, 2], "list"),
     }.values():
         came = []
-        with pytest.raises(InputError, match=f"frame 2 is {found}"), open_source([grey(0), grey(1), wrong]) as source:
+        with (
+            pytest.raises(InputError, match=f"frame 2 is {found}"),
+            open_source([grey(0), grey(1), wrong]) as source,
+        ):
             for frame in source:
                 came.append(frame.index)
         assert came == [0, 1]
@@ -207,7 +229,10 @@ def test_ahead_tells_short_clips_from_long_ones():
         with open_source((grey(i) for i in range(count)), queue_size=16) as source:
             assert source.ahead(16) == expected
             assert len(list(source)) == count  # nothing was lost by looking
-    with open_source([grey(0)], queue_size=4) as source, pytest.raises(ValueError, match=r"ahead\(5\)"):
+    with (
+        open_source([grey(0)], queue_size=4) as source,
+        pytest.raises(ValueError, match=r"ahead\(5\)"),
+    ):
         source.ahead(5)
     with pytest.raises(ValueError, match="size 0"):
         open_source([grey(0)], queue_size=0)
@@ -326,7 +351,9 @@ def test_the_file_is_let_go_of(tmp_path):
     clip = make_video(tmp_path / "clip.mp4", count=60)
 
     def is_open() -> bool:
-        return str(clip) in [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
+        return str(clip) in [
+            os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")
+        ]
 
     source = open_source(clip)
     for frame in source:
@@ -346,7 +373,9 @@ def main():
 
 def run(lines: str, *arguments, **options):
     """A program that reads sources, in a process of its own."""
-    code = SCRIPT + "".join(f"    {line}\n" for line in lines.splitlines()) + "sys.exit(run_cli(main))"
+    code = (
+        SCRIPT + "".join(f"    {line}\n" for line in lines.splitlines()) + "sys.exit(run_cli(main))"
+    )
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
         capture_output=True,
@@ -376,25 +405,38 @@ print(next(kept[-1]).image.shape)
 # Addresses and standard input
 
 
-def stream_of(count: int, form: str = "mpegts", start: int = 0, size=(96, 64), sound: bool = False) -> bytes:
+def stream_of(
+    count: int, form: str = "mpegts", start: int = 0, size=(96, 64), sound: bool = False
+) -> bytes:
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=form) as container:
         codec = "mjpeg" if form == "mjpeg" else "libx264"
-        stream = container.add_stream(codec, rate=25, options={} if form == "mjpeg" else {"g": "10"})
-        (stream.width, stream.height), stream.pix_fmt = size, "yuvj420p" if form == "mjpeg" else "yuv420p"
+        stream = container.add_stream(
+            codec, rate=25, options={} if form == "mjpeg" else {"g": "10"}
+        )
+        (stream.width, stream.height), stream.pix_fmt = (
+            size,
+            "yuvj420p" if form == "mjpeg" else "yuv420p",
+        )
         stream.bit_rate = 4_000_000
-        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1152), np.int16), format="s16p", layout="mono")
+        silence = av.AudioFrame.from_ndarray(
+            np.zeros((1, 1152), np.int16), format="s16p", layout="mono"
+        )
         silence.sample_rate = 48000
         audio = container.add_stream("mp2", rate=48000, layout="mono") if sound else None
         for index in range(start, start + count):
             container.mux(audio.encode(silence) if sound else [])
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(index, size), format="rgb24")))
+            container.mux(
+                stream.encode(av.VideoFrame.from_ndarray(picture(index, size), format="rgb24"))
+            )
         container.mux(stream.encode(None))
     return buffer.getvalue()
 
 
 class Server(ThreadingHTTPServer):
-    """`script` holds what each next request gets: (what happens at the end, bytes); then connections are refused."""
+    """`script` holds what each next request gets: (what happens at the end, bytes); then
+    connections are refused.
+    """
 
     daemon_threads = True
     block_on_close = False
@@ -410,7 +452,8 @@ class Server(ThreadingHTTPServer):
         """`script` alternates what happens and the frames (or bytes) that come before it."""
         self.requests = 0
         self.script = [
-            (mode, stream_of(data) if isinstance(data, int) else data) for mode, data in zip(script[::2], script[1::2])
+            (mode, stream_of(data) if isinstance(data, int) else data)
+            for mode, data in zip(script[::2], script[1::2])
         ]
         return f"http://user:secret@127.0.0.1:{self.server_port}/live"
 
@@ -454,7 +497,12 @@ def server():
 
 def test_a_web_stream_that_ends_just_ends(server, capsys):
     with open_source(server.url("end", stream_of(20, sound=True)), queue_size=40, **FAST) as source:
-        assert (source.live, source.size, source.frame_rate, source.num_frames) == (True, (96, 64), 25, None)
+        assert (source.live, source.size, source.frame_rate, source.num_frames) == (
+            True,
+            (96, 64),
+            25,
+            None,
+        )
         assert source.name == f"http://127.0.0.1:{server.server_port}/live"
         frames = list(source)
     assert numbers(frames) == same(*range(20)) and frames[7].stem == "000007"
@@ -483,14 +531,17 @@ def test_a_live_stream_is_opened_again(server, capsys, fault):
     assert [brightness(f.image) for f in frames] == [*range(20), *range(30, 50), *range(50, 55)]
     assert [f.index for f in frames] == list(range(45))
     reason = "no frame for 1 s" if fault == "stall" else "Input/output error"
-    line = f"warning: http://127.0.0.1:{server.server_port}/live: {reason}; reconnect 1 of 3 in 0.05 s\n"
+    line = f"warning: http://127.0.0.1:{server.server_port}/live: {reason}; reconnect 1 of 3 in "
+    "0.05 s\n"
     assert capsys.readouterr().err == 2 * line
     assert time.monotonic() - started < 5
 
 
 def test_a_file_on_a_web_server_goes_on_where_it_broke_off(server, capsys):
     whole = stream_of(40)
-    url = server.url("broken file", whole[: len(whole) // 2], "broken file", whole[:20000], "file", whole)
+    url = server.url(
+        "broken file", whole[: len(whole) // 2], "broken file", whole[:20000], "file", whole
+    )
     with open_source(url, start=3, **FAST) as source:
         frames = numbers(source)
     # The last frame before the break may be half a frame.
@@ -501,7 +552,9 @@ def test_a_file_on_a_web_server_goes_on_where_it_broke_off(server, capsys):
 
 def test_a_source_that_stays_away_ends_the_run_after_its_last_frame(server, capsys):
     came = []
-    gone = pytest.raises(InputError, match=r"/live: no frame for \d s and 3 reconnects failed; check the camera")
+    gone = pytest.raises(
+        InputError, match=r"/live: no frame for \d s and 3 reconnects failed; check the camera"
+    )
     with open_source(server.url("stall", 20), queue_size=40, **FAST) as source, gone as caught:
         for frame in source:
             came.append(frame.index)
@@ -521,7 +574,8 @@ def test_a_source_that_stays_away_ends_the_run_after_its_last_frame(server, caps
 def test_addresses_that_cannot_be_used_are_named(server):
     nobody = "http://user:secret@127.0.0.1:1/x"
     for spec, reason in {
-        nobody: r"http://127\.0\.0\.1:1/x: cannot be opened \(Connection refused\); check the address",
+        nobody: r"http://127\.0\.0\.1:1/x: cannot be opened \(Connection refused\); "
+        "check the address",
         server.url(): r"cannot be opened \(.*5XX.*\)",
         "rtsp://127.0.0.1:1/x": r"rtsp://127\.0\.0\.1:1/x: cannot be opened",
         "gopher://x/y": "gopher is not an address that is read; give rtsp, ",
@@ -549,13 +603,20 @@ def test_frames_of_another_size_are_scaled_and_said_once(server, capsys):
 
 
 class RtspHandler(StreamRequestHandler):
-    """Speaks as much RTSP as a reader needs over TCP: `server.script` holds the MPEG-TS of each next connection."""
+    """Speaks as much RTSP as a reader needs over TCP: `server.script` holds the MPEG-TS of each
+    next connection.
+    """
 
     def handle(self):
         while line := self.rfile.readline().decode():
             method, address = line.split()[:2]
-            headers = dict(head.split(": ", 1) for head in iter(lambda: self.rfile.readline().decode().strip(), ""))
-            body = "v=0\r\ns=x\r\nt=0 0\r\nm=video 0 RTP/AVP 33\r\na=control:track\r\n" * (method == "DESCRIBE")
+            headers = dict(
+                head.split(": ", 1)
+                for head in iter(lambda: self.rfile.readline().decode().strip(), "")
+            )
+            body = "v=0\r\ns=x\r\nt=0 0\r\nm=video 0 RTP/AVP 33\r\na=control:track\r\n" * (
+                method == "DESCRIBE"
+            )
             self.server.transports.append(headers.get("Transport"))
             answer = f"RTSP/1.0 200 OK\r\nCSeq: {headers['CSeq']}\r\nSession: 1\r\n"
             answer += "Transport: RTP/AVP/TCP;interleaved=0-1\r\n"
@@ -585,7 +646,9 @@ def test_the_end_of_a_camera_stream_is_a_fault(capsys, scheme, handler):
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         came = []
         name = f"{scheme}://127.0.0.1:{server.server_address[1]}"
-        gone = pytest.raises(InputError, match="and 2 reconnects failed; check the camera or the address")
+        gone = pytest.raises(
+            InputError, match="and 2 reconnects failed; check the camera or the address"
+        )
         with open_source(name, queue_size=80, reconnects=2, **FAST) as source, gone:
             assert source.live and source.name == name
             for frame in source:
@@ -634,14 +697,18 @@ def test_standard_input_may_pause_and_may_be_no_video():
     assert (done.returncode, done.stderr) == (0, b"") and len(done.stdout.splitlines()) == 26
     done = run(PIPED, input=b"hello\n" * 100)
     assert done.returncode == 2 and done.stderr.count(b"\n") == 1
-    assert done.stderr.startswith(b"error: standard input: ") and b"ffmpeg -i FILE -f mpegts -" in done.stderr
+    assert (
+        done.stderr.startswith(b"error: standard input: ")
+        and b"ffmpeg -i FILE -f mpegts -" in done.stderr
+    )
 
 
 # Cameras
 
 
 class FakeCamera:
-    """`opener` of cameras that do what `script` says: a number of images (and their size), "fail" or "hang".
+    """`opener` of cameras that do what `script` says: a number of images (and their size), "fail"
+    or "hang".
 
     "closed" stands alone and is a camera that cannot be opened.
     """
@@ -695,9 +762,17 @@ def test_a_camera_that_fails_and_comes_back(capsys, spec):
     camera = FakeCamera([(5, SMALL), "fail"], ["closed"], [(5, SMALL), "error"], [(5, SMALL)])
     came = []
     with open_source(spec, opener=camera, **FAST) as source:
-        assert (source.live, source.name, source.size, source.num_frames) == (True, "camera 3", (12, 8), None)
+        assert (source.live, source.name, source.size, source.num_frames) == (
+            True,
+            "camera 3",
+            (12, 8),
+            None,
+        )
         assert source.frame_rate == Fraction(2997, 100)
-        with pytest.raises(InputError, match=r"camera 3: no frame for \d s and 3 reconnects failed; check the camera"):
+        with pytest.raises(
+            InputError,
+            match=r"camera 3: no frame for \d s and 3 reconnects failed; check the camera",
+        ):
             for frame in source:
                 came.append(frame.index)
                 assert frame.image[0, 0].tolist() == [frame.index, frame.index, 250]  # RGB
@@ -735,7 +810,9 @@ def test_a_camera_that_hangs_is_left(capsys):
 
 
 def test_a_camera_that_changes_its_size(capsys):
-    with open_source(0, opener=FakeCamera([(3, SMALL), (3, LARGE)], [(3, LARGE)]), queue_size=20, **FAST) as source:
+    with open_source(
+        0, opener=FakeCamera([(3, SMALL), (3, LARGE)], [(3, LARGE)]), queue_size=20, **FAST
+    ) as source:
         frames = []
         with pytest.raises(InputError):
             for frame in source:
@@ -745,8 +822,12 @@ def test_a_camera_that_changes_its_size(capsys):
 
 
 def test_a_camera_that_is_not_there():
-    with pytest.raises(InputError, match=r"camera 2: cannot be opened; check that it is plugged in"):
+    with pytest.raises(
+        InputError, match=r"camera 2: cannot be opened; check that it is plugged in"
+    ):
         open_source(2, opener=FakeCamera(["closed"]))
     done = run("open_source(63)")
-    assert done.returncode == 2 and done.stderr.decode().startswith("error: camera 63: cannot be opened; ")
+    assert done.returncode == 2 and done.stderr.decode().startswith(
+        "error: camera 63: cannot be opened; "
+    )
     assert done.stderr.count(b"\n") == 1

@@ -1,4 +1,6 @@
-"""Temporary folders: those of killed processes are swept, those of living ones are not, and results are never lost."""
+"""Temporary folders: those of killed processes are swept, those of living ones are not, and results
+are never lost.
+"""
 
 import os
 import signal

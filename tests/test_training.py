@@ -1,7 +1,7 @@
 """The trainer: exact resume after a kill, frozen parts, several processes, and errors that help.
 
-Runs use the shipped architecture on two small rooms with one clip of one object per step, so that a step takes a
-fraction of a second.
+Runs use the shipped architecture on two small rooms with one clip of one object per step, so that a
+step takes a fraction of a second.
 """
 
 import itertools
@@ -94,7 +94,9 @@ def test_a_run_leaves_what_the_readme_promises(whole_run):
 
 def test_resume_after_kill_repeats_the_uninterrupted_curve(rooms, whole_run, tmp_path):
     command = [sys.executable, *map(str, arguments(rooms, tmp_path, "trainer.max_steps=8"))]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     deadline = time.time() + 240
     # Killed in the middle: a checkpoint exists, later steps have been logged and are lost.
     while len(curve(tmp_path)) < 5 and process.poll() is None and time.time() < deadline:
@@ -107,18 +109,28 @@ def test_resume_after_kill_repeats_the_uninterrupted_curve(rooms, whole_run, tmp
     assert done.returncode == 0, done.stderr
     assert f"steps {saved} to 8" in done.stdout
     assert curve(tmp_path) == curve(whole_run)
-    first, second = (load_file(d / "checkpoints" / "checkpoint_last.safetensors") for d in (whole_run, tmp_path))
+    first, second = (
+        load_file(d / "checkpoints" / "checkpoint_last.safetensors") for d in (whole_run, tmp_path)
+    )
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_only_named_parts_are_trained_and_the_rest_stays_bit_identical(rooms, whole_run, tmp_path):
     start = whole_run / "checkpoints" / "checkpoint_last.safetensors"
-    trained = ["trainer.trainable={sam_mask_decoder: 1e-3, memory_encoder.fuser: 1e-4}", f"trainer.init_from={start}"]
+    trained = [
+        "trainer.trainable={sam_mask_decoder: 1e-3, memory_encoder.fuser: 1e-4}",
+        f"trainer.init_from={start}",
+    ]
     done = run_script(*arguments(rooms, tmp_path, *trained, "trainer.max_steps=3"))
     assert done.returncode == 0, done.stderr
-    before, after = load_file(start), load_file(tmp_path / "checkpoints" / "checkpoint_last.safetensors")
+    before, after = (
+        load_file(start),
+        load_file(tmp_path / "checkpoints" / "checkpoint_last.safetensors"),
+    )
     changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed and all(name.startswith(("sam_mask_decoder.", "memory_encoder.fuser.")) for name in changed)
+    assert changed and all(
+        name.startswith(("sam_mask_decoder.", "memory_encoder.fuser.")) for name in changed
+    )
 
 
 def test_two_processes_train_together(rooms, whole_run, tmp_path):
@@ -130,19 +142,28 @@ def test_two_processes_train_together(rooms, whole_run, tmp_path):
     alone = load_file(whole_run / "checkpoints" / "checkpoint_last.safetensors")
     assert all(torch.isfinite(w).all() for w in weights.values())
     assert sorted(curve(tmp_path)) == [1, 2]
-    # The first process drew the same first batch as a run alone, so only averaged gradients make the difference.
+    # The first process drew the same first batch as a run alone, so only averaged gradients make
+    # the difference.
     assert curve(tmp_path)[1] == curve(whole_run)[1] and curve(tmp_path)[2] != curve(whole_run)[2]
     assert weights.keys() == alone.keys()
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(rooms, whole_run, tmp_path):
     weights = load_file(whole_run / "checkpoints" / "checkpoint_last.safetensors")
-    weights["sam_mask_decoder.iou_token.weight"][:] = 1e38  # finite, but nothing that is computed from it
+    weights["sam_mask_decoder.iou_token.weight"][:] = (
+        1e38  # finite, but nothing that is computed from it
+    )
     save_file(weights, tmp_path / "broken.safetensors")
-    done = run_script(*arguments(rooms, tmp_path / "run", f"trainer.init_from={tmp_path / 'broken.safetensors'}"))
+    done = run_script(
+        *arguments(rooms, tmp_path / "run", f"trainer.init_from={tmp_path / 'broken.safetensors'}")
+    )
     assert done.returncode == 2
     message = done.stderr.strip().splitlines()[-1]
-    assert message.startswith("error: loss is nan at step 0") and "room_00000" in message and "frames" in message
+    assert (
+        message.startswith("error: loss is nan at step 0")
+        and "room_00000" in message
+        and "frames" in message
+    )
 
 
 @pytest.mark.parametrize(
@@ -176,9 +197,8 @@ def test_wrong_configs_end_in_one_line_that_helps(refuse, rooms, tmp_path, overr
 
 
 def test_a_yaml_file_by_path_sets_keys_and_overrides_win(rooms, tmp_path):
-    content = (
-        f"experiment: tiny_sam2\ntrainer: {{max_steps: 5, run_dir: {tmp_path / 'run'}}}\ndata: {{scenes: {rooms}}}\n"
-    )
+    content = "experiment: tiny_sam2\ntrainer: "
+    f"{{max_steps: 5, run_dir: {tmp_path / 'run'}}}\ndata: {{scenes: {rooms}}}\n"
     (tmp_path / "mine.yaml").write_text(content)
     small = [o for o in SMALL if not o.startswith("experiment")]
     options = [*small, f"data.val_scenes={rooms}", "trainer.max_steps=1"]
@@ -186,9 +206,13 @@ def test_a_yaml_file_by_path_sets_keys_and_overrides_win(rooms, tmp_path):
     assert done.returncode == 0, done.stderr
     assert sorted(curve(tmp_path / "run")) == [1]
     (tmp_path / "mine.yaml").write_text("trainer: {max_stepz: 5}\n")
-    assert "mine.yaml" in error_line(run_script(ROOT / "train.py", "--config", "mine.yaml", cwd=tmp_path))
+    assert "mine.yaml" in error_line(
+        run_script(ROOT / "train.py", "--config", "mine.yaml", cwd=tmp_path)
+    )
     (tmp_path / "mine.yaml").write_text("a: [1\n")
-    assert "not valid YAML" in error_line(run_script(ROOT / "train.py", "--config", "mine.yaml", cwd=tmp_path))
+    assert "not valid YAML" in error_line(
+        run_script(ROOT / "train.py", "--config", "mine.yaml", cwd=tmp_path)
+    )
 
 
 def test_a_damaged_resume_file_is_refused_and_kept(rooms, tmp_path):
@@ -207,9 +231,16 @@ def test_lr_scale_warms_up_and_decays():
 
 
 def test_parameter_groups_take_the_longest_prefix_and_freeze_the_rest():
-    model = torch.nn.ModuleDict({"a": torch.nn.Linear(2, 2), "b": torch.nn.Linear(2, 2), "bc": torch.nn.Linear(2, 2)})
+    model = torch.nn.ModuleDict(
+        {"a": torch.nn.Linear(2, 2), "b": torch.nn.Linear(2, 2), "bc": torch.nn.Linear(2, 2)}
+    )
     groups = parameter_groups(model, {"a": 1e-3, "a.bias": 1e-2, "b": 1e-4}, weight_decay=0.1)
-    rates = {name: g["lr"] for g in groups for name, p in model.named_parameters() if any(p is q for q in g["params"])}
+    rates = {
+        name: g["lr"]
+        for g in groups
+        for name, p in model.named_parameters()
+        if any(p is q for q in g["params"])
+    }
     assert rates == {"a.weight": 1e-3, "a.bias": 1e-2, "b.weight": 1e-4, "b.bias": 1e-4}
     assert not model["bc"].weight.requires_grad
     assert all((g["weight_decay"] > 0) == (g["params"][0].ndim > 1) for g in groups)
@@ -241,7 +272,8 @@ def test_augmentation_moves_images_and_masks_together(rooms):
         changed, moved = augment(np.random.default_rng(seed), images, masks)
         mirrored += not np.array_equal(moved, masks)
         for before, after, mask, moved_mask in zip(images, changed, masks, moved):
-            # Mirrored back, brightness (the mean over the permuted channels) follows the original linearly.
+            # Mirrored back, brightness (the mean over the permuted channels) follows the original
+            # linearly.
             flip = slice(None, None, -1 if not np.array_equal(moved, masks) else 1)
             assert np.array_equal(moved_mask[..., flip], mask)
             grey = after[:, flip].mean(-1)
@@ -250,7 +282,9 @@ def test_augmentation_moves_images_and_masks_together(rooms):
 
 
 def test_batches_pair_images_with_their_masks(rooms):
-    """Areas of the masks are those of the scene's ids, and the same generator gives the same batch."""
+    """Areas of the masks are those of the scene's ids, and the same generator gives the same
+    batch.
+    """
     scenes = [Scene(rooms / "room_000005")]
     clips = SceneClips(scenes, size=96, min_area=20)
     batch = clips.batch(np.random.default_rng(3), clips=2, frames=3, objects=2)
@@ -258,12 +292,18 @@ def test_batches_pair_images_with_their_masks(rooms):
     assert batch.masks.dtype == torch.bool and batch.masks.shape[0] == 3
     for t in range(3):
         rows = batch.flat_obj_to_img_idx[t]
-        assert set(rows.tolist()) <= {t, 3 + t}  # frames of a clip are adjacent: clip v, time t is row 3 v + t
+        assert set(rows.tolist()) <= {
+            t,
+            3 + t,
+        }  # frames of a clip are adjacent: clip v, time t is row 3 v + t
     again = clips.batch(np.random.default_rng(3), clips=2, frames=3, objects=2)
-    assert torch.equal(batch.flat_img_batch, again.flat_img_batch) and torch.equal(batch.masks, again.masks)
+    assert torch.equal(batch.flat_img_batch, again.flat_img_batch) and torch.equal(
+        batch.masks, again.masks
+    )
     for source, first in zip(batch.sources, (0, 3)):
         frames, ids = (
-            json.loads(part.split("]")[0] + "]") for part in (source.split("frames ")[1], source.split("objects ")[1])
+            json.loads(part.split("]")[0] + "]")
+            for part in (source.split("frames ")[1], source.split("objects ")[1])
         )
         areas = [scenes[0].areas[frame, i] for frame in frames[:1] for i in ids]
         masks = batch.masks[0][batch.flat_obj_to_img_idx[0] == first].flatten(1).sum(1).tolist()
@@ -302,15 +342,22 @@ def test_mask_iou_known_values():
 
 
 def test_click_attention_starts_at_the_click():
-    """At initialisation a click attends to image tokens around it: attention falls off with distance."""
+    """At initialisation a click attends to image tokens around it: attention falls off with
+    distance.
+    """
     torch.manual_seed(0)
     model = sam2_model.build_sam2("tiny", target=ClickTracker, random_weights=True)
     start_click_attention(model)
     encoder, layer = model.sam_prompt_encoder, model.sam_mask_decoder.transformer.layers[0]
     attention = layer.cross_attn_token_to_image
     places = encoder.get_dense_pe().flatten(2).transpose(1, 2)  # [1, 256, 128]
-    click = encoder.pe_layer.forward_with_coords(torch.tensor([[[88.0, 168.0]]]), (256, 256))  # cell x 5, y 10
-    q, k = attention._separate_heads(attention.q_proj(click), 8), attention._separate_heads(attention.k_proj(places), 8)
+    click = encoder.pe_layer.forward_with_coords(
+        torch.tensor([[[88.0, 168.0]]]), (256, 256)
+    )  # cell x 5, y 10
+    q, k = (
+        attention._separate_heads(attention.q_proj(click), 8),
+        attention._separate_heads(attention.k_proj(places), 8),
+    )
     weights = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1).mean(1).reshape(16, 16)
     near = weights[8:13, 3:8].sum()  # 25 of 256 cells
     assert weights.argmax() in (10 * 16 + 5, 10 * 16 + 4, 9 * 16 + 5, 9 * 16 + 4)
@@ -318,7 +365,9 @@ def test_click_attention_starts_at_the_click():
 
 
 def test_memory_is_heard_from_the_first_step():
-    """What was masked in a remembered frame changes the features of the next one, most at the same place."""
+    """What was masked in a remembered frame changes the features of the next one, most at the same
+    place.
+    """
     torch.manual_seed(0)
     model = sam2_model.build_sam2("tiny", target=ClickTracker, random_weights=True)
     start_memory(model)
@@ -332,7 +381,9 @@ def test_memory_is_heard_from_the_first_step():
             memory, code = model._encode_new_memory(features, sizes, mask, torch.ones(1, 1), False)
             tokens = [x.flatten(2).permute(2, 0, 1) for x in (memory, code[0])]
             conditioned.append(
-                model.memory_attention(curr=features[-1:], curr_pos=codes[-1:], memory=tokens[0], memory_pos=tokens[1])
+                model.memory_attention(
+                    curr=features[-1:], curr_pos=codes[-1:], memory=tokens[0], memory_pos=tokens[1]
+                )
             )
     change = (conditioned[0] - conditioned[1])[:, 0].norm(dim=-1).reshape(16, 16)
     size = conditioned[0][:, 0].norm(dim=-1).mean()

@@ -20,16 +20,27 @@ from geometry_fusion import video as video_module
 from geometry_fusion.errors import InputError
 from geometry_fusion.interlaced import deinterlaced
 from geometry_fusion.sources import open_source
-from geometry_fusion.video import FrameFolder, VideoFile, VideoWriter, extract_frames, open_frames, opened_frames
+from geometry_fusion.video import (
+    FrameFolder,
+    VideoFile,
+    VideoWriter,
+    extract_frames,
+    open_frames,
+    opened_frames,
+)
 from tests.conftest import ROOT
 
 NTSC = Fraction(30000, 1001)
 
 
 def picture(index: int, size=(96, 64)) -> np.ndarray:
-    """Grey that brightens by 4 a frame, fine texture (so that files have a middle to cut), a red top left corner."""
+    """Grey that brightens by 4 a frame, fine texture (so that files have a middle to cut), a red
+    top left corner.
+    """
     width, height = size
-    image = np.random.default_rng(index).integers(0, 24, (height, width, 1)).repeat(3, 2) + 4 * index
+    image = (
+        np.random.default_rng(index).integers(0, 24, (height, width, 1)).repeat(3, 2) + 4 * index
+    )
     image[: height // 4, : width // 4] = (230, 20, 20)
     return image.astype(np.uint8)
 
@@ -39,7 +50,16 @@ def brightness(frame: np.ndarray) -> int:
     return round((float(frame[-frame.shape[0] // 2 :].mean()) - 11.5) / 4)
 
 
-def make_video(path, codec="libx264", count=12, size=(96, 64), pix_fmt="yuv420p", rate=NTSC, times=None, **options):
+def make_video(
+    path,
+    codec="libx264",
+    count=12,
+    size=(96, 64),
+    pix_fmt="yuv420p",
+    rate=NTSC,
+    times=None,
+    **options,
+):
     container_options = {"movflags": "faststart"} if path.suffix in (".mp4", ".mov") else {}
     with av.open(str(path), "w", options=container_options) as container:
         quiet = {"x265-params": "log-level=none"} if codec == "libx265" else {}
@@ -58,7 +78,10 @@ def make_video(path, codec="libx264", count=12, size=(96, 64), pix_fmt="yuv420p"
 
 
 def ffmpeg(*arguments) -> None:
-    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *map(str, arguments)], check=True)
+    subprocess.run(
+        [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *map(str, arguments)],
+        check=True,
+    )
 
 
 @pytest.mark.parametrize(
@@ -79,7 +102,9 @@ def test_every_codec_gives_all_frames_in_order(tmp_path, capsys, codec, suffix, 
     for _ in range(2):
         frames = list(video)
         assert [brightness(frame) for frame in frames] == list(range(12))
-        assert all(f.shape == (64, 96, 3) and f.dtype == np.uint8 and f.flags.c_contiguous for f in frames)
+        assert all(
+            f.shape == (64, 96, 3) and f.dtype == np.uint8 and f.flags.c_contiguous for f in frames
+        )
     assert frames[0][8, 12, 0] > 180 > 80 > frames[0][8, 12, 1]
     assert capsys.readouterr().err == ""
 
@@ -107,7 +132,16 @@ def test_variable_frame_rate_counts_every_frame_once(tmp_path):
 @pytest.mark.parametrize("mirror", [False, True])
 def test_phone_videos_come_out_upright(tmp_path, degrees, mirror):
     plain, turned = make_video(tmp_path / "plain.mp4", count=2), tmp_path / "turned.mp4"
-    ffmpeg("-display_rotation", degrees, *(["-display_hflip"] if mirror else []), "-i", plain, "-c", "copy", turned)
+    ffmpeg(
+        "-display_rotation",
+        degrees,
+        *(["-display_hflip"] if mirror else []),
+        "-i",
+        plain,
+        "-c",
+        "copy",
+        turned,
+    )
     ffmpeg("-i", turned, "-frames:v", 1, tmp_path / "upright.png")
     expected = np.array(Image.open(tmp_path / "upright.png")).astype(int)
     video = VideoFile(turned)
@@ -172,7 +206,9 @@ def test_what_is_no_video_is_named(tmp_path):
     (tmp_path / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(5000))
     with av.open(str(tmp_path / "audio.m4a"), "w") as container:
         stream = container.add_stream("aac", rate=16000, layout="mono")
-        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        sound = av.AudioFrame.from_ndarray(
+            np.zeros((1, 1024), np.float32), format="fltp", layout="mono"
+        )
         sound.sample_rate = 16000
         container.mux([*stream.encode(sound), *stream.encode(None)])
     clip = make_video(tmp_path / "clip.mp4", count=30)
@@ -183,8 +219,12 @@ def test_what_is_no_video_is_named(tmp_path):
         "empty.mp4": "is empty",
         "noise.mp4": "not a readable video|no video stream",
         "audio.m4a": "no video stream",
-        cut(clip, 0.02, "header.mp4").name: "not a readable video|no video stream|no frame can be decoded",
-        cut(make_video(tmp_path / "clip.mkv"), 0.1, "header.mkv").name: "no video stream|no frame can be decoded",
+        cut(
+            clip, 0.02, "header.mp4"
+        ).name: "not a readable video|no video stream|no frame can be decoded",
+        cut(
+            make_video(tmp_path / "clip.mkv"), 0.1, "header.mkv"
+        ).name: "no video stream|no frame can be decoded",
         ".": "is a folder",
     }
     for name, reason in reasons.items():
@@ -209,7 +249,14 @@ def write_images(folder, *names, size=(12, 8)):
 
 
 def test_folders_are_read_in_natural_order(tmp_path):
-    names = ("frame1.png", "frame2.PNG", "frame3.bmp", "frame10.jpeg", "frame11.JPG", "frame100.webp")
+    names = (
+        "frame1.png",
+        "frame2.PNG",
+        "frame3.bmp",
+        "frame10.jpeg",
+        "frame11.JPG",
+        "frame100.webp",
+    )
     folder = write_images(tmp_path / "in", *reversed(names))
     (folder / "readme.txt").touch()
     (folder / "._frame1.png").write_bytes(b"macOS leaves these")
@@ -245,7 +292,12 @@ def test_bad_folders_are_named(tmp_path):
         list(open_frames(broken))
     for content in (
         *("", "[]", "{}", '{"frame_rate": "0"}', '{"frame_rate": "1/0"}', '{"frame_rate": "fast"}'),
-        *('{"frame_rate": "1e999999999"}', '{"frame_rate": NaN}', '{"frame_rate": [1]}', "[" * 100_000),
+        *(
+            '{"frame_rate": "1e999999999"}',
+            '{"frame_rate": NaN}',
+            '{"frame_rate": [1]}',
+            "[" * 100_000,
+        ),
     ):
         (sizes / "2.png").unlink(missing_ok=True)
         (sizes / "frames.json").write_text(content)
@@ -261,7 +313,11 @@ def test_extraction_keeps_every_nth_frame_and_the_duration(tmp_path):
     assert [brightness(frame) for frame in frames] == [0, 6, 12, 18]
     assert (frames.size, frames.frame_rate) == ((96, 64), NTSC / 6)
     about = json.loads((tmp_path / "a/frames/frames.json").read_text())
-    assert (about["source"], about["every"], about["source_frame_rate"]) == ("clip.mp4", 6, "30000/1001")
+    assert (about["source"], about["every"], about["source_frame_rate"]) == (
+        "clip.mp4",
+        6,
+        "30000/1001",
+    )
     with opened_frames(clip) as frames:
         assert (len(frames), frames.frame_rate, brightness(frames[13])) == (20, NTSC, 13)
         folder = frames.path
@@ -270,7 +326,12 @@ def test_extraction_keeps_every_nth_frame_and_the_duration(tmp_path):
 
 @pytest.mark.parametrize(
     ("size", "expected"),
-    [(None, (1280, 720)), ("keep", (1600, 900)), ((64, 80), (64, 80)), ((1700, 1000), (1700, 1000))],
+    [
+        (None, (1280, 720)),
+        ("keep", (1600, 900)),
+        ((64, 80), (64, 80)),
+        ((1700, 1000), (1700, 1000)),
+    ],
 )
 def test_extracted_sizes(tmp_path, size, expected):
     clip = make_video(tmp_path / "clip.mp4", count=1, size=(1600, 900), preset="ultrafast")
@@ -294,7 +355,15 @@ def test_command_line_sizes():
 
 
 @pytest.mark.parametrize(
-    "options", [{"every": 0}, {"every": 1.5}, {"quality": 0}, {"size": "big"}, {"size": (0, 5)}, {"size": (5,)}]
+    "options",
+    [
+        {"every": 0},
+        {"every": 1.5},
+        {"quality": 0},
+        {"size": "big"},
+        {"size": (0, 5)},
+        {"size": (5,)},
+    ],
 )
 def test_bad_extraction_options_are_named(tmp_path, options):
     clip = make_video(tmp_path / "clip.mp4", count=1)
@@ -356,7 +425,11 @@ def test_written_video_is_h264_that_starts_at_once(tmp_path, size, stored):
     with av.open(str(target)) as container:
         stream = container.streams.video[0]
         assert (stream.codec.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
-        assert (stream.frames, stream.average_rate, (stream.width, stream.height)) == (9, NTSC / 6, stored)
+        assert (stream.frames, stream.average_rate, (stream.width, stream.height)) == (
+            9,
+            NTSC / 6,
+            stored,
+        )
     data = target.read_bytes()
     assert data.index(b"moov") < data.index(b"mdat")
     assert [f.name for f in target.parent.iterdir()] == ["out.mp4"]
@@ -369,7 +442,10 @@ def test_written_colours_are_those_that_ffmpeg_shows(tmp_path):
     with VideoWriter(tmp_path / "out.mp4", 25.0, (64, 32)) as writer:
         writer.write(image)
     ffmpeg("-i", tmp_path / "out.mp4", "-frames:v", 1, tmp_path / "out.png")
-    for shown in (next(iter(VideoFile(tmp_path / "out.mp4"))), np.array(Image.open(tmp_path / "out.png"))):
+    for shown in (
+        next(iter(VideoFile(tmp_path / "out.mp4"))),
+        np.array(Image.open(tmp_path / "out.png")),
+    ):
         assert np.abs(shown[16, 8::16].astype(int) - colours).max() <= 6
 
 
@@ -387,7 +463,8 @@ def test_a_failed_video_keeps_the_old_one(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX file size limits")
 def test_a_full_disk_is_an_oserror_that_names_the_file(tmp_path):
-    # The limit stands in for a full disk; in a process of its own because it cannot always be lifted again.
+    # The limit stands in for a full disk; in a process of its own because it cannot always be
+    # lifted again.
     code = """
 import resource, sys
 import numpy as np
@@ -397,7 +474,8 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 def main():
     with VideoWriter(sys.argv[1], 10, (128, 128)) as writer:
         for index in range(40):
-            writer.write(np.random.default_rng(index).integers(0, 255, (128, 128, 3), dtype=np.uint8))
+            noise = np.random.default_rng(index).integers(0, 255, (128, 128, 3), dtype=np.uint8)
+            writer.write(noise)
 sys.exit(run_cli(main))
 """
     done = subprocess.run(
@@ -438,7 +516,19 @@ def interlaced(request, tmp_path_factory):
     how = ["-x264opts", "tff=1"] if request.param == "libx264" else []
     clip = folder / "clip.mkv"
     woven = ("-vf", "tinterlace=interleave_top,fieldorder=tff,setfield=tff")
-    ffmpeg("-i", folder / "fields.mp4", *woven, "-c:v", request.param, "-flags", "+ildct+ilme", *how, "-q:v", 1, clip)
+    ffmpeg(
+        "-i",
+        folder / "fields.mp4",
+        *woven,
+        "-c:v",
+        request.param,
+        "-flags",
+        "+ildct+ilme",
+        *how,
+        "-q:v",
+        1,
+        clip,
+    )
     with av.open(str(clip)) as container:
         stored = list(container.decode(video=0))
     assert len(stored) == 12 and all(frame.interlaced_frame for frame in stored)
@@ -466,7 +556,9 @@ def test_streams_of_interlaced_video_are_the_same(interlaced):
 
 
 def test_progressive_video_is_not_filtered(tmp_path, monkeypatch):
-    monkeypatch.setattr(interlaced_module, "_Deinterlacer", lambda frame: pytest.fail("was filtered"))
+    monkeypatch.setattr(
+        interlaced_module, "_Deinterlacer", lambda frame: pytest.fail("was filtered")
+    )
     assert sum(1 for _ in VideoFile(make_video(tmp_path / "clip.mp4"))) == 12
 
 
@@ -486,7 +578,8 @@ def test_animated_pictures_are_named_with_a_cure(tmp_path):
     first, *rest = (Image.fromarray(picture(i)) for i in range(3))
     first.save(tmp_path / "moving.webp", save_all=True, append_images=rest, duration=100)
     with pytest.raises(
-        InputError, match=r"moving\.webp: is an animated WebP, which is not read; convert it to a video"
+        InputError,
+        match=r"moving\.webp: is an animated WebP, which is not read; convert it to a video",
     ):
         VideoFile(tmp_path / "moving.webp")
     first.save(tmp_path / "still.webp")
@@ -500,7 +593,10 @@ def test_animated_pictures_are_named_with_a_cure(tmp_path):
 @pytest.mark.parametrize(
     ("names", "cure"),
     [
-        (["a.TIFF", "b.tiff"], r"its 2 \.tiff files are not read, convert them: magick mogrify -format png"),
+        (
+            ["a.TIFF", "b.tiff"],
+            r"its 2 \.tiff files are not read, convert them: magick mogrify -format png",
+        ),
         (["IMG_1.HEIC"], r"its 1 \.heic files are not read"),
         (["walk.MOV"], r"it holds the video walk\.MOV, give that file"),
         (["inner/0001.jpg", "notes.txt"], r"did you mean its folder inner\?"),

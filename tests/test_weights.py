@@ -1,4 +1,6 @@
-"""Weight files that must not be used: numbers that are not finite, and descriptions that are damaged or mean harm."""
+"""Weight files that must not be used: numbers that are not finite, and descriptions that are
+damaged or mean harm.
+"""
 
 import json
 import os
@@ -34,7 +36,9 @@ def shipped():
 
 
 def spoiled(source, file, number=float("nan")):
-    """A copy of a safetensors file with one number replaced in its last tensor; returns that tensor's name."""
+    """A copy of a safetensors file with one number replaced in its last tensor; returns that
+    tensor's name.
+    """
     with safe_open(source, "pt") as handle:
         metadata = handle.metadata()
     tensors = load_file(source)
@@ -48,9 +52,15 @@ def spoiled(source, file, number=float("nan")):
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
 def test_weights_that_are_not_finite_are_refused_by_tensor_and_file(tmp_path, suffix, number):
     file = tmp_path / f"broken{suffix}"
-    tensors = {"a.weight": torch.ones(3), "b.bias": torch.tensor([0.0, number]).half(), "steps": torch.tensor(3)}
+    tensors = {
+        "a.weight": torch.ones(3),
+        "b.bias": torch.tensor([0.0, number]).half(),
+        "steps": torch.tensor(3),
+    }
     save_file(tensors, file) if suffix == ".safetensors" else torch.save({"model": tensors}, file)
-    with pytest.raises(InputError, match=rf"broken\{suffix}: tensor b.bias holds numbers that are not finite"):
+    with pytest.raises(
+        InputError, match=rf"broken\{suffix}: tensor b.bias holds numbers that are not finite"
+    ):
         read_weights(file)
 
 
@@ -67,7 +77,9 @@ def test_sam2_merger_and_must3r_that_are_not_finite_never_run(refuse, tmp_path, 
         assert files[role].name in line and f"tensor {names[role]} holds" in line
     with pytest.raises(InputError, match=f"must3r.safetensors: tensor {names['must3r']} holds"):
         must3r_loader.load_must3r(files["must3r"])
-    line = refuse(evaluate, "arms=[sam2]", f"sam2_checkpoint={files['sam2']}", f"out={tmp_path / 'evaluated'}")
+    line = refuse(
+        evaluate, "arms=[sam2]", f"sam2_checkpoint={files['sam2']}", f"out={tmp_path / 'evaluated'}"
+    )
     assert "not finite" in line
     assert not (tmp_path / "out").exists()
 
@@ -81,7 +93,9 @@ def test_official_must3r_files_are_looked_at_as_well(tmp_path):
     content["decoder"]["norm_dec.bias"][0] = float("inf")
     encoder = "Dust3rEncoder(img_size=(64, 64), embed_dim=48, depth=2, num_heads=3)"
     decoder = "MUSt3R(img_size=(64, 64), enc_embed_dim=48, embed_dim=32, depth=3, num_heads=2)"
-    torch.save({**content, "args": Namespace(encoder=encoder, decoder=decoder)}, tmp_path / "MUSt3R.pth")
+    torch.save(
+        {**content, "args": Namespace(encoder=encoder, decoder=decoder)}, tmp_path / "MUSt3R.pth"
+    )
     with pytest.raises(InputError, match=r"MUSt3R.pth: tensor decoder.norm_dec.bias holds"):
         must3r_loader.load_must3r(tmp_path / "MUSt3R.pth")
 
@@ -89,8 +103,14 @@ def test_official_must3r_files_are_looked_at_as_well(tmp_path):
 @pytest.mark.parametrize(
     ("state", "said"),
     [
-        ({"model": {"w": torch.tensor([1.0, float("nan")])}}, "tensor model.w holds numbers that are not finite"),
-        ({"optimizer": {"state": {0: {"exp_avg": torch.tensor(float("inf"))}}}}, "tensor optimizer.state.0.exp_avg"),
+        (
+            {"model": {"w": torch.tensor([1.0, float("nan")])}},
+            "tensor model.w holds numbers that are not finite",
+        ),
+        (
+            {"optimizer": {"state": {0: {"exp_avg": torch.tensor(float("inf"))}}}},
+            "tensor optimizer.state.0.exp_avg",
+        ),
     ],
 )
 def test_states_that_are_not_finite_are_not_resumed(tmp_path, state, said):
@@ -111,7 +131,10 @@ HOSTILE = {
         ("null", "backbones None: must be networks by role"),
         ("{}", "backbones: sam2 is missing"),
         ('{"sam2": null, "must3r": null}', "backbones.sam2 None: must be values by name"),
-        ('{"sam2": {"name": 5, "sha256": "aa"}, "must3r": {}}', "backbones.sam2.name 5: must be text"),
+        (
+            '{"sam2": {"name": 5, "sha256": "aa"}, "must3r": {}}',
+            "backbones.sam2.name 5: must be text",
+        ),
         (DEEP, "backbones: nested more than"),
     ],
     "geometry": [
@@ -120,15 +143,27 @@ HOSTILE = {
         ('{"levels": "abc"}', "geometry.levels 'abc': must be a list of whole numbers"),
         ('{"levels": [0, -1, 4, 5]}', "geometry.levels"),
         ('{"levels": [0, 2]}', "4 levels are expected"),
-        ('{"levels": [0, 2, 4, 5], "max_keyframes": "many"}', "geometry.max_keyframes 'many': must be 2.."),
+        (
+            '{"levels": [0, 2, 4, 5], "max_keyframes": "many"}',
+            "geometry.max_keyframes 'many': must be 2..",
+        ),
         ('{"levels": [0, 2, 4, 5], "max_keyframes": NaN}', "geometry.max_keyframes nan"),
         ('{"levels": [0, 2, 4, 5], "rule": [1]}', "geometry.rule"),
-        ('{"levels": [0, 2, 4, 5], "rule": {"threshold": "low"}}', "geometry.rule.threshold 'low': must be a number"),
+        (
+            '{"levels": [0, 2, 4, 5], "rule": {"threshold": "low"}}',
+            "geometry.rule.threshold 'low': must be a number",
+        ),
         ('{"levels": [0, 2, 4, 5], "rule": {"subsample": 0}}', "geometry.rule.subsample 0"),
         ('{"levels": [0, 2, 4, 5], "side": 10}', "geometry.side: unknown"),
         (DEEP, "geometry: nested more than"),
     ],
-    "arm": [("5", "arm 5: must be"), ('["3am"]', "arm"), ("{}", "arm"), ("x", "arm: not valid JSON"), (DEEP, "arm: ")],
+    "arm": [
+        ("5", "arm 5: must be"),
+        ('["3am"]', "arm"),
+        ("{}", "arm"),
+        ("x", "arm: not valid JSON"),
+        (DEEP, "arm: "),
+    ],
     "merger": [
         ("null", "merger None: must be values by name"),
         ('"paper"', "merger 'paper': must be values by name"),
@@ -158,10 +193,14 @@ def with_merger(metadata, field, value):
 def fuse():
     """Load a checkpoint into one tiny predictor, as ab_iou.py and evaluate.py do."""
     predictor = sam2_model.build_predictor("tiny", device="cpu")
-    return lambda file: fusion.fuse_checkpoint(predictor, file, sam2="tiny", sam2_file=None, must3r="tiny")
+    return lambda file: fusion.fuse_checkpoint(
+        predictor, file, sam2="tiny", sam2_file=None, must3r="tiny"
+    )
 
 
-@pytest.mark.parametrize(("key", "text", "said"), [(k, *case) for k, cases in HOSTILE.items() for case in cases])
+@pytest.mark.parametrize(
+    ("key", "text", "said"), [(k, *case) for k, cases in HOSTILE.items() for case in cases]
+)
 def test_hostile_descriptions_are_refused_by_field(tmp_path, shipped, key, text, said):
     _, metadata = shipped
     file = tmp_path / "hostile.safetensors"
@@ -173,7 +212,9 @@ def test_hostile_descriptions_are_refused_by_field(tmp_path, shipped, key, text,
     assert "cannot be used: " in described
 
 
-@pytest.mark.parametrize(("field", "value"), [(f, value) for f, values in CHANGED.items() for value in values])
+@pytest.mark.parametrize(
+    ("field", "value"), [(f, value) for f, values in CHANGED.items() for value in values]
+)
 def test_mergers_that_the_file_cannot_fill_are_never_built(tmp_path, shipped, fuse, field, value):
     tensors, metadata = shipped
     file = tmp_path / "hostile.safetensors"
@@ -185,7 +226,9 @@ def test_mergers_that_the_file_cannot_fill_are_never_built(tmp_path, shipped, fu
 
 
 @pytest.mark.parametrize("channels", [256, 16_384])
-def test_sizes_in_range_are_checked_against_the_tensors_before_memory_is_taken(tmp_path, shipped, fuse, channels):
+def test_sizes_in_range_are_checked_against_the_tensors_before_memory_is_taken(
+    tmp_path, shipped, fuse, channels
+):
     tensors, metadata = shipped
     file = tmp_path / "large.safetensors"
     save_file(tensors, file, with_merger(metadata, "dim", channels))
@@ -210,13 +253,23 @@ def test_metadata_of_hostile_files_reaches_the_terminal_in_one_line(refuse, tmp_
 
 
 @pytest.mark.parametrize(
-    "arguments", ["[]", "5", DEEP, '{"depth": 1000000000}', '{"embed_dim": 1000000000}', '{"img_size": [[128]]}']
+    "arguments",
+    [
+        "[]",
+        "5",
+        DEEP,
+        '{"depth": 1000000000}',
+        '{"embed_dim": 1000000000}',
+        '{"img_size": [[128]]}',
+    ],
 )
 def test_must3r_files_that_describe_no_network_are_refused(tmp_path, arguments):
     source = must3r_loader.model_file("tiny")
     with safe_open(source, "pt") as handle:
         metadata = handle.metadata()
-    save_file(load_file(source), tmp_path / "foreign.safetensors", {**metadata, "decoder": arguments})
+    save_file(
+        load_file(source), tmp_path / "foreign.safetensors", {**metadata, "decoder": arguments}
+    )
     with pytest.raises(InputError, match=r"foreign.safetensors: decoder arguments"):
         must3r_loader.load_must3r(tmp_path / "foreign.safetensors")
 

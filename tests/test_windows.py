@@ -25,7 +25,9 @@ from geometry_fusion.picked_prompts import PickedPrompts
 from tests.conftest import ROOT, THREADS, error_line, run_script
 
 SAMPLE = ROOT / "videos/samples/walk"
-AT_2 = innermost_point(read_ids(SAMPLE / "gt/0010.png") > 0)  # x, y on the object in frame 2 of `frames`
+AT_2 = innermost_point(
+    read_ids(SAMPLE / "gt/0010.png") > 0
+)  # x, y on the object in frame 2 of `frames`
 AT_0 = innermost_point(read_ids(SAMPLE / "gt/0000.png") > 0)
 TOOLS = ("Xvfb", "xdotool")
 ZOOM_BUTTON, HOME_BUTTON = (148, 25), (17, 25)  # in Tk's toolbar: from the left, from the bottom
@@ -72,11 +74,16 @@ class Desktop:
         environment.pop("WAYLAND_DISPLAY", None)
         command = [sys.executable, "main.py", *map(str, arguments)]
         pipe = subprocess.PIPE
-        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
+        return subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True
+        )
 
     def xdotool(self, *words) -> str:
         done = subprocess.run(
-            ["xdotool", *map(str, words)], env={**os.environ, "DISPLAY": self.name}, capture_output=True, text=True
+            ["xdotool", *map(str, words)],
+            env={**os.environ, "DISPLAY": self.name},
+            capture_output=True,
+            text=True,
         )
         return done.stdout
 
@@ -131,9 +138,15 @@ class Desktop:
         x11.XOpenDisplay.restype = ctypes.c_void_p
         x11.XInternAtom.restype = ctypes.c_ulong
         display = ctypes.c_void_p(x11.XOpenDisplay(self.name.encode()))
-        protocols, delete = (x11.XInternAtom(display, name, 0) for name in (b"WM_PROTOCOLS", b"WM_DELETE_WINDOW"))
-        event = ClientMessage(33, 0, 1, None, int(self._window), protocols, 32, (delete, 0, 0, 0, 0))
-        assert x11.XSendEvent(display, ctypes.c_ulong(int(self._window)), 0, ctypes.c_long(0), ctypes.byref(event))
+        protocols, delete = (
+            x11.XInternAtom(display, name, 0) for name in (b"WM_PROTOCOLS", b"WM_DELETE_WINDOW")
+        )
+        event = ClientMessage(
+            33, 0, 1, None, int(self._window), protocols, 32, (delete, 0, 0, 0, 0)
+        )
+        assert x11.XSendEvent(
+            display, ctypes.c_ulong(int(self._window)), 0, ctypes.c_long(0), ctypes.byref(event)
+        )
         x11.XCloseDisplay(display)
 
     def screenshot(self) -> np.ndarray:
@@ -163,7 +176,9 @@ def desktop():
     if importlib.util.find_spec("_tkinter") is None:
         missing.append("tkinter")
     if missing:
-        assert not os.environ.get("CI"), f"{', '.join(missing)}: .ci/run installs what this test needs"
+        assert not os.environ.get("CI"), (
+            f"{', '.join(missing)}: .ci/run installs what this test needs"
+        )
         pytest.skip(f"needs {', '.join(missing)}: apt install xvfb xdotool python3-tk")
     screen = Desktop()
     yield screen
@@ -237,7 +252,9 @@ def test_pick_shows_masks_and_prints_a_command_that_runs(desktop, frames, tmp_pa
 
 
 def test_a_live_window_holds_the_first_frame_until_a_click(desktop, frames, tmp_path):
-    process = desktop.start("segment", "--frames", frames, "--show", "--out", tmp_path, "--arm", "sam2")
+    process = desktop.start(
+        "segment", "--frames", frames, "--show", "--out", tmp_path, "--arm", "sam2"
+    )
     desktop.find_window("click on an object", process)
     start = desktop.wait_for_the_frame()
     desktop.toolbar(ZOOM_BUTTON)
@@ -259,7 +276,9 @@ def test_a_live_window_holds_the_first_frame_until_a_click(desktop, frames, tmp_
 
 
 def test_closing_the_live_window_keeps_the_masks_so_far(desktop, frames, tmp_path):
-    process = desktop.start("segment", "--frames", frames, "--show", "--out", tmp_path, "--arm", "sam2")
+    process = desktop.start(
+        "segment", "--frames", frames, "--show", "--out", tmp_path, "--arm", "sam2"
+    )
     desktop.find_window("click on an object", process)
     desktop.wait_for_the_frame()
     desktop.key("space")
@@ -275,14 +294,25 @@ def test_closing_the_live_window_keeps_the_masks_so_far(desktop, frames, tmp_pat
 def test_closing_a_window_before_a_click_is_an_error_and_changes_nothing(desktop, frames, tmp_path):
     commands = {
         "click on the object": ["pick", "--frames", frames],
-        "click on an object": ["segment", "--frames", frames, "--show", "--out", tmp_path, "--arm", "sam2"],
+        "click on an object": [
+            "segment",
+            "--frames",
+            frames,
+            "--show",
+            "--out",
+            tmp_path,
+            "--arm",
+            "sam2",
+        ],
     }
     for title, command in commands.items():
         process = desktop.start(*command)
         desktop.find_window(title, process)
         desktop.close_window()
         out, err = process.communicate(timeout=PATIENCE_S)
-        assert process.returncode == 2 and "closed" in err.splitlines()[-1] and "Traceback" not in err
+        assert (
+            process.returncode == 2 and "closed" in err.splitlines()[-1] and "Traceback" not in err
+        )
         assert out == ""
     assert list(tmp_path.iterdir()) == []
 
@@ -299,8 +329,14 @@ def test_ctrl_c_ends_pick_in_one_line(desktop, frames):
     ("setup", "reason"),
     [
         ("os.environ['DISPLAY'] = ':4711'", "':4711' cannot be reached; check DISPLAY"),
-        ("os.environ['DISPLAY'] = ':4711'; windows.BACKENDS = ('WXAgg',)", "check DISPLAY|pip install PySide6"),
-        ("sys.modules['tkinter'] = None; display_is_there()", "pip install PySide6 .*apt install python3-tk"),
+        (
+            "os.environ['DISPLAY'] = ':4711'; windows.BACKENDS = ('WXAgg',)",
+            "check DISPLAY|pip install PySide6",
+        ),
+        (
+            "sys.modules['tkinter'] = None; display_is_there()",
+            "pip install PySide6 .*apt install python3-tk",
+        ),
         ("del os.environ['DISPLAY']", "neither DISPLAY nor WAYLAND_DISPLAY is set"),
     ],
 )
@@ -354,7 +390,14 @@ def test_marks_on_several_frames_are_saved_as_prompts(tmp_path):
     picked.add("negative", (3, 3))
     write_prompts(tmp_path / "p.json", picked.prompts())
     assert read_prompts(tmp_path / "p.json") == [
-        type(prompt)(prompt.frame, prompt.object_id, prompt.points, prompt.negatives, prompt.box, source=read.source)
+        type(prompt)(
+            prompt.frame,
+            prompt.object_id,
+            prompt.points,
+            prompt.negatives,
+            prompt.box,
+            source=read.source,
+        )
         for prompt, read in zip(picked.prompts(), read_prompts(tmp_path / "p.json"))
     ]
 

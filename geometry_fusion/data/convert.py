@@ -1,9 +1,12 @@
-"""Datasets and captures into scene folders, the layout that training, evaluation and PosedDepth read (docs/data.md).
+"""Datasets and captures into scene folders, the layout that training, evaluation and PosedDepth
+read (docs/data.md).
 
-    python -m geometry_fusion.data.convert scannetpp ROOT --out data/scannetpp --every 10 --long-side 640
+    python -m geometry_fusion.data.convert scannetpp ROOT --out data/scannetpp --every 10
+    --long-side 640
     python -m geometry_fusion.data.convert nerfstudio MY_CAPTURE --out data/mine --list
 
-Scenes that are in OUT already are kept, so that an interrupted conversion continues; --again converts them anew.
+Scenes that are in OUT already are kept, so that an interrupted conversion continues; --again
+converts them anew.
 """
 
 from geometry_fusion.interrupts import watch_imports
@@ -55,28 +58,40 @@ def converted(source: Source, every: int = 1, long_side: int | None = None) -> I
 def parse(argv=None) -> argparse.Namespace:
     formats = "\n".join(f"  {name:<14} {text}" for name, text in FORMATS.items())
     parser = OneLineParser(description=f"{__doc__}\nFormats:\n{formats}")
-    parser.add_argument("format", choices=FORMATS, metavar="FORMAT", help="one of the formats above")
+    parser.add_argument(
+        "format", choices=FORMATS, metavar="FORMAT", help="one of the formats above"
+    )
     parser.add_argument("root", type=Path, metavar="ROOT", help="folder (or file) of the data")
     parser.add_argument("--out", type=Path, help="receives one folder per scene")
     parser.add_argument("--scenes", help="only these, comma-separated; default: all that are found")
     parser.add_argument("--every", type=int, default=1, help="keep every N-th frame")
-    parser.add_argument("--long-side", type=int, help="shrink frames to this many pixels; default: as they are")
-    parser.add_argument("--again", action="store_true", help="convert scenes that are there already")
-    parser.add_argument("--list", action="store_true", help="tell which scenes there are, write nothing")
+    parser.add_argument(
+        "--long-side", type=int, help="shrink frames to this many pixels; default: as they are"
+    )
+    parser.add_argument(
+        "--again", action="store_true", help="convert scenes that are there already"
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="tell which scenes there are, write nothing"
+    )
     return parser.parse_args(argv)
 
 
 def main(argv=None) -> None:
     args = parse(argv)
     if args.out is None and not args.list:
-        raise InputError("--out is missing: the folder that receives the scenes; or --list what there is")
+        raise InputError(
+            "--out is missing: the folder that receives the scenes; or --list what there is"
+        )
     for name, value in (("--every", args.every), ("--long-side", args.long_side)):
         if value is not None and value < 1:
             raise InputError(f"{name} {value}: must be at least 1")
     found = find(args.format, args.root)
     names = args.scenes.split(",") if args.scenes else found
     if unknown := [name for name in names if name not in found]:
-        raise InputError(f"--scenes {unknown[0]}: not in {args.root}; there are: {', '.join(found[:10])}")
+        raise InputError(
+            f"--scenes {unknown[0]}: not in {args.root}; there are: {', '.join(found[:10])}"
+        )
     if args.out:
         check_apart((args.out / name.replace("/", "_") for name in names), (args.root,))
     failed = []
@@ -89,7 +104,9 @@ def main(argv=None) -> None:
             failed.append(name)
             print(printable(f"{name}: left out: {error}"))
     if failed:
-        raise InputError(f"{len(failed)} of {len(names)} scenes were left out (first: {failed[0]}), see above")
+        raise InputError(
+            f"{len(failed)} of {len(names)} scenes were left out (first: {failed[0]}), see above"
+        )
 
 
 def convert_one(args: argparse.Namespace, name: str) -> None:
@@ -108,8 +125,17 @@ def convert_one(args: argparse.Namespace, name: str) -> None:
         check_holds_only(folder, PARTS, "--out")  # a capture of this name may lie there
         frames = converted(source, args.every, args.long_side)
         total = len(source.stems[:: args.every])
-        write_scene(folder, tqdm(frames, total=total, desc=source.name, unit="frame", disable=None), source.objects)
-        print(printable(f"{folder}: {total} frames; look at it: python -m geometry_fusion.data.look {folder}"))
+        write_scene(
+            folder,
+            tqdm(frames, total=total, desc=source.name, unit="frame", disable=None),
+            source.objects,
+        )
+        print(
+            printable(
+                f"{folder}: {total} frames; look at it: python -m geometry_fusion.data.look "
+                f"{folder}"
+            )
+        )
 
 
 if __name__ == "__main__":

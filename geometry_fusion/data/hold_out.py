@@ -59,7 +59,9 @@ def hold_out(
 
 
 def blocks_of(states: list[list[str]], kept: set[int], length: int) -> list[Block]:
-    """Consecutive annotated frames of the same states, at most `length`, without those in `kept`."""
+    """Consecutive annotated frames of the same states, at most `length`, without those in
+    `kept`.
+    """
     runs: list[Block] = []
     key_of = lambda row: (row in kept, [of[row] for of in states])  # noqa: E731
     for (is_kept, _), run in groupby(range(len(states[0])), key_of):
@@ -80,7 +82,9 @@ class _Choice:
     def __init__(self, states: list[list[str]], candidates: list[Block]):
         self.blocks: list[Block] = []
         self._candidates = candidates
-        self._facts = {block: {(i, of[block[0]]) for i, of in enumerate(states)} for block in candidates}
+        self._facts = {
+            block: {(i, of[block[0]]) for i, of in enumerate(states)} for block in candidates
+        }
         self._totals = self._count(candidates)
 
     @property

@@ -1,11 +1,14 @@
-"""Exports of annotation tools into a folder of masks: DAVIS palette PNGs, named like the frames and of their size.
+"""Exports of annotation tools into a folder of masks: DAVIS palette PNGs, named like the frames and
+of their size.
 
     python -m geometry_fusion.data.import_masks cvat_export.zip --frames videos/frames --out masks
-    python -m geometry_fusion.data.import_masks labelme_folder --frames my_video.mp4 --out masks --label vase
+    python -m geometry_fusion.data.import_masks labelme_folder --frames my_video.mp4 --out masks
+    --label vase
 
-Reads CVAT (Segmentation mask 1.1; for images/video 1.1), labelme, COCO (per image, per video), DAVIS palettes and plain
-PNGs. Index 255 of a mask is void. Frames that nobody annotated get no mask; annotated frames without objects get an
-empty one. `objects.json` beside the masks tells the names: {"objects": [{"id", "name"}]}.
+Reads CVAT (Segmentation mask 1.1; for images/video 1.1), labelme, COCO (per image, per video),
+DAVIS palettes and plain PNGs. Index 255 of a mask is void. Frames that nobody annotated get no
+mask; annotated frames without objects get an empty one. `objects.json` beside the masks tells the
+names: {"objects": [{"id", "name"}]}.
 """
 
 from geometry_fusion.interrupts import watch_imports
@@ -50,7 +53,8 @@ from geometry_fusion.video import VideoFile, open_frames
 COUNTS = ("auto", "video", "frames")  # what numbers in the names of an export count
 FORMATS = ("auto", "cvat", "cvat_xml", "labelme", "coco", "davis", "png")
 NONE_EMPTY = (
-    "no annotated frame is empty; where no object is in view, tell that too: by a tag on the image in CVAT (exported "
+    "no annotated frame is empty; where no object is in view, tell that too: by a tag on the "
+    "image in CVAT (exported "
     "as CVAT for images 1.1), or by a black PNG named like the frame"
 )
 OBJECTS_JSON = "objects.json"  # readers of masks look at PNGs only
@@ -78,10 +82,11 @@ def import_masks(
 ) -> Imported:
     """Write the masks of an export to `out`, which is replaced once all are there.
 
-    `labels` keeps the objects of these labels; ids do not depend on it. `counts`: whether names such as frame_000012
-    count frames of the video or of the folder, where the folder holds every n-th of them. Raises InputError for
-    everything that would give wrong masks: names that fit no frame, other sizes, identities that the export does not
-    tell. `overwrite` lets masks of other frames be replaced.
+    `labels` keeps the objects of these labels; ids do not depend on it. `counts`: whether names
+    such as frame_000012 count frames of the video or of the folder, where the folder holds every
+    n-th of them. Raises InputError for everything that would give wrong masks: names that fit no
+    frame, other sizes, identities that the export does not tell. `overwrite` lets masks of other
+    frames be replaced.
     """
     export, out = Path(export), Path(out)
     check_apart([out], [export, frames])
@@ -96,7 +101,9 @@ def import_masks(
     notes = list(annotations.notes)
     about = _about(source)
     counts = _counted(annotations, source, about, counts)
-    targets = _targets(annotations, _FrameNames(source, about, annotations.num_images, counts), notes)
+    targets = _targets(
+        annotations, _FrameNames(source, about, annotations.num_images, counts), notes
+    )
     kept, frames_of, empty = [o.id for o in objects], Counter(), 0
     with replacing_folder(out.resolve()) as fresh:
         for stem, frame in tqdm(targets.items(), unit="mask", disable=None if progress else True):
@@ -110,7 +117,9 @@ def import_masks(
         if not found:
             raise InputError(f"{export}: no frame shows an object; nothing was imported")
         listing = {"objects": [{"id": o.id, "name": o.name} for o in found]}
-        (fresh / OBJECTS_JSON).write_text(json.dumps(listing, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        (fresh / OBJECTS_JSON).write_text(
+            json.dumps(listing, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
     if unseen := [o.name for o in objects if not frames_of[o.id]]:
         notes.append(f"in no frame: {', '.join(unseen)}")
     if not empty and len(targets) < len(source.stems):
@@ -120,7 +129,9 @@ def import_masks(
 
 def _opened(export: Path, kind: str) -> tuple[str, Files, str | None]:
     """The format, the files, and which folder of a CVAT mask export is meant, if only one is."""
-    part = export.name in (cvat.CLASSES, cvat.INSTANCES) and (export.parent / "labelmap.txt").exists()
+    part = (
+        export.name in (cvat.CLASSES, cvat.INSTANCES) and (export.parent / "labelmap.txt").exists()
+    )
     if part and kind in ("auto", "cvat"):
         return "cvat", Files(export.parent), export.name
     files = Files(export)
@@ -140,7 +151,9 @@ def _detected(files: Files) -> str:
             return "labelme"
     if files.ending(".png"):
         return "png"
-    raise InputError(f"{files.path}: no known export (CVAT, labelme, COCO, PNG masks); name its --format")
+    raise InputError(
+        f"{files.path}: no known export (CVAT, labelme, COCO, PNG masks); name its --format"
+    )
 
 
 def _read(kind: str, files: Files, only: str | None, name: str) -> Annotations:
@@ -153,32 +166,46 @@ def _read(kind: str, files: Files, only: str | None, name: str) -> Annotations:
     return {"cvat_xml": cvat.read_xml, "labelme": labelme.read}[kind](files)
 
 
-def _chosen(objects: list[AnnotatedObject], labels: Sequence[str], export: Path) -> list[AnnotatedObject]:
+def _chosen(
+    objects: list[AnnotatedObject], labels: Sequence[str], export: Path
+) -> list[AnnotatedObject]:
     known = sorted({o.label for o in objects})
     if missing := [label for label in labels if label not in known]:
-        raise InputError(f"--label {missing[0]}: not in {export}, which has {', '.join(known) or 'no labels'}")
+        raise InputError(
+            f"--label {missing[0]}: not in {export}, which has {', '.join(known) or 'no labels'}"
+        )
     chosen = [o for o in objects if not labels or o.label in labels]
     if chosen and max(o.id for o in chosen) >= VOID:
-        raise InputError(f"{export}: {len(objects)} objects; a mask holds ids 1..254, annotate in several exports")
+        raise InputError(
+            f"{export}: {len(objects)} objects; a mask holds ids 1..254, annotate in several "
+            "exports"
+        )
     return chosen
 
 
 def _check_holds_only_masks(out: Path) -> None:
     for file in out.glob("*.json") if out.is_dir() else ():
         if file.name != OBJECTS_JSON:
-            raise InputError(f"--out {out}: holds {file.name!r}, not only old masks; choose a new or empty folder")
+            raise InputError(
+                f"--out {out}: holds {file.name!r}, not only old masks; choose a new or empty "
+                "folder"
+            )
     check_replaceable(out, (".png", ".json"), "--out")
 
 
 def _about(source: VideoFile | FrameFolder) -> dict:
-    """What frames.json tells about the video that the frames are from; a video is its own source."""
+    """What frames.json tells about the video that the frames are from; a video is its own
+    source.
+    """
     if isinstance(source, VideoFile):
         return {"every": 1, "source_size": source.size}
     file = source.path / FRAMES_JSON
     if not file.exists():
         return {}
     about = read_json(file)
-    with reading(file, "what main.py frames writes", "extract the frames again, or delete the file"):
+    with reading(
+        file, "what main.py frames writes", "extract the frames again, or delete the file"
+    ):
         every, size = about.get("every"), about.get("source_size")
         if every is not None and not (is_whole(every) and every >= 1):
             raise ValueError(f"every is {every!r}")
@@ -187,11 +214,14 @@ def _about(source: VideoFile | FrameFolder) -> dict:
     return about
 
 
-def _counted(annotations: Annotations, source: VideoFile | FrameFolder, about: dict, wanted: str) -> str:
-    """What frame_000012 of an export counts: "video", or "frames" of a folder that holds every n-th of the video.
+def _counted(
+    annotations: Annotations, source: VideoFile | FrameFolder, about: dict, wanted: str
+) -> str:
+    """What frame_000012 of an export counts: "video", or "frames" of a folder that holds every n-th
+    of the video.
 
-    Tools number what they were given. Raises InputError where that may have been either: the masks would land on other
-    frames.
+    Tools number what they were given. Raises InputError where that may have been either: the masks
+    would land on other frames.
     """
     every, known = about.get("every", 1), set(source.stems)
     numbered = [(_number(f.name), f) for f in annotations.frames if isinstance(f.name, str)]
@@ -199,7 +229,11 @@ def _counted(annotations: Annotations, source: VideoFile | FrameFolder, about: d
     highest = max((number for number, _ in numbered), default=0)
     if wanted != "auto":
         return wanted
-    if every == 1 or not highest or max(highest, (annotations.num_frames or 1) - 1) >= len(source.stems):
+    if (
+        every == 1
+        or not highest
+        or max(highest, (annotations.num_frames or 1) - 1) >= len(source.stems)
+    ):
         return "video"
     shrunk_from = tuple(about.get("source_size") or source.size)
     number, frame = max(numbered, key=lambda pair: pair[0])
@@ -207,13 +241,16 @@ def _counted(annotations: Annotations, source: VideoFile | FrameFolder, about: d
     if shrunk_from != tuple(source.size) and drawn is not None:
         return "video" if drawn == shrunk_from else "frames"
     raise InputError(
-        f"{frame.name}: {number} may count the frames of the video or those of {source.path}, which holds every "
+        f"{frame.name}: {number} may count the frames of the video or those of {source.path}, "
+        "which holds every "
         f"{every}th; say which was annotated: --counts video or --counts frames"
     )
 
 
 def _drawn_size(frame: AnnotatedFrame, sizes: Sequence[Size]) -> Size | None:
-    """(width, height) of the picture that was annotated; None where the export draws at any size."""
+    """(width, height) of the picture that was annotated; None where the export draws at any
+    size.
+    """
     if frame.size:
         return tuple(frame.size)
     try:
@@ -230,20 +267,27 @@ def _number(name: str) -> int | None:
 
 
 class _FrameNames:
-    """Finds the frame that an export means: by stem, by CVAT's number of a video's frame, or by position."""
+    """Finds the frame that an export means: by stem, by CVAT's number of a video's frame, or by
+    position.
+    """
 
-    def __init__(self, source: VideoFile | FrameFolder, about: dict, num_images: int | None, counts: str):
+    def __init__(
+        self, source: VideoFile | FrameFolder, about: dict, num_images: int | None, counts: str
+    ):
         self.stems, self.path, self.num_images = source.stems, source.path, num_images
         self.every = 1 if counts == "frames" else about.get("every")
         self._known = set(self.stems)
         self._by_number = {int(stem): stem for stem in self.stems if stem.isdecimal()}
 
     def stem(self, name: str | int) -> str | None:
-        """The stem of the frame; None for a video's frame that was not extracted. Raises InputError for others."""
+        """The stem of the frame; None for a video's frame that was not extracted. Raises InputError
+        for others.
+        """
         if isinstance(name, int):
             if self.num_images != len(self.stems) or natsorted(self.stems) != sorted(self.stems):
                 raise InputError(
-                    f"image {name} of {self.num_images}: which of {len(self.stems)} frames in {self.path} it is cannot "
+                    f"image {name} of {self.num_images}: which of {len(self.stems)} frames in "
+                    f"{self.path} it is cannot "
                     "be told; export CVAT for images 1.1, which has names"
                 )
             return self.stems[name]
@@ -260,13 +304,17 @@ class _FrameNames:
                 if index in self._by_number:
                     return self._by_number[index]
                 end = max(self._by_number, default=0) * self.every
-                cure = f"the frames end at number {end} of the video; give those of the video that was annotated"
+                cure = f"the frames end at number {end} of the video; give those of the video "
+                "that was annotated"
             else:
-                cure = f"give the video as --frames, or frames of `main.py frames` (here is no {FRAMES_JSON})"
+                cure = "give the video as --frames, or frames of `main.py frames` (here is no "
+                f"{FRAMES_JSON})"
         raise InputError(f"{name}: no such frame in {self.path}; {cure}")
 
 
-def _targets(annotations: Annotations, names: _FrameNames, notes: list[str]) -> dict[str, AnnotatedFrame]:
+def _targets(
+    annotations: Annotations, names: _FrameNames, notes: list[str]
+) -> dict[str, AnnotatedFrame]:
     """Frame stem -> what was annotated in it, in the order of the frames."""
     targets: dict[str, AnnotatedFrame] = {}
     between: list[str] = []
@@ -275,12 +323,18 @@ def _targets(annotations: Annotations, names: _FrameNames, notes: list[str]) -> 
         if stem is None:
             between.append(stem_of(frame.name))
         elif (other := targets.setdefault(stem, frame)) is not frame:
-            raise InputError(f"{frame.name}: is the same frame as {other.name}; export one video or folder at a time")
+            raise InputError(
+                f"{frame.name}: is the same frame as {other.name}; export one video or folder at "
+                "a time"
+            )
     if between and not targets:
         raise InputError(
-            f"{between[0]}: not in {names.path}, which has every {names.every}th frame; extract with --every 1"
+            f"{between[0]}: not in {names.path}, which has every {names.every}th frame; extract "
+            "with --every 1"
         )
-    note_dropped(notes, between, f"between the frames, which are every {names.every}th of the video")
+    note_dropped(
+        notes, between, f"between the frames, which are every {names.every}th of the video"
+    )
     return {stem: targets[stem] for stem in names.stems if stem in targets}
 
 
@@ -291,31 +345,51 @@ def _ids(frame: AnnotatedFrame, size: Size, about: dict, notes: list[str]) -> np
     ids = frame.ids(frame.size or size)
     found = ids.shape[::-1]
     _check_size(frame, found, size, shrunk_from)
-    if found != tuple(size) and (told := f"masks shrunk from {found[0]}x{found[1]} as the frames were") not in notes:
+    if (
+        found != tuple(size)
+        and (told := f"masks shrunk from {found[0]}x{found[1]} as the frames were") not in notes
+    ):
         notes.append(told)
     return nearest(ids, size)
 
 
 def _check_size(frame: AnnotatedFrame, found: Size, size: Size, shrunk_from: Size) -> None:
     if tuple(found) not in (tuple(size), shrunk_from):
-        turned = "; was it annotated without its EXIF orientation?" if tuple(found) == tuple(size)[::-1] else ""
+        turned = (
+            "; was it annotated without its EXIF orientation?"
+            if tuple(found) == tuple(size)[::-1]
+            else ""
+        )
         raise InputError(
-            f"{frame.name}: its masks are {found[0]}x{found[1]}, the frames {size[0]}x{size[1]}; annotate and export "
+            f"{frame.name}: its masks are {found[0]}x{found[1]}, the frames {size[0]}x{size[1]}; "
+            "annotate and export "
             f"at their size{turned}"
         )
 
 
 def parse(argv=None) -> argparse.Namespace:
     parser = OneLineParser(description=__doc__)
-    parser.add_argument("export", type=Path, metavar="EXPORT", help="folder, zip or file that the tool exported")
-    parser.add_argument("--frames", type=Path, required=True, help="the folder of frames, or the video, of the masks")
+    parser.add_argument(
+        "export", type=Path, metavar="EXPORT", help="folder, zip or file that the tool exported"
+    )
+    parser.add_argument(
+        "--frames",
+        type=Path,
+        required=True,
+        help="the folder of frames, or the video, of the masks",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="receives the masks")
     parser.add_argument("--overwrite", action="store_true", help="replace masks of another video")
     parser.add_argument("--format", choices=FORMATS, default="auto", help="what EXPORT is")
     parser.add_argument(
-        "--counts", choices=COUNTS, default="auto", help="what frame_000012 counts; auto: told or asked"
+        "--counts",
+        choices=COUNTS,
+        default="auto",
+        help="what frame_000012 counts; auto: told or asked",
     )
-    parser.add_argument("--label", nargs="+", default=[], metavar="NAME", help="only these labels; default: all")
+    parser.add_argument(
+        "--label", nargs="+", default=[], metavar="NAME", help="only these labels; default: all"
+    )
     return parser.parse_args(argv)
 
 
@@ -325,7 +399,10 @@ def main(argv=None) -> None:
     done = import_masks(args.export, args.frames, args.out, args.format, args.label, **options)
     listed = (f"{o.id} {o.name} ({done.frames_of[o.id]} frames)" for o in done.objects)
     print(printable(f"objects: {', '.join(listed)}"))
-    print(f"{args.out}: {done.num_annotated} of {done.num_frames} frames are annotated, {done.num_empty} of them empty")
+    print(
+        f"{args.out}: {done.num_annotated} of {done.num_frames} frames are annotated, "
+        f"{done.num_empty} of them empty"
+    )
     for note in done.notes:
         print(printable(f"  {note}"))
 

@@ -1,12 +1,15 @@
-"""One picture of a scene, to see before training whether its masks, depth and cameras belong together.
+"""One picture of a scene, to see before training whether its masks, depth and cameras belong
+together.
 
-    python -m geometry_fusion.data.look data/mine/kitchen                    a scene folder -> videos/look/kitchen.png
-    python -m geometry_fusion.data.look --format polycam CAPTURE --scene kitchen       before conversion
+    python -m geometry_fusion.data.look data/mine/kitchen                    a scene folder ->
+    videos/look/kitchen.png
+    python -m geometry_fusion.data.look --format polycam CAPTURE --scene kitchen       before
+    conversion
 
-Frames with their masks, depth in colour, cameras and points from above, and the check that finds wrong axes, units,
-pairings and half pixels: pixels of one frame are back-projected and looked up in another about ten frames away. In
-right data the depth agrees to about a percent (sensors: a few) wherever both frames see the place. What a scene lacks
-is left out.
+Frames with their masks, depth in colour, cameras and points from above, and the check that finds
+wrong axes, units, pairings and half pixels: pixels of one frame are back-projected and looked up in
+another about ten frames away. In right data the depth agrees to about a percent (sensors: a few)
+wherever both frames see the place. What a scene lacks is left out.
 """
 
 from geometry_fusion.interrupts import watch_imports
@@ -56,7 +59,9 @@ class View:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How the pixels of a frame, back-projected, look in another. NaN where nothing can be compared."""
+    """How the pixels of a frame, back-projected, look in another. NaN where nothing can be
+    compared.
+    """
 
     depth_error: float  # median of |depth there - expected| / expected, over `pixels`
     consistent: float  # share of `pixels` whose error is below CONSISTENT
@@ -67,13 +72,18 @@ class Agreement:
     def __str__(self) -> str:
         if not self.pixels:
             return "no pixel is seen in both"
-        text = f"depth off by {self.depth_error:.1%} (median), {self.consistent:.0%} of {self.pixels} pixels consistent"
+        text = f"depth off by {self.depth_error:.1%} (median), {self.consistent:.0%} of "
+        f"{self.pixels} pixels consistent"
         return text + ("" if np.isnan(self.ids) else f", ids agree {self.ids:.1%}")
 
 
 def agreement(source: SceneFrame, target: SceneFrame) -> Agreement | None:
     """None unless both frames have depth and a camera."""
-    if any(part is None for f in (source, target) for part in (f.depth, f.camera_to_world, f.intrinsics)):
+    if any(
+        part is None
+        for f in (source, target)
+        for part in (f.depth, f.camera_to_world, f.intrinsics)
+    ):
         return None
     rows, columns = np.nonzero(source.depth > 0)
     to_target = np.linalg.inv(target.camera_to_world)
@@ -108,17 +118,21 @@ def back_projected(frame: SceneFrame, rows: np.ndarray, columns: np.ndarray) -> 
 
 
 def from_above(poses: np.ndarray) -> np.ndarray:
-    """[3, 3], rows right, ahead, up: the axes of a view from above, whatever direction is up in this world.
+    """[3, 3], rows right, ahead, up: the axes of a view from above, whatever direction is up in
+    this world.
 
-    The view is along the normal of the plane that the camera path spans best (least squares), because people move
-    cameras along the floor; its side is the one where the tops of the pictures are. A path that spans no plane (one
-    place, a line, a cloud) leaves the mean of the pictures' upward directions.
+    The view is along the normal of the plane that the camera path spans best (least squares),
+    because people move cameras along the floor; its side is the one where the tops of the pictures
+    are. A path that spans no plane (one place, a line, a cloud) leaves the mean of the pictures'
+    upward directions.
     """
     centres = poses[:, :3, 3] - poses[:, :3, 3].mean(0)
     _, spread, axes = np.linalg.svd(np.vstack([centres, np.zeros((3, 3))]))
     up = -poses[:, :3, 1].mean(0)
     planar = spread[1] > 0.05 * spread[0] and spread[1] > 3 * spread[2]
-    normal = axes[2] * (1 if axes[2] @ up >= 0 else -1) if planar or np.linalg.norm(up) < 1e-6 else up
+    normal = (
+        axes[2] * (1 if axes[2] @ up >= 0 else -1) if planar or np.linalg.norm(up) < 1e-6 else up
+    )
     normal = normal / np.linalg.norm(normal)
     # Along the path, or whatever does not point upwards.
     flat = [a - normal * (a @ normal) for a in (axes[0], poses[0, :3, 0], *np.eye(3))]
@@ -135,9 +149,13 @@ def id_shares(ids: np.ndarray) -> dict[int, float]:
 
 
 def choose(count: int, number: int) -> tuple[list[int], dict[int, int]]:
-    """Positions of `number` frames spread evenly over `count`, and for each the partner of its check."""
+    """Positions of `number` frames spread evenly over `count`, and for each the partner of its
+    check.
+    """
     shown = sorted({round(p) for p in np.linspace(0, count - 1, min(number, count))})
-    partners = {i: max(min(i + GAP, count - 1), max(i - GAP, 0), key=lambda j: abs(j - i)) for i in shown}
+    partners = {
+        i: max(min(i + GAP, count - 1), max(i - GAP, 0), key=lambda j: abs(j - i)) for i in shown
+    }
     return shown, {i: j for i, j in partners.items() if i != j}
 
 
@@ -156,7 +174,11 @@ def view_of_scene(folder: Path, number: int) -> View:
             return None
 
     shown, pairs = choose(len(scene), number)
-    cameras = {i: camera for i in range(len(scene)) if (camera := part(has_cameras, scene.camera, i)) is not None}
+    cameras = {
+        i: camera
+        for i in range(len(scene))
+        if (camera := part(has_cameras, scene.camera, i)) is not None
+    }
     frames = {}
     for i in sorted({*shown, *pairs.values()}):
         pose, k = cameras.get(i, (None, None))
@@ -169,12 +191,16 @@ def view_of_scene(folder: Path, number: int) -> View:
 
 
 def view_of_source(kind: str, root: Path, name: str | None, number: int) -> View:
-    """View of a scene as its dataset has it; only the cameras of the frames that are read are known."""
+    """View of a scene as its dataset has it; only the cameras of the frames that are read are
+    known.
+    """
     found = find(kind, root)
     if name is None and len(found) == 1:
         name = found[0]
     if name not in found:
-        raise InputError(f"--scene {name or ''}: not one scene of {root}; there are: {', '.join(found[:10])}")
+        raise InputError(
+            f"--scene {name or ''}: not one scene of {root}; there are: {', '.join(found[:10])}"
+        )
     source = open_scene(kind, root, name)
     shown, pairs = choose(len(source.stems), number)
     needed = sorted({*shown, *pairs.values()})
@@ -194,14 +220,20 @@ def checks(view: View) -> dict[int, Agreement]:
 def report(view: View, found: dict[int, Agreement]) -> Iterable[str]:
     """The numbers of the picture, line by line."""
     parts = {"ids": "instance", "depth": "depth", "cameras": "camera_to_world"}
-    has = [k for k, name in parts.items() if any(getattr(f, name) is not None for f in view.frames.values())]
+    has = [
+        k
+        for k, name in parts.items()
+        if any(getattr(f, name) is not None for f in view.frames.values())
+    ]
     yield f"{view.name}: {len(view.stems)} frames; {', '.join(has) or 'colour only'}"
     yield from view.problems[:MOST_PROBLEMS]
     if len(view.problems) > MOST_PROBLEMS:
         yield f"... and {len(view.problems) - MOST_PROBLEMS} lines like these"
     for i in view.shown:
         if (ids := view.frames[i].instance) is not None:
-            shares = ", ".join(f"{'void' if n < 0 else n} {share:.1%}" for n, share in id_shares(ids).items())
+            shares = ", ".join(
+                f"{'void' if n < 0 else n} {share:.1%}" for n, share in id_shares(ids).items()
+            )
             yield f"{view.stems[i]}: ids {shares}"
     for i, result in found.items():
         yield f"{view.stems[i]} -> {view.stems[view.pairs[i]]}: {result}"
@@ -216,7 +248,10 @@ def draw(view: View, found: dict[int, Agreement], out: Path) -> None:
     panels = [*(["above"] if len(view.poses) else []), *(["ids"] if seen else [])]
     columns, tallest = len(frames), max(f.rgb.shape[0] / f.rgb.shape[1] for f in frames)
     width = max(8.0, columns * max(1.8, min(3.2, 16 / columns)))
-    heights = [len(rows) * (min(width / columns, 3.4) * min(tallest, 1.6) + 0.45), 4.6 if panels else 0.01]
+    heights = [
+        len(rows) * (min(width / columns, 3.4) * min(tallest, 1.6) + 0.45),
+        4.6 if panels else 0.01,
+    ]
     figure = plt.figure(figsize=(width, sum(heights) + 0.5), layout="constrained")
     figure.suptitle(shown_name(next(iter(report(view, {})))), fontsize=12)
     upper, lower = figure.subfigures(2, 1, height_ratios=heights)
@@ -225,7 +260,9 @@ def draw(view: View, found: dict[int, Agreement], out: Path) -> None:
     for column, i in enumerate(view.shown):
         for row, kind in enumerate(rows):
             _draw_panel(grid[row, column], kind, view, i, found.get(i), limits)
-    for axes, kind in zip(lower.subplots(1, len(panels), squeeze=False)[0] if panels else (), panels):
+    for axes, kind in zip(
+        lower.subplots(1, len(panels), squeeze=False)[0] if panels else (), panels
+    ):
         _draw_above(axes, view) if kind == "above" else _draw_ids(axes, view, frames)
     with replacing_file(out) as fresh:
         figure.savefig(fresh, dpi=110, format="png")
@@ -244,10 +281,14 @@ def _draw_panel(axes, kind: str, view: View, i: int, result: Agreement | None, l
     elif kind == "depth" and small.depth is not None:
         known = frame.depth[frame.depth > 0]
         span = (
-            f"{known.min():.2f} to {known.max():.2f} m, {len(known) / frame.depth.size:.0%}" if len(known) else "none"
+            f"{known.min():.2f} to {known.max():.2f} m, {len(known) / frame.depth.size:.0%}"
+            if len(known)
+            else "none"
         )
         axes.set_title(f"depth: {span}", fontsize=8)
-        axes.imshow(np.where(small.depth > 0, small.depth, np.nan), "turbo", vmin=limits[0], vmax=limits[1])
+        axes.imshow(
+            np.where(small.depth > 0, small.depth, np.nan), "turbo", vmin=limits[0], vmax=limits[1]
+        )
         axes.set_facecolor("black")
     elif kind == "check" and result is not None:
         ids = "" if np.isnan(result.ids) else f", ids {result.ids:.1%}"
@@ -259,16 +300,22 @@ def _draw_panel(axes, kind: str, view: View, i: int, result: Agreement | None, l
             painted[verdict == value] = 0.4 * picture[verdict == value] + 0.6 * np.array(rgb)
         axes.imshow(painted.astype(np.uint8))
         if i == view.shown[0]:
-            axes.set_ylabel(f"green: depth within {CONSISTENT:.0%}\nred: not, dark: not seen", fontsize=7)
+            axes.set_ylabel(
+                f"green: depth within {CONSISTENT:.0%}\nred: not, dark: not seen", fontsize=7
+            )
     else:
         axes.set_title(f"no {kind}", fontsize=8)
         axes.set_box_aspect(size[1] / size[0])
 
 
 def _draw_above(axes, view: View) -> None:
-    """Points below the highest camera, so that no ceiling hides them; the path and where shown cameras look."""
+    """Points below the highest camera, so that no ceiling hides them; the path and where shown
+    cameras look.
+    """
     turn, points, colours = from_above(view.poses), [], []
-    known = [f for f in view.frames.values() if f.depth is not None and f.camera_to_world is not None]
+    known = [
+        f for f in view.frames.values() if f.depth is not None and f.camera_to_world is not None
+    ]
     for frame in known:
         stride = max(1, int((frame.depth.size * len(known) / MOST_POINTS) ** 0.5))
         rows, columns = (a * stride for a in np.nonzero(frame.depth[::stride, ::stride] > 0))
@@ -278,27 +325,41 @@ def _draw_above(axes, view: View) -> None:
     box = [centres[:, :2]]
     if points:
         points, colours = np.concatenate(points), np.concatenate(colours)
-        order = np.argsort(points[:, 2])[: np.searchsorted(np.sort(points[:, 2]), centres[:, 2].max()) or None]
+        order = np.argsort(points[:, 2])[
+            : np.searchsorted(np.sort(points[:, 2]), centres[:, 2].max()) or None
+        ]
         axes.scatter(*points[order, :2].T, c=colours[order], s=1.5, linewidths=0, rasterized=True)
         box.append(np.percentile(points[order, :2], [1, 99], axis=0))
     axes.plot(*centres[:, :2].T, color="#c2571a", lw=1.4)
     axes.plot(*centres[0, :2], "s", color="#1d2329", ms=6, label="first camera")
     every = slice(None, None, max(1, len(centres) // 12))
-    axes.quiver(*centres[every, :2].T, *ahead[every, :2].T, color="#c2571a", width=0.004, scale=16, zorder=3)
+    axes.quiver(
+        *centres[every, :2].T, *ahead[every, :2].T, color="#c2571a", width=0.004, scale=16, zorder=3
+    )
     low, high = np.concatenate(box).min(0), np.concatenate(box).max(0)
     margin = 0.06 * (high - low).max() or 1.0
-    axes.set(xlim=(low[0] - margin, high[0] + margin), ylim=(low[1] - margin, high[1] + margin), aspect="equal")
+    axes.set(
+        xlim=(low[0] - margin, high[0] + margin),
+        ylim=(low[1] - margin, high[1] + margin),
+        aspect="equal",
+    )
     axes.set_title("from above (metres)", fontsize=9)
     axes.legend(frameon=False, fontsize=8, loc="best")
     axes.tick_params(labelsize=7)
 
 
 def _draw_ids(axes, view: View, frames: list[SceneFrame]) -> None:
-    """Bars: share of the shown frames' pixels by id, the largest first; what is nothing would dwarf the others."""
-    shares = id_shares(np.concatenate([f.instance.ravel() for f in frames if f.instance is not None]))
+    """Bars: share of the shown frames' pixels by id, the largest first; what is nothing would dwarf
+    the others.
+    """
+    shares = id_shares(
+        np.concatenate([f.instance.ravel() for f in frames if f.instance is not None])
+    )
     nothing = shares.pop(0, 0.0)
     shown = dict(list(shares.items())[:MOST_BARS])
-    labels = ["void" if n < 0 else shown_name(f"{n} {view.names.get(n, '')}".strip()[:28]) for n in shown]
+    labels = [
+        "void" if n < 0 else shown_name(f"{n} {view.names.get(n, '')}".strip()[:28]) for n in shown
+    ]
     shades = [np.array(colour(n)) / 255 for n in shown]
     bars = axes.barh(labels, [100 * share for share in shown.values()], color=shades)
     axes.bar_label(bars, [f"{share:.1%}" for share in shown.values()], fontsize=7, padding=2)
@@ -306,14 +367,26 @@ def _draw_ids(axes, view: View, frames: list[SceneFrame]) -> None:
     axes.tick_params(labelsize=7)
     axes.invert_yaxis()
     axes.spines[["top", "right", "bottom"]].set_visible(False)
-    axes.set_title(f"{len(shown)} of {len(shares)} ids, share of the shown pixels (0: {nothing:.1%})", fontsize=9)
+    axes.set_title(
+        f"{len(shown)} of {len(shares)} ids, share of the shown pixels (0: {nothing:.1%})",
+        fontsize=9,
+    )
 
 
 def parse(argv=None) -> argparse.Namespace:
     parser = OneLineParser(prog="python -m geometry_fusion.data.look", description=__doc__)
-    parser.add_argument("place", type=Path, metavar="SCENE", help="scene folder; with --format the root of the data")
-    parser.add_argument("--format", choices=FORMATS, metavar="FORMAT", help=f"look at a dataset: {', '.join(FORMATS)}")
-    parser.add_argument("--scene", metavar="NAME", help="which scene of the dataset; default: the only one")
+    parser.add_argument(
+        "place", type=Path, metavar="SCENE", help="scene folder; with --format the root of the data"
+    )
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        metavar="FORMAT",
+        help=f"look at a dataset: {', '.join(FORMATS)}",
+    )
+    parser.add_argument(
+        "--scene", metavar="NAME", help="which scene of the dataset; default: the only one"
+    )
     parser.add_argument("--out", type=Path, help="PNG to write; default: videos/look/NAME.png")
     parser.add_argument("--frames", type=int, default=4, help="how many frames to show")
     return parser.parse_args(argv)
@@ -328,9 +401,13 @@ def main(argv=None) -> None:
     if args.out is not None:
         check_apart([args.out], [args.place])
         if args.out.exists() and args.out.resolve().is_relative_to(args.place.resolve()):
-            raise InputError(f"--out {args.out}: would replace a file of {args.place}; choose another name")
+            raise InputError(
+                f"--out {args.out}: would replace a file of {args.place}; choose another name"
+            )
     if args.scene and not args.format:
-        raise InputError(f"--scene {args.scene}: goes with --format; without it give the scene folder itself")
+        raise InputError(
+            f"--scene {args.scene}: goes with --format; without it give the scene folder itself"
+        )
     if args.format:
         view = view_of_source(args.format, args.place, args.scene, args.frames)
     else:

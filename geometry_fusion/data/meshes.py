@@ -1,7 +1,9 @@
-"""Meshes of the synthetic rooms: numpy arrays with normals and atlas coordinates, z up, standing on z = 0.
+"""Meshes of the synthetic rooms: numpy arrays with normals and atlas coordinates, z up, standing on
+z = 0.
 
-An object's texture is an atlas of 2 x 2 tiles; every part of an object picks one tile. `PART_KINDS` names the object
-builders; each takes a random generator and returns one `Mesh` of roughly 0.4 to 1.6 m.
+An object's texture is an atlas of 2 x 2 tiles; every part of an object picks one tile. `PART_KINDS`
+names the object builders; each takes a random generator and returns one `Mesh` of roughly 0.4 to
+1.6 m.
 """
 
 from dataclasses import dataclass
@@ -63,12 +65,16 @@ def box(size, tile: int = 0) -> Mesh:
             normals += [normal] * 4
             uvs += [(0, 0), (1, 0), (1, 1), (0, 1)]
             faces += [(start, start + 1, start + 2), (start, start + 2, start + 3)]
-    mesh = Mesh(np.array(vertices), np.array(normals), _in_tile(np.array(uvs, float), tile), np.array(faces))
+    mesh = Mesh(
+        np.array(vertices), np.array(normals), _in_tile(np.array(uvs, float), tile), np.array(faces)
+    )
     return mesh.moved((0, 0, half[2]))
 
 
 def revolve(profile, tile: int = 0, segments: int = 20, bumps=None) -> Mesh:
-    """Surface of revolution of `profile` [(radius, z), ...] from bottom to top; `bumps(angle, z)` scales the radius."""
+    """Surface of revolution of `profile` [(radius, z), ...] from bottom to top; `bumps(angle, z)`
+    scales the radius.
+    """
     profile = np.asarray(profile, float)
     angle = np.linspace(0, 2 * np.pi, segments + 1)
     radius, z = profile[:, :1], np.broadcast_to(profile[:, 1:], (len(profile), segments + 1))
@@ -91,7 +97,11 @@ def revolve(profile, tile: int = 0, segments: int = 20, bumps=None) -> Mesh:
 
 
 def cylinder(radius: float, height: float, tile: int = 0, segments: int = 16) -> Mesh:
-    return revolve([(0, 0), (radius, 0), (radius, 0), (radius, height), (radius, height), (0, height)], tile, segments)
+    return revolve(
+        [(0, 0), (radius, 0), (radius, 0), (radius, height), (radius, height), (0, height)],
+        tile,
+        segments,
+    )
 
 
 def table(rng) -> Mesh:
@@ -99,7 +109,11 @@ def table(rng) -> Mesh:
     parts = [box((width, depth, 0.09), 0).moved((0, 0, height - 0.09))]
     for x in (-1, 1):
         for y in (-1, 1):
-            parts.append(box((0.09, 0.09, height - 0.09), 1).moved((x * (width / 2 - 0.07), y * (depth / 2 - 0.07), 0)))
+            parts.append(
+                box((0.09, 0.09, height - 0.09), 1).moved(
+                    (x * (width / 2 - 0.07), y * (depth / 2 - 0.07), 0)
+                )
+            )
     parts.append(box((width * 0.8, depth * 0.7, 0.06), 2).moved((0, 0, height * 0.3)))
     return merge(parts)
 
@@ -116,7 +130,10 @@ def chair(rng) -> Mesh:
 
 def sofa(rng) -> Mesh:
     width, depth, seat = rng.uniform(1.0, 1.5), rng.uniform(0.6, 0.75), rng.uniform(0.35, 0.45)
-    parts = [box((depth, width, seat), 0), box((0.18, width, 0.4), 1).moved((-depth / 2 + 0.09, 0, seat))]
+    parts = [
+        box((depth, width, seat), 0),
+        box((0.18, width, 0.4), 1).moved((-depth / 2 + 0.09, 0, seat)),
+    ]
     parts += [box((depth, 0.16, 0.2), 2).moved((0, s * (width / 2 - 0.08), seat)) for s in (-1, 1)]
     return merge(parts)
 
@@ -138,23 +155,41 @@ def shelf(rng) -> Mesh:
 def cabinet(rng) -> Mesh:
     size = rng.uniform((0.5, 0.6, 0.6), (0.7, 1.0, 1.2))
     drawers = [
-        box((0.04, size[1] * 0.85, size[2] * 0.35), 1).moved((size[0] / 2 + 0.02, 0, size[2] * (0.1 + 0.45 * i)))
+        box((0.04, size[1] * 0.85, size[2] * 0.35), 1).moved(
+            (size[0] / 2 + 0.02, 0, size[2] * (0.1 + 0.45 * i))
+        )
         for i in (0, 1)
     ]
-    return merge([box(size, 0), *drawers, box((size[0] * 1.1, size[1] * 1.05, 0.06), 2).moved((0, 0, size[2]))])
+    return merge(
+        [
+            box(size, 0),
+            *drawers,
+            box((size[0] * 1.1, size[1] * 1.05, 0.06), 2).moved((0, 0, size[2])),
+        ]
+    )
 
 
 def lamp(rng) -> Mesh:
     height, shade = rng.uniform(1.0, 1.5), rng.uniform(0.22, 0.34)
     top = rng.uniform(0.4, 0.9) * shade
     parts = [cylinder(shade * 0.9, 0.1, 1), cylinder(0.07, height - 0.3, 2)]
-    cone = [(0, height - 0.4), (shade, height - 0.4), (shade, height - 0.4), (top, height), (top, height), (0, height)]
+    cone = [
+        (0, height - 0.4),
+        (shade, height - 0.4),
+        (shade, height - 0.4),
+        (top, height),
+        (top, height),
+        (0, height),
+    ]
     return merge(parts + [revolve(cone, 0)])
 
 
 def plant(rng) -> Mesh:
     pot, crown, height = rng.uniform(0.2, 0.3), rng.uniform(0.35, 0.5), rng.uniform(0.9, 1.4)
-    parts = [revolve([(0, 0), (pot * 0.7, 0), (pot, 0.35), (0, 0.35)], 1), cylinder(0.06, height - crown, 2)]
+    parts = [
+        revolve([(0, 0), (pot * 0.7, 0), (pot, 0.35), (0, 0.35)], 1),
+        cylinder(0.06, height - crown, 2),
+    ]
     return merge(parts + [blob(rng, crown, 0).moved((0, 0, height - 1.6 * crown))])
 
 
@@ -180,7 +215,14 @@ def blob(rng, radius: float | None = None, tile: int = 0) -> Mesh:
 def prism(rng) -> Mesh:
     sides, radius, height = int(rng.integers(3, 7)), rng.uniform(0.3, 0.45), rng.uniform(0.5, 1.1)
     taper = rng.uniform(0.1, 1.0)
-    rows = [(0, 0), (radius, 0), (radius, 0), (radius * taper, height), (radius * taper, height), (0, height)]
+    rows = [
+        (0, 0),
+        (radius, 0),
+        (radius, 0),
+        (radius * taper, height),
+        (radius * taper, height),
+        (0, height),
+    ]
     return revolve(rows, 0, sides)
 
 
@@ -199,7 +241,10 @@ def stack(rng) -> Mesh:
 
 def arch(rng) -> Mesh:
     span, height, thick = rng.uniform(0.6, 0.9), rng.uniform(0.7, 1.2), rng.uniform(0.16, 0.26)
-    legs = [box((thick * 1.2, thick, height), i).moved((0, s * span / 2, 0)) for i, s in enumerate((-1, 1))]
+    legs = [
+        box((thick * 1.2, thick, height), i).moved((0, s * span / 2, 0))
+        for i, s in enumerate((-1, 1))
+    ]
     return merge([*legs, box((thick * 1.4, span + 2 * thick, thick), 2).moved((0, 0, height))])
 
 

@@ -1,8 +1,8 @@
 """Frames of one video and masks for some of them, as a scene to train on: `experiment=my_video`.
 
 Masks are PNGs named like the frames, read by the rule of all masks (docs/data.md); a frame without
-a mask file is not annotated, a mask without any object says that none is there. Some annotated frames are held out:
-they are validated on and never trained on (geometry_fusion/data/hold_out.py).
+a mask file is not annotated, a mask without any object says that none is there. Some annotated
+frames are held out: they are validated on and never trained on (geometry_fusion/data/hold_out.py).
 """
 
 from dataclasses import dataclass
@@ -49,12 +49,16 @@ class AnnotatedVideo:
         return self.frames[index]
 
     def instance(self, index: int) -> np.ndarray:
-        """[H, W] int32 ids of an annotated frame, 0 = nothing, -1 = void. Raises KeyError for another frame."""
+        """[H, W] int32 ids of an annotated frame, 0 = nothing, -1 = void. Raises KeyError for
+        another frame.
+        """
         return self._masks.read(self.stems[index])
 
     @cached_property
     def areas(self) -> np.ndarray:
-        """Pixels of every id in every frame, int [T, max_id + 1]; zero in frames that are not annotated."""
+        """Pixels of every id in every frame, int [T, max_id + 1]; zero in frames that are not
+        annotated.
+        """
         table = np.zeros((len(self), max(self._masks.ids or [ONE_OBJECT]) + 1), int)
         for index in np.flatnonzero(self.annotated):
             ids = self.instance(index)
@@ -72,7 +76,9 @@ class AnnotatedVideo:
     @property
     def digest(self) -> str:
         """Tells frames and masks from others."""
-        return digest_of([self.cache_name, {stem: file_digest(file) for stem, file in self._masks.files.items()}])
+        return digest_of(
+            [self.cache_name, {stem: file_digest(file) for stem, file in self._masks.files.items()}]
+        )
 
 
 @dataclass(frozen=True)
@@ -156,17 +162,28 @@ def split_video(frames: Path, masks: Path, val_share: float, min_area: float = 0
 
 
 def _read(frames: Path, masks: Path) -> tuple[FrameFolder, MaskFolder]:
-    """The frames and the masks. Raises InputError for masks that match no frame or have another size."""
+    """The frames and the masks. Raises InputError for masks that match no frame or have another
+    size.
+    """
     if frames.is_file():
-        raise InputError(f"{frames}: is a file; extract its frames first: python main.py frames {frames} --every 1")
+        raise InputError(
+            f"{frames}: is a file; extract its frames first: python main.py frames {frames} "
+            "--every 1"
+        )
     folder = FrameFolder(frames)
     if not masks.is_dir():
-        raise InputError(f"{masks}: no such folder of masks; import them: python -m geometry_fusion.data.import_masks")
+        raise InputError(
+            f"{masks}: no such folder of masks; import them: python -m "
+            "geometry_fusion.data.import_masks"
+        )
     check_belongs(masks, record_of(folder.path), "data.masks")
     by_stem = list_masks(masks)
     known = set(folder.stems)
     if stray := [file for stem, file in by_stem.items() if stem not in known]:
-        raise InputError(f"{stray[0]}: no frame of {frames} is called {stray[0].stem}; name masks like their frames")
+        raise InputError(
+            f"{stray[0]}: no frame of {frames} is called {stray[0].stem}; name masks like their "
+            "frames"
+        )
     read = MaskFolder(by_stem)
     read.check_size(folder.size)
     return folder, read

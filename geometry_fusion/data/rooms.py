@@ -1,13 +1,15 @@
-"""Synthetic rooms: textured rooms with twins, filmed by a camera that walks, turns away and comes back.
+"""Synthetic rooms: textured rooms with twins, filmed by a camera that walks, turns away and comes
+back.
 
     python -m geometry_fusion.data.rooms --seeds 0:100 --out data/rooms --workers 2
 
-A room is drawn in three pure steps from one seed: `draw_layout` (walls, objects, twins), `draw_path` (one camera pose
-per frame, clear of objects and walls) and `render_room` (PyBullet's software renderer). Coordinates are metres, z up,
-origin at the centre of the floor; cameras are camera-to-world with OpenCV axes, pixel centres at integers.
+A room is drawn in three pure steps from one seed: `draw_layout` (walls, objects, twins),
+`draw_path` (one camera pose per frame, clear of objects and walls) and `render_room` (PyBullet's
+software renderer). Coordinates are metres, z up, origin at the centre of the floor; cameras are
+camera-to-world with OpenCV axes, pixel centres at integers.
 
-Seeds: train 0..99,999; val 100,000..100,099; test 200,000..200,099. Seeds from 900,000 on are reserved for judging
-and must not be rendered for training, tests or tuning.
+Seeds: train 0..99,999; val 100,000..100,099; test 200,000..200,099. Seeds from 900,000 on are
+reserved for judging and must not be rendered for training, tests or tuning.
 """
 
 from geometry_fusion.interrupts import watch_imports
@@ -36,7 +38,9 @@ from geometry_fusion.mask_files import write_rgb
 from geometry_fusion.temporary import sweep, working_folder
 
 NEAR_M, FAR_M = 0.05, 30.0
-EYE_CLEARANCE_M = 0.4  # smallest distance from the camera to an object's bounding circle and to a wall
+EYE_CLEARANCE_M = (
+    0.4  # smallest distance from the camera to an object's bounding circle and to a wall
+)
 MAX_TURN_DEG = 11.0  # largest yaw step between frames
 DEFAULT_FRAMES, DEFAULT_SIZE = 60, 256
 SEED_END = 10_000_000
@@ -66,7 +70,9 @@ class Layout:
 
 
 def draw_walk(rng: np.random.Generator, room_size, num_frames: int) -> np.ndarray:
-    """Camera positions [T, 3]: part of a loop around the room's centre, wobbling in radius and height."""
+    """Camera positions [T, 3]: part of a loop around the room's centre, wobbling in radius and
+    height.
+    """
     start, span = rng.uniform(0, 2 * np.pi), rng.choice([-1, 1]) * np.radians(rng.uniform(100, 350))
     if rng.random() < 0.2:
         span *= 0.2  # stands almost still and looks around
@@ -84,7 +90,10 @@ def _free_spot(rng, room_size, radius, walk, placed, apart_from=None) -> tuple[f
         x, y = (rng.uniform(-1, 1) * (s / 2 - radius - 0.05) for s in room_size[:2])
         if np.hypot(walk[:, 0] - x, walk[:, 1] - y).min() < radius + EYE_CLEARANCE_M:
             continue
-        if any(np.hypot(o.position[0] - x, o.position[1] - y) < radius + o.radius + 0.15 for o in placed):
+        if any(
+            np.hypot(o.position[0] - x, o.position[1] - y) < radius + o.radius + 0.15
+            for o in placed
+        ):
             continue
         if apart_from and np.hypot(apart_from[0] - x, apart_from[1] - y) < 0.3 * max(room_size):
             continue
@@ -112,7 +121,9 @@ def draw_layout(seed: int, num_frames: int = DEFAULT_FRAMES) -> Layout:
                     break
                 new_id = len(placed) + 1
                 twin = first.id if first else None
-                item = PlacedObject(new_id, kind, twin, mesh, atlas, spot, rng.uniform(0, 2 * np.pi), mesh.radius)
+                item = PlacedObject(
+                    new_id, kind, twin, mesh, atlas, spot, rng.uniform(0, 2 * np.pi), mesh.radius
+                )
                 if first:
                     placed[-1] = PlacedObject(**{**vars(first), "twin_of": new_id})
                 placed.append(item)
@@ -126,7 +137,9 @@ def draw_layout(seed: int, num_frames: int = DEFAULT_FRAMES) -> Layout:
 
 
 def draw_path(seed: int, layout: Layout) -> np.ndarray:
-    """Camera-to-world poses [T, 4, 4]: looks at an object, turns to others, comes back to the first."""
+    """Camera-to-world poses [T, 4, 4]: looks at an object, turns to others, comes back to the
+    first.
+    """
     rng = np.random.default_rng([seed, 1_000_003])
     num_frames = len(layout.walk)
     with_twin = [o for o in layout.objects if o.twin_of]
@@ -144,7 +157,10 @@ def draw_path(seed: int, layout: Layout) -> np.ndarray:
     for t, eye in enumerate(layout.walk):
         target = targets[schedule[t]]
         look = np.array([*target.position, 0.55 * target.mesh.height]) - eye
-        wanted_yaw, wanted_pitch = np.arctan2(look[1], look[0]), np.arctan2(look[2], np.hypot(look[0], look[1]))
+        wanted_yaw, wanted_pitch = (
+            np.arctan2(look[1], look[0]),
+            np.arctan2(look[2], np.hypot(look[0], look[1])),
+        )
         wanted_pitch = np.clip(wanted_pitch, np.radians(-32), np.radians(4))
         if yaw is None:
             yaw, pitch = wanted_yaw + rng.uniform(-0.3, 0.3), wanted_pitch
@@ -153,7 +169,9 @@ def draw_path(seed: int, layout: Layout) -> np.ndarray:
         turn = np.clip(0.5 * turn + 0.25 * difference, -limit, limit)
         tilt = 0.5 * tilt + 0.25 * (wanted_pitch - pitch)
         yaw, pitch = yaw + turn, pitch + np.clip(tilt, -limit / 2, limit / 2)
-        forward = np.array([np.cos(pitch) * np.cos(yaw), np.cos(pitch) * np.sin(yaw), np.sin(pitch)])
+        forward = np.array(
+            [np.cos(pitch) * np.cos(yaw), np.cos(pitch) * np.sin(yaw), np.sin(pitch)]
+        )
         right = np.array([np.sin(yaw), -np.cos(yaw), 0.0])
         poses[t, :3, :3] = np.stack([right, np.cross(forward, right), forward], 1)
         poses[t, :3, 3] = eye
@@ -181,7 +199,9 @@ class _Renderer:
     def __exit__(self, *exc):
         self._stack.close()
 
-    def _add(self, mesh: meshes.Mesh, image: np.ndarray, position=(0, 0, 0), yaw: float = 0.0) -> int:
+    def _add(
+        self, mesh: meshes.Mesh, image: np.ndarray, position=(0, 0, 0), yaw: float = 0.0
+    ) -> int:
         p = self._p
         shape = p.createVisualShape(
             p.GEOM_MESH,
@@ -196,7 +216,13 @@ class _Renderer:
         file = self._folder / f"{body}.png"
         write_rgb(file, image)
         texture_id = p.loadTexture(str(file), physicsClientId=self._client)
-        p.changeVisualShape(body, -1, textureUniqueId=texture_id, rgbaColor=(1, 1, 1, 1), physicsClientId=self._client)
+        p.changeVisualShape(
+            body,
+            -1,
+            textureUniqueId=texture_id,
+            rgbaColor=(1, 1, 1, 1),
+            physicsClientId=self._client,
+        )
         return body
 
     def _fill(self):
@@ -213,14 +239,28 @@ class _Renderer:
             a, b = corners[side], corners[(side + 1) % 4]
             vertices = np.array([(*b, 0), (*a, 0), (*a, z), (*b, z)])
             inward = -(a + b) / np.linalg.norm(a + b)
-            self._quad(vertices, (*inward, 0), layout.surfaces[2 + side], np.array([(0, 1), (1, 1), (1, 0), (0, 0)]))
-        bodies = {self._add(o.mesh, o.texture, (*o.position, 0), o.yaw): o.id for o in layout.objects}
-        self._id_of_body = np.zeros(max(bodies) + 2, np.uint16)  # the last entry serves body -1, the background
+            self._quad(
+                vertices,
+                (*inward, 0),
+                layout.surfaces[2 + side],
+                np.array([(0, 1), (1, 1), (1, 0), (0, 0)]),
+            )
+        bodies = {
+            self._add(o.mesh, o.texture, (*o.position, 0), o.yaw): o.id for o in layout.objects
+        }
+        self._id_of_body = np.zeros(
+            max(bodies) + 2, np.uint16
+        )  # the last entry serves body -1, the background
         for body, object_id in bodies.items():
             self._id_of_body[body] = object_id
 
     def _quad(self, vertices, normal, image, uvs):
-        mesh = meshes.Mesh(vertices, np.tile(normal, (4, 1)), np.asarray(uvs, float), np.array([(0, 1, 2), (0, 2, 3)]))
+        mesh = meshes.Mesh(
+            vertices,
+            np.tile(normal, (4, 1)),
+            np.asarray(uvs, float),
+            np.array([(0, 1, 2), (0, 2, 3)]),
+        )
         self._add(mesh, image)
 
     def render(self, camera_to_world: np.ndarray, width: int, height: int, focal: float) -> tuple:
@@ -228,7 +268,8 @@ class _Renderer:
         flip = np.diag([1.0, -1.0, -1.0, 1.0])  # OpenCV camera to OpenGL camera
         view = np.linalg.inv(camera_to_world @ flip).T.reshape(-1).tolist()
         sharp, buffer, bodies = self._raw(view, width, height, focal, shift=0.0)
-        # Two colour samples half a pixel apart soften edges at half the cost of 2 x 2; ids and depth stay exact.
+        # Two colour samples half a pixel apart soften edges at half the cost of 2 x 2; ids and
+        # depth stay exact.
         shifted, _, _ = self._raw(view, width, height, focal, shift=0.5)
         rgb = cv2.addWeighted(sharp, 0.5, shifted, 0.5, 0)
         depth = FAR_M * NEAR_M / (FAR_M - (FAR_M - NEAR_M) * buffer)
@@ -236,11 +277,19 @@ class _Renderer:
 
     def _raw(self, view, width, height, focal, shift):
         p = self._p
-        # TinyRenderer samples at integers and counts rows from the bottom: its principal point is (W/2, H/2 - 1).
-        # The off-centre terms move it to ((W-1)/2, (H-1)/2), and the samples by `shift` pixels right and down.
+        # TinyRenderer samples at integers and counts rows from the bottom: its principal point is
+        # (W/2, H/2 - 1). The off-centre terms move it to ((W-1)/2, (H-1)/2), and the samples by
+        # `shift` pixels right and down.
         x, y = (1 + 2 * shift) / width, (1 - 2 * shift) / height
         projection = [2 * focal / width, 0, 0, 0, 0, 2 * focal / height, 0, 0, x, y]
-        projection += [-(FAR_M + NEAR_M) / (FAR_M - NEAR_M), -1, 0, 0, -2 * FAR_M * NEAR_M / (FAR_M - NEAR_M), 0]
+        projection += [
+            -(FAR_M + NEAR_M) / (FAR_M - NEAR_M),
+            -1,
+            0,
+            0,
+            -2 * FAR_M * NEAR_M / (FAR_M - NEAR_M),
+            0,
+        ]
         *_, rgba, depth, bodies = p.getCameraImage(
             width,
             height,
@@ -256,13 +305,22 @@ class _Renderer:
             physicsClientId=self._client,
         )
         shape = (height, width)
-        return rgba.reshape(*shape, 4)[..., :3].astype(np.uint8), depth.reshape(shape), bodies.reshape(shape)
+        return (
+            rgba.reshape(*shape, 4)[..., :3].astype(np.uint8),
+            depth.reshape(shape),
+            bodies.reshape(shape),
+        )
 
 
 def render_room(
-    seed: int, num_frames: int = DEFAULT_FRAMES, width: int = DEFAULT_SIZE, height: int = DEFAULT_SIZE
+    seed: int,
+    num_frames: int = DEFAULT_FRAMES,
+    width: int = DEFAULT_SIZE,
+    height: int = DEFAULT_SIZE,
 ) -> Iterator[SceneFrame]:
-    """Frames of the room of `seed`, rendered one by one; the same seed and sizes give the same frames."""
+    """Frames of the room of `seed`, rendered one by one; the same seed and sizes give the same
+    frames.
+    """
     layout = draw_layout(seed, num_frames)
     focal = 0.5 * max(width, height) / np.tan(np.radians(layout.field_of_view_deg) / 2)
     with _Renderer(layout) as renderer:
@@ -291,13 +349,21 @@ def _write_one(job) -> int:
 
 
 def write_rooms(
-    seeds: range, out: Path, workers: int = 1, frames=DEFAULT_FRAMES, width=DEFAULT_SIZE, height=DEFAULT_SIZE
+    seeds: range,
+    out: Path,
+    workers: int = 1,
+    frames=DEFAULT_FRAMES,
+    width=DEFAULT_SIZE,
+    height=DEFAULT_SIZE,
 ):
-    """Write the rooms of `seeds` as scene folders under `out`; rooms that are already there are kept."""
+    """Write the rooms of `seeds` as scene folders under `out`; rooms that are already there are
+    kept.
+    """
     jobs = [(seed, out, frames, width, height) for seed in seeds]
     context = multiprocessing.get_context("spawn")
     progress = tqdm(total=len(jobs) * frames, unit="frame", desc="rooms")
-    # Ctrl-C reaches only this process, which then ends the others: they would die in the middle of a traceback.
+    # Ctrl-C reaches only this process, which then ends the others: they would die in the middle of
+    # a traceback.
     sweep(out)
     with ignored_by_children():
         pool = context.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN))
@@ -315,17 +381,24 @@ def write_rooms(
 def seed_range(text: str) -> range:
     """ "A:B" -> range(A, B), for command lines and configs."""
     first, colon, last = str(text).partition(":")
-    if not (colon and first.isdecimal() and last.isdecimal() and int(first) < int(last) <= SEED_END):
-        raise InputError(f"seeds {text!r}: expected A:B with 0 <= A < B <= {SEED_END}, for example 0:100")
+    if not (
+        colon and first.isdecimal() and last.isdecimal() and int(first) < int(last) <= SEED_END
+    ):
+        raise InputError(
+            f"seeds {text!r}: expected A:B with 0 <= A < B <= {SEED_END}, for example 0:100"
+        )
     return range(int(first), int(last))
 
 
 def main(argv=None):
     parser = OneLineParser(
-        prog="python -m geometry_fusion.data.rooms", description="Render synthetic rooms as scene folders."
+        prog="python -m geometry_fusion.data.rooms",
+        description="Render synthetic rooms as scene folders.",
     )
     parser.add_argument("--seeds", required=True, help="A:B renders seeds A to B-1")
-    parser.add_argument("--out", type=Path, required=True, help="folder that receives room_SEED folders")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder that receives room_SEED folders"
+    )
     parser.add_argument("--workers", type=int, default=1, help="processes")
     parser.add_argument("--frames", type=int, default=DEFAULT_FRAMES, help="frames per room")
     parser.add_argument("--width", type=int, default=DEFAULT_SIZE, help="pixels")
@@ -334,7 +407,9 @@ def main(argv=None):
     for name, most in LIMITS.items():
         if not 1 <= getattr(args, name) <= most:
             raise InputError(f"--{name} {getattr(args, name)}: must be 1..{most}")
-    write_rooms(seed_range(args.seeds), args.out, args.workers, args.frames, args.width, args.height)
+    write_rooms(
+        seed_range(args.seeds), args.out, args.workers, args.frames, args.width, args.height
+    )
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
     python -m geometry_fusion.data.samples --out videos/samples
 
-Each sample is a folder: video.mp4 (H.264), gt/STEM.png (0/255), sample.json (title, click, prompted frame, origin).
-The click is the innermost point of the object, on the frame of its first appearance that shows it largest.
+Each sample is a folder: video.mp4 (H.264), gt/STEM.png (0/255), sample.json (title, click, prompted
+frame, origin). The click is the innermost point of the object, on the frame of its first appearance
+that shows it largest.
 """
 
 from geometry_fusion.interrupts import watch_imports
@@ -26,7 +27,13 @@ ROOM_FRAMES, FRAME_RATE = 60, 10
 LANDSCAPE, SQUARE = (320, 240), (256, 256)  # the shipped weights were trained on square rooms
 # name: (seed, size of the frames, object id, frames of the room, title)
 SAMPLES = {
-    "walk": (100_042, LANDSCAPE, 3, range(25, 55), "A stack of blocks that stays in view while the camera walks"),
+    "walk": (
+        100_042,
+        LANDSCAPE,
+        3,
+        range(25, 55),
+        "A stack of blocks that stays in view while the camera walks",
+    ),
     "return": (100_033, LANDSCAPE, 6, range(60), "A table that the camera leaves and finds again"),
     "twins": (
         100_026,
@@ -38,7 +45,9 @@ SAMPLES = {
 }
 
 
-def write_sample(folder: Path, seed: int, size: tuple[int, int], object_id: int, frames: range, title: str) -> None:
+def write_sample(
+    folder: Path, seed: int, size: tuple[int, int], object_id: int, frames: range, title: str
+) -> None:
     with replacing_folder(folder) as fresh:
         (fresh / "gt").mkdir()
         masks = []
@@ -54,14 +63,31 @@ def write_sample(folder: Path, seed: int, size: tuple[int, int], object_id: int,
         prompt_frame = max(range(appears, leaves), key=areas.__getitem__)
         click = innermost_point(masks[prompt_frame])
         twin = draw_layout(seed, ROOM_FRAMES).objects[object_id - 1].twin_of
-        origin = {"seed": seed, "frames": [frames.start, frames.stop], "object": object_id, "twin_of": twin}
-        text = {"title": title, "point": f"{click[0]},{click[1]}", "prompt_frame": prompt_frame, **origin}
+        origin = {
+            "seed": seed,
+            "frames": [frames.start, frames.stop],
+            "object": object_id,
+            "twin_of": twin,
+        }
+        text = {
+            "title": title,
+            "point": f"{click[0]},{click[1]}",
+            "prompt_frame": prompt_frame,
+            **origin,
+        }
         (fresh / "sample.json").write_text(json.dumps(text, indent=1) + "\n")
 
 
 def main(argv=None) -> None:
-    parser = OneLineParser(prog="python -m geometry_fusion.data.samples", description="Render the bundled samples.")
-    parser.add_argument("--out", type=Path, default=Path("videos/samples"), help="folder that receives one folder each")
+    parser = OneLineParser(
+        prog="python -m geometry_fusion.data.samples", description="Render the bundled samples."
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("videos/samples"),
+        help="folder that receives one folder each",
+    )
     args = parser.parse_args(argv)
     for name in SAMPLES:
         check_holds_only(args.out / name, ("video.mp4", "gt", "sample.json"), "--out")

@@ -1,7 +1,8 @@
-"""Which frames make a training clip: continuous, random, or field-of-view aware (3AM, arXiv 2601.08831, section 3.4).
+"""Which frames make a training clip: continuous, random, or field-of-view aware (3AM, arXiv
+2601.08831, section 3.4).
 
-The first frame of a clip is the reference, the one that will be prompted. Frames are listed in tracking order: from the
-reference forwards to the end of the walk, then backwards from it.
+The first frame of a clip is the reference, the one that will be prompted. Frames are listed in
+tracking order: from the reference forwards to the end of the walk, then backwards from it.
 """
 
 from collections.abc import Callable
@@ -26,9 +27,11 @@ def share_in_view(
     reference: tuple[np.ndarray, np.ndarray],  # the same of the reference frame
     reference_size: tuple[int, int],  # width, height
 ) -> float:
-    """Share of the masked pixels with depth whose points fall inside the reference camera's image, in front of it.
+    """Share of the masked pixels with depth whose points fall inside the reference camera's image,
+    in front of it.
 
-    0 if no masked pixel has depth. Occlusion does not count: the reference camera looks towards the place.
+    0 if no masked pixel has depth. Occlusion does not count: the reference camera looks towards the
+    place.
     """
     every = (slice(None, None, PIXEL_STRIDE),) * 2
     rows, columns = np.nonzero(mask[every] & (depth[every] > 0))
@@ -51,9 +54,15 @@ def share_in_view(
     return float((inside & in_front).mean())
 
 
-def continuous_frames(rng: np.random.Generator, order: list[int], length: int, steps: tuple[int, int]) -> list[int]:
-    """The first frame of `order` and the following ones, an equal steps[0]..steps[1] apart (less where it is short)."""
-    step = max(1, min(int(rng.integers(steps[0], steps[1] + 1)), (len(order) - 1) // max(length - 1, 1)))
+def continuous_frames(
+    rng: np.random.Generator, order: list[int], length: int, steps: tuple[int, int]
+) -> list[int]:
+    """The first frame of `order` and the following ones, an equal steps[0]..steps[1] apart (less
+    where it is short).
+    """
+    step = max(
+        1, min(int(rng.integers(steps[0], steps[1] + 1)), (len(order) - 1) // max(length - 1, 1))
+    )
     return order[::step][:length]
 
 
@@ -79,16 +88,20 @@ def fov_frames(
     return None
 
 
-def accepted_by_view(scene: Scene, reference: int, object_id: int, tau: float) -> Callable[[int], bool]:
-    """The field-of-view rule: a frame that shows the object passes if more than `tau` of it lies in the reference's
-    view; a frame that does not show it passes, it teaches absence."""
+def accepted_by_view(
+    scene: Scene, reference: int, object_id: int, tau: float
+) -> Callable[[int], bool]:
+    """The field-of-view rule: a frame that shows the object passes if more than `tau` of it lies in
+    the reference's view; a frame that does not show it passes, it teaches absence."""
     size = scene.rgb(reference).shape[1::-1]
 
     def accepts(frame: int) -> bool:
         if object_id >= scene.areas.shape[1] or not scene.areas[frame, object_id]:
             return True
         mask = scene.instance(frame) == object_id
-        view = share_in_view(mask, scene.depth(frame), scene.camera(frame), scene.camera(reference), size)
+        view = share_in_view(
+            mask, scene.depth(frame), scene.camera(frame), scene.camera(reference), size
+        )
         return view > tau
 
     return accepts

@@ -1,14 +1,16 @@
 """Scenes on disk: RGB, instance ids, depth and cameras of one walk through a place.
 
     SCENE/rgb/000000.jpg|png       8-bit RGB
-    SCENE/instance/000000.png      16-bit ids, 0 = nothing, 65535 = void; one id is one object in every frame (optional)
+    SCENE/instance/000000.png      16-bit ids, 0 = nothing, 65535 = void; one id is one object in
+    every frame (optional)
     SCENE/depth/000000.png         16-bit z-depth in millimetres, 0 = no measurement (optional)
-    SCENE/cameras.json             camera-to-world 4x4 (OpenCV axes, metres) and intrinsics per frame (optional)
+    SCENE/cameras.json             camera-to-world 4x4 (OpenCV axes, metres) and intrinsics per
+    frame (optional)
     SCENE/scene.json               objects: id, name, twin_of (optional)
 
-Pixel centres are at integer coordinates. Files pair by stem, never by position. Void pixels belong to nothing that is
-known: they are no object's. What is optional may be there for some frames only, but training and evaluation use the
-frames that have ids.
+Pixel centres are at integer coordinates. Files pair by stem, never by position. Void pixels belong
+to nothing that is known: they are no object's. What is optional may be there for some frames only,
+but training and evaluation use the frames that have ids.
 """
 
 import json
@@ -48,9 +50,15 @@ class SceneObject:
 
 
 def rigid(pose: np.ndarray) -> bool:
-    """Whether [4, 4] is finite, has 0 0 0 1 below, and a right-handed rotation (determinant and rows within 5%)."""
+    """Whether [4, 4] is finite, has 0 0 0 1 below, and a right-handed rotation (determinant and
+    rows within 5%).
+    """
     pose = np.asarray(pose, float)
-    if pose.shape != (4, 4) or not np.isfinite(pose).all() or not np.allclose(pose[3], (0, 0, 0, 1), atol=1e-6):
+    if (
+        pose.shape != (4, 4)
+        or not np.isfinite(pose).all()
+        or not np.allclose(pose[3], (0, 0, 0, 1), atol=1e-6)
+    ):
         return False
     turn = pose[:3, :3]
     return abs(np.linalg.det(turn) - 1) < 0.05 and np.allclose(turn @ turn.T, np.eye(3), atol=0.05)
@@ -68,30 +76,50 @@ def write_scene(folder: Path, frames: Iterable[SceneFrame], objects: list[SceneO
             size = size or (width, height)
             if (width, height) != size:
                 raise InputError(
-                    f"frame {frame.stem}: is {width}x{height}, those before are {size[0]}x{size[1]}; pictures of a "
+                    f"frame {frame.stem}: is {width}x{height}, those before are "
+                    f"{size[0]}x{size[1]}; pictures of a "
                     "scene have one size, leave the others out"
                 )
-            _write(fresh / "rgb" / f"{frame.stem}.jpg", frame.rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 93])
+            _write(
+                fresh / "rgb" / f"{frame.stem}.jpg",
+                frame.rgb[..., ::-1],
+                [cv2.IMWRITE_JPEG_QUALITY, 93],
+            )
             if frame.instance is not None:
                 ids = np.where(frame.instance < 0, VOID_16, frame.instance)
-                assert ids.shape == (height, width) and ids.max() <= VOID_16, (frame.stem, ids.shape, ids.max())
+                assert ids.shape == (height, width) and ids.max() <= VOID_16, (
+                    frame.stem,
+                    ids.shape,
+                    ids.max(),
+                )
                 _write(fresh / "instance" / name, ids.astype(np.uint16))
             if frame.depth is not None:
                 assert frame.depth.shape == (height, width), (frame.stem, frame.depth.shape)
                 millimetres = (frame.depth * 1000).round()
-                known = (millimetres > 0) & (millimetres <= 65535)  # farther than the format reaches is not known
+                known = (millimetres > 0) & (
+                    millimetres <= 65535
+                )  # farther than the format reaches is not known
                 _write(fresh / "depth" / name, np.where(known, millimetres, 0).astype(np.uint16))
             if frame.camera_to_world is not None:
                 fx, fy, cx, cy = map(float, frame.intrinsics)
                 pose = frame.camera_to_world.tolist()
-                camera = {"stem": frame.stem, "camera_to_world": pose, "fx": fx, "fy": fy, "cx": cx, "cy": cy}
+                camera = {
+                    "stem": frame.stem,
+                    "camera_to_world": pose,
+                    "fx": fx,
+                    "fy": fy,
+                    "cx": cx,
+                    "cy": cy,
+                }
                 cameras.append({**camera, "width": width, "height": height})
         if not (fresh / "rgb").exists():
             raise InputError(f"{folder}: there is no frame to write; choose other frames")
         if cameras:
             (fresh / "cameras.json").write_text(json.dumps({"frames": cameras}))
         if objects:
-            (fresh / "scene.json").write_text(json.dumps({"objects": [asdict(o) for o in objects]}, indent=1))
+            (fresh / "scene.json").write_text(
+                json.dumps({"objects": [asdict(o) for o in objects]}, indent=1)
+            )
 
 
 # OpenCV encodes and decodes, but opens no file itself: names that are not UTF-8 crash it.
@@ -99,7 +127,10 @@ def _write(file: Path, image: np.ndarray, options=()) -> None:
     file.parent.mkdir(exist_ok=True)
     encoded, content = cv2.imencode(file.suffix, image, list(options))
     if not encoded:
-        raise OSError(f"{file}: pictures of {image.shape[1]}x{image.shape[0]} cannot be written as {file.suffix}")
+        raise OSError(
+            f"{file}: pictures of {image.shape[1]}x{image.shape[0]} cannot be written as "
+            f"{file.suffix}"
+        )
     with naming(file):  # a full disk does not say which file it was
         file.write_bytes(content.tobytes())
 
@@ -112,7 +143,9 @@ def _read(file: Path, flags: int) -> np.ndarray:
     except cv2.error:
         image = None
     if image is None:
-        raise InputError(f"{file}: missing or not an image; write the scene again or remove its stem everywhere")
+        raise InputError(
+            f"{file}: missing or not an image; write the scene again or remove its stem everywhere"
+        )
     return image
 
 
@@ -128,20 +161,30 @@ def _read_values(file: Path, what: str) -> np.ndarray:
 class Scene:
     """One scene folder, read frame by frame.
 
-    `stems` are the frames that have colour and ids; in a scene without any ids, all that have colour.
+    `stems` are the frames that have colour and ids; in a scene without any ids, all that have
+    colour.
     """
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
         colour: dict[str, Path] = {}
         for file in self.folder.glob("rgb/*"):
-            if file.suffix in (".jpg", ".jpeg", ".png") and colour.setdefault(file.stem, file) != file:
+            if (
+                file.suffix in (".jpg", ".jpeg", ".png")
+                and colour.setdefault(file.stem, file) != file
+            ):
                 raise InputError(f"{file}: {colour[file.stem].name} is the same frame; remove one")
         self.has_ids = (self.folder / "instance").is_dir()
-        ids = {f.stem for f in self.folder.glob("instance/*.png")} if self.has_ids else colour.keys()
+        ids = (
+            {f.stem for f in self.folder.glob("instance/*.png")} if self.has_ids else colour.keys()
+        )
         self.stems = sorted(colour.keys() & ids)
         if not self.stems:
-            wanted = "both rgb/STEM.jpg|png and instance/STEM.png" if self.has_ids else "rgb/STEM.jpg|png"
+            wanted = (
+                "both rgb/STEM.jpg|png and instance/STEM.png"
+                if self.has_ids
+                else "rgb/STEM.jpg|png"
+            )
             raise InputError(f"{self.folder}: no frame has {wanted}")
         self._colour = colour
 
@@ -160,14 +203,18 @@ class Scene:
 
     @cached_property
     def cache_name(self) -> str:
-        """The scene's name and what tells it from others of that name: its cameras and the sizes of its images."""
+        """The scene's name and what tells it from others of that name: its cameras and the sizes of
+        its images.
+        """
         cameras = self.folder / "cameras.json"
         facts = [cameras.read_bytes().decode(errors="replace") if cameras.exists() else ""]
         files = sorted((self.folder / "rgb").iterdir())
         facts += [[file.name, file.stat().st_size] for file in files]
         if len(self.stems) != len(files):  # frames are known by their number among these
             facts.append(self.stems)
-        name = self.folder.name.encode(errors="backslashreplace").decode()  # safetensors takes UTF-8 alone
+        name = self.folder.name.encode(
+            errors="backslashreplace"
+        ).decode()  # safetensors takes UTF-8 alone
         return f"{name}_{digest_of(facts)}"
 
     def rgb(self, index: int) -> np.ndarray:
@@ -183,7 +230,8 @@ class Scene:
         first = self._colour[self.stems[0]]
         if file != first and size != self.size:
             raise InputError(
-                f"{file}: is {size[0]}x{size[1]}, {first.name} is {self.size[0]}x{self.size[1]}; pictures and ids of a "
+                f"{file}: is {size[0]}x{size[1]}, {first.name} is {self.size[0]}x{self.size[1]}; "
+                "pictures and ids of a "
                 "scene have one size, convert it again"
             )
 
@@ -194,17 +242,26 @@ class Scene:
 
     def _instance_file(self, index: int) -> np.ndarray:
         if not self.has_ids:
-            raise InputError(f"{self.folder}: has no instance/ folder; this needs masks, import some (docs/data.md)")
+            raise InputError(
+                f"{self.folder}: has no instance/ folder; this needs masks, import some "
+                "(docs/data.md)"
+            )
         file = self.folder / "instance" / f"{self.stems[index]}.png"
         ids = _read_values(file, "ids are 8 or 16 bits of grey, no colours and no palette")
         self._check_size(file, ids)
         return ids
 
     def depth(self, index: int) -> np.ndarray:
-        """[H, W] float32 metres, 0 = no measurement. Raises InputError where its size is not the camera's."""
+        """[H, W] float32 metres, 0 = no measurement. Raises InputError where its size is not the
+        camera's.
+        """
         file = self.folder / "depth" / f"{self.stems[index]}.png"
         depth = _read_values(file, "depth is 16 bits of grey").astype(np.float32) / 1000
-        camera = self._cameras.get(self.stems[index], {}) if (self.folder / "cameras.json").exists() else {}
+        camera = (
+            self._cameras.get(self.stems[index], {})
+            if (self.folder / "cameras.json").exists()
+            else {}
+        )
         stated = (camera.get("height", depth.shape[0]), camera.get("width", depth.shape[1]))
         if depth.shape != stated:
             raise InputError(
@@ -220,16 +277,22 @@ class Scene:
             return {camera["stem"]: camera for camera in cameras}
 
     def camera(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """camera_to_world [4, 4] and K [3, 3] of a frame. Raises InputError unless rigid, with fx and fy above 0."""
+        """camera_to_world [4, 4] and K [3, 3] of a frame. Raises InputError unless rigid, with fx
+        and fy above 0.
+        """
         camera = self._cameras.get(self.stems[index])
         if camera is None:
             raise InputError(f"{self.folder / 'cameras.json'}: has no frame {self.stems[index]!r}")
         where = f"{self.folder / 'cameras.json'}: frame {self.stems[index]!r}"
-        with reading(where, "a camera with camera_to_world 4x4, fx, fy, cx and cy", "see docs/data.md"):
+        with reading(
+            where, "a camera with camera_to_world 4x4, fx, fy, cx and cy", "see docs/data.md"
+        ):
             fx, fy, cx, cy = (number(camera[key]) for key in ("fx", "fy", "cx", "cy"))
             pose = np.array(camera["camera_to_world"], float).reshape(4, 4)
             if not (min(fx, fy) > 0 and rigid(pose)):
-                raise ValueError("a focal length is not positive, or the pose is no rotation and place")
+                raise ValueError(
+                    "a focal length is not positive, or the pose is no rotation and place"
+                )
             return pose, np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
 
     @cached_property
@@ -239,12 +302,16 @@ class Scene:
             return []
         with reading(self.folder / "scene.json", "a list of objects with ids", "see docs/data.md"):
             objects = each(dict, self._json("scene.json")["objects"], "objects")
-            return [SceneObject(_object_id(o["id"]), str(o.get("name", "")), _twin(o)) for o in objects]
+            return [
+                SceneObject(_object_id(o["id"]), str(o.get("name", "")), _twin(o)) for o in objects
+            ]
 
     @cached_property
     def areas(self) -> np.ndarray:
         """Pixels of every id in every frame, int [T, max_id + 1]; void is counted nowhere."""
-        counts = [np.bincount(ids[ids != VOID_16]) for ids in map(self._instance_file, range(len(self)))]
+        counts = [
+            np.bincount(ids[ids != VOID_16]) for ids in map(self._instance_file, range(len(self)))
+        ]
         table = np.zeros((len(self), max(map(len, counts))), int)
         for row, count in zip(table, counts):
             row[: len(count)] = count
@@ -255,7 +322,9 @@ class Scene:
         try:
             return load_json(file, "write the scene again")
         except FileNotFoundError:
-            raise InputError(f"{file}: missing; this needs it, see the scene layout in docs/data.md") from None
+            raise InputError(
+                f"{file}: missing; this needs it, see the scene layout in docs/data.md"
+            ) from None
 
 
 def _object_id(value) -> int:
@@ -270,5 +339,8 @@ def find_scenes(folder: Path) -> list[Path]:
     """Scene folders directly under `folder`, sorted by name."""
     found = sorted(d.parent for d in Path(folder).glob("*/instance") if d.is_dir())
     if not found:
-        raise InputError(f"{folder}: holds no scene folders (SCENE/rgb, SCENE/instance); render some or fix the path")
+        raise InputError(
+            f"{folder}: holds no scene folders (SCENE/rgb, SCENE/instance); render some or fix "
+            "the path"
+        )
     return found

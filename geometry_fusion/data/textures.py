@@ -1,7 +1,8 @@
-"""Procedural textures: RGB uint8 [S, S, 3] images drawn from a random generator, tileable where it matters little.
+"""Procedural textures: RGB uint8 [S, S, 3] images drawn from a random generator, tileable where it
+matters little.
 
-Every texture mixes two or three colours of one palette by a pattern, then adds fine grain, so that neither a
-segmenter nor a matcher ever sees a flat area.
+Every texture mixes two or three colours of one palette by a pattern, then adds fine grain, so that
+neither a segmenter nor a matcher ever sees a flat area.
 """
 
 import colorsys
@@ -11,7 +12,9 @@ from scipy.ndimage import gaussian_filter, zoom
 
 
 def palette(rng: np.random.Generator, vivid: bool) -> np.ndarray:
-    """Three related colours as float [3, 3] in 0..1. `vivid` (objects) saturates, otherwise (walls) stays muted."""
+    """Three related colours as float [3, 3] in 0..1. `vivid` (objects) saturates, otherwise (walls)
+    stays muted.
+    """
     hue = rng.random()
     colours = []
     for index in range(3):
@@ -23,7 +26,9 @@ def palette(rng: np.random.Generator, vivid: bool) -> np.ndarray:
 
 
 def smooth_noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
-    """Band-limited noise in 0..1, float [size, size], with features about size/cells pixels wide."""
+    """Band-limited noise in 0..1, float [size, size], with features about size/cells pixels
+    wide.
+    """
     coarse = rng.random((cells + 1, cells + 1))
     fine = zoom(coarse, size / (cells + 1), order=1, mode="nearest", grid_mode=True)
     fine = gaussian_filter(fine, size / cells / 6)
@@ -98,7 +103,9 @@ def texture(rng: np.random.Generator, size: int = 128, vivid: bool = True) -> np
 
 
 def poster_wall(rng: np.random.Generator, width_px: int, height_px: int) -> np.ndarray:
-    """A wall: muted texture repeated, with a few vivid posters and panels as landmarks. RGB uint8 [h, w, 3]."""
+    """A wall: muted texture repeated, with a few vivid posters and panels as landmarks. RGB uint8
+    [h, w, 3].
+    """
     tile = texture(rng, 192, vivid=False)
     repeats = (-(-height_px // 192), -(-width_px // 192), 1)
     wall = np.tile(tile, repeats)[:height_px, :width_px].copy()
@@ -107,7 +114,10 @@ def poster_wall(rng: np.random.Generator, width_px: int, height_px: int) -> np.n
     for _ in range(rng.integers(2, 5)):
         w = int(rng.uniform(0.08, 0.2) * width_px)
         h = int(rng.uniform(0.2, 0.4) * height_px)
-        x, y = rng.integers(0, width_px - w), rng.integers(int(0.05 * height_px), int(0.6 * height_px))
+        x, y = (
+            rng.integers(0, width_px - w),
+            rng.integers(int(0.05 * height_px), int(0.6 * height_px)),
+        )
         picture = texture(rng, max(w, h), vivid=bool(rng.random() < 0.6))[:h, :w]
         wall[y : y + h, x : x + w] = 30
         wall[y + 4 : y + h - 4, x + 4 : x + w - 4] = picture[4 : h - 4, 4 : w - 4]

@@ -1,8 +1,10 @@
-"""Objects of scenes as an evaluation meets them: where to prompt, which subsets, how the viewpoint changed.
+"""Objects of scenes as an evaluation meets them: where to prompt, which subsets, how the viewpoint
+changed.
 
-An object is conditioned on the frame where it is largest and tracked forwards and backwards from there (3AM, arXiv
-2601.08831, section 4.1). Subsets: `reappear`: visible in at least `Reappear.spans` separate spans of at least
-`Reappear.frames` frames each; `twins`: the object has an identical twin that is visible in the clip.
+An object is conditioned on the frame where it is largest and tracked forwards and backwards from
+there (3AM, arXiv 2601.08831, section 4.1). Subsets: `reappear`: visible in at least
+`Reappear.spans` separate spans of at least `Reappear.frames` frames each; `twins`: the object has
+an identical twin that is visible in the clip.
 """
 
 from collections.abc import Iterable
@@ -58,7 +60,11 @@ class Track:
         found = ["all"]
         if len(long_spans) >= self.reappear.spans:
             found.append("reappear")
-        twins = [o.twin_of for o in self.scene.objects if o.id == self.object_id and o.twin_of is not None]
+        twins = [
+            o.twin_of
+            for o in self.scene.objects
+            if o.id == self.object_id and o.twin_of is not None
+        ]
         twins += [o.id for o in self.scene.objects if o.twin_of == self.object_id]
         if any(t < self.scene.areas.shape[1] and self.scene.areas[:, t].any() for t in twins):
             found.append("twins")
@@ -68,7 +74,9 @@ class Track:
         return self.scene.instance(frame) == self.object_id
 
     def frames_out_of_view(self) -> np.ndarray:
-        """Per frame: in how many frames the object was absent since the prompt, in tracking order, [T]."""
+        """Per frame: in how many frames the object was absent since the prompt, in tracking order,
+        [T].
+        """
         absent = np.zeros(len(self.areas), int)
         for part in (range(self.prompt_frame, len(self.areas)), range(self.prompt_frame, -1, -1)):
             part = list(part)
@@ -76,7 +84,8 @@ class Track:
         return absent
 
     def viewpoint_change(self) -> np.ndarray:
-        """Per frame: the angle at the object between the cameras of the prompted frame and of this one, in degrees [T].
+        """Per frame: the angle at the object between the cameras of the prompted frame and of this
+        one, in degrees [T].
 
         NaN where the object has no depth.
 
@@ -90,7 +99,9 @@ class Track:
         depth = depth[rows, columns]
         rays = np.linalg.inv(k) @ np.stack([columns, rows, np.ones_like(rows)])
         centre = np.median(pose[:3, :3] @ (rays * depth), axis=1) + pose[:3, 3]
-        directions = np.array([self.scene.camera(i)[0][:3, 3] for i in range(len(self.scene))]) - centre
+        directions = (
+            np.array([self.scene.camera(i)[0][:3, 3] for i in range(len(self.scene))]) - centre
+        )
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
         return np.degrees(np.arccos(np.clip(directions @ directions[self.prompt_frame], -1, 1)))
 
@@ -102,7 +113,9 @@ def tracks_of(
     at_most: int | None = None,
     reappear: Reappear = Reappear(),
 ) -> list[Track]:
-    """All objects whose largest view has at least `min_area` pixels; `at_most` of them, evenly spread."""
+    """All objects whose largest view has at least `min_area` pixels; `at_most` of them, evenly
+    spread.
+    """
     found = []
     for scene in scenes:
         for object_id in range(1, scene.areas.shape[1]):

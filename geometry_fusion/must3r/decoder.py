@@ -1,7 +1,8 @@
 """MUSt3R's decoder: pointmaps of images that talk to each other through memory (SPEC section 4).
 
-In: encoder tokens [B, n, N, De] of n images of one size, or lists of those, one entry per size. Out: the memory with
-these images added, raw maps [B, n, H, W, 7] (see `postprocess`), and on request the features of every layer.
+In: encoder tokens [B, n, N, De] of n images of one size, or lists of those, one entry per size.
+Out: the memory with these images added, raw maps [B, n, H, W, 7] (see `postprocess`), and on
+request the features of every layer.
 """
 
 from collections.abc import Callable, Sequence
@@ -73,10 +74,11 @@ class _Group:
 
 
 class MUSt3R(nn.Module):
-    """The multi-view decoder. Arguments are those of the constructor strings in checkpoints (SPEC section 5).
+    """The multi-view decoder. Arguments are those of the constructor strings in checkpoints (SPEC
+    section 5).
 
-    `memory_mode` trades memory for time and may be changed while no memory exists: all modes give the same maps.
-    Raises ValueError for unknown variants.
+    `memory_mode` trades memory for time and may be changed while no memory exists: all modes give
+    the same maps. Raises ValueError for unknown variants.
     """
 
     def __init__(
@@ -106,7 +108,9 @@ class MUSt3R(nn.Module):
             ("output_dim", output_dim, (MAP_CHANNELS * patch_size**2,)),
         ):
             if value not in known:
-                raise ValueError(f"{argument} {value!r}: unknown; expected one of {', '.join(map(str, known))}")
+                raise ValueError(
+                    f"{argument} {value!r}: unknown; expected one of {', '.join(map(str, known))}"
+                )
         self.img_size, self.patch_size, self.embed_dim = tuple(img_size), patch_size, embed_dim
         self.landscape_only, self.memory_mode = landscape_only, memory_mode
         self.pointmaps_activation = pointmaps_activation
@@ -114,35 +118,45 @@ class MUSt3R(nn.Module):
         self.image2_embed = nn.Parameter(torch.zeros(1, 1, embed_dim))
         nn.init.normal_(self.image2_embed, std=0.02)
         rope = RoPE2D(pos_embed)
-        self.blocks_dec = nn.ModuleList(DecoderBlock(embed_dim, num_heads, mlp_ratio, rope) for _ in range(depth))
+        self.blocks_dec = nn.ModuleList(
+            DecoderBlock(embed_dim, num_heads, mlp_ratio, rope) for _ in range(depth)
+        )
         self.norm_dec = nn.LayerNorm(embed_dim, eps=NORM_EPS)
         self.head_dec = nn.ModuleDict({"proj": nn.Linear(embed_dim, output_dim)})
         self.feedback_layer = None
         if feedback_type:
             linear = feedback_type == "single_linear"
-            self.feedback_layer = nn.Linear(embed_dim, embed_dim) if linear else Mlp(embed_dim, 4 * embed_dim)
+            self.feedback_layer = (
+                nn.Linear(embed_dim, embed_dim) if linear else Mlp(embed_dim, 4 * embed_dim)
+            )
             self.feedback_norm = nn.LayerNorm(embed_dim)  # eps 1e-5: the one norm that differs
 
     def forward(
         self,
-        tokens: Tensor | Sequence[Tensor],  # [B, n, N, De] from the encoder; a list has one entry per image size
+        tokens: Tensor
+        | Sequence[Tensor],  # [B, n, N, De] from the encoder; a list has one entry per image size
         positions: Tensor | Sequence[Tensor],  # int64 [B, n, N, 2]
-        true_shape: Tensor | Sequence[Tensor],  # int64 [B, n, 2] as (height, width), equal inside an entry
+        true_shape: Tensor
+        | Sequence[Tensor],  # int64 [B, n, 2] as (height, width), equal inside an entry
         memory: Memory | None = None,
         render: bool = False,  # read the memory without adding to it
         return_feats: bool = False,
     ) -> tuple:
-        """(memory, raw maps) or (memory, raw maps, features); maps and features are lists when the input is.
+        """(memory, raw maps) or (memory, raw maps, features); maps and features are lists when the
+        input is.
 
-        Raw maps are [B, n, H, W, 7]. Features are depth + 1 tensors: the encoder's tokens [B, n, N, De], then every
-        block's output [B, n, N, D], the last one after the final norm. Raises ValueError when `render` lacks a memory
-        or sizes differ inside an entry.
+        Raw maps are [B, n, H, W, 7]. Features are depth + 1 tensors: the encoder's tokens [B, n, N,
+        De], then every block's output [B, n, N, D], the last one after the final norm. Raises
+        ValueError when `render` lacks a memory or sizes differ inside an entry.
         """
         if render and memory is None:
             raise ValueError("render=True needs a memory")
         listed = isinstance(tokens, (list, tuple))
         inputs = zip(tokens, positions, true_shape) if listed else [(tokens, positions, true_shape)]
-        groups = [self._group(*entry, has_reference=memory is None and i == 0) for i, entry in enumerate(inputs)]
+        groups = [
+            self._group(*entry, has_reference=memory is None and i == 0)
+            for i, entry in enumerate(inputs)
+        ]
         exposed = self._decode(groups, memory, render)
         if not render:
             lengths = [group.x.shape[1] for group in groups for _ in range(group.num_images)]
@@ -161,9 +175,9 @@ class MUSt3R(nn.Module):
         true_shape: Tensor,  # int64 [B, n, 2]
         memory: Memory,
     ) -> tuple[Tensor, list[Tensor], Callable[[int, Memory], Memory]]:
-        """n images at once, each as if it came next alone: raw maps, features as in `forward`, and a function that
-        adds one of them, by its number, to a memory: to this one or one that came of it. For frames of which most will
-        not be kept."""
+        """n images at once, each as if it came next alone: raw maps, features as in `forward`, and
+        a function that adds one of them, by its number, to a memory: to this one or one that came
+        of it. For frames of which most will not be kept."""
         group = self._group(tokens, positions, true_shape, has_reference=False)
         exposed, length = self._decode([group], memory, render=True), group.x.shape[1]
         maps = self._finish(group)
@@ -180,23 +194,42 @@ class MUSt3R(nn.Module):
         group.features[-1] = self.norm_dec(group.x)
         return self._maps(group, group.features[-1])
 
-    def _group(self, tokens: Tensor, positions: Tensor, true_shape: Tensor, has_reference: bool) -> _Group:
+    def _group(
+        self, tokens: Tensor, positions: Tensor, true_shape: Tensor, has_reference: bool
+    ) -> _Group:
         batch, num_images = tokens.shape[:2]
         height, width = (int(side) for side in true_shape.reshape(-1, 2)[0])
         portrait = true_shape[..., 1] < true_shape[..., 0]
-        if not torch.equal(true_shape, true_shape.new_tensor([height, width]).expand_as(true_shape)):
-            raise ValueError(f"images of different sizes in one tensor; the first is {width}x{height}: use lists")
+        if not torch.equal(
+            true_shape, true_shape.new_tensor([height, width]).expand_as(true_shape)
+        ):
+            raise ValueError(
+                f"images of different sizes in one tensor; the first is {width}x{height}: use lists"
+            )
         if (height // self.patch_size) * (width // self.patch_size) != tokens.shape[2]:
-            raise ValueError(f"{tokens.shape[2]} tokens do not make an image of {width}x{height}; check true_shape")
+            raise ValueError(
+                f"{tokens.shape[2]} tokens do not make an image of {width}x{height}; check "
+                "true_shape"
+            )
         x = self.feat_embed_enc_to_dec(tokens)
         # All but the reference image, also in renders of the reference itself (SPEC section 4.1).
         other = torch.ones(1, num_images, 1, 1, dtype=x.dtype, device=x.device)
         if has_reference:
             other[:, 0] = 0
         x = x + other * self.image2_embed.to(x.dtype)
-        return _Group(x.flatten(0, 1), positions.flatten(0, 1), batch, height, width, portrait, [tokens.flatten(0, 1)])
+        return _Group(
+            x.flatten(0, 1),
+            positions.flatten(0, 1),
+            batch,
+            height,
+            width,
+            portrait,
+            [tokens.flatten(0, 1)],
+        )
 
-    def _decode(self, groups: list[_Group], memory: Memory | None, render: bool) -> list[list[Tensor]]:
+    def _decode(
+        self, groups: list[_Group], memory: Memory | None, render: bool
+    ) -> list[list[Tensor]]:
         """Run all blocks; per layer and group, the tokens [B, n * N, D] that the block received."""
         exposed = []
         alone = len(groups) == 1 and groups[0].num_images == 1
@@ -204,7 +237,8 @@ class MUSt3R(nn.Module):
             stored = memory.layers[index] if memory is not None else None
             inputs = [group.sequence for group in groups]
             exposed.append(inputs)
-            # A single image reads the memory, or itself if there is none. Others also read each other.
+            # A single image reads the memory, or itself if there is none. Others also read each
+            # other.
             if render or (alone and stored is not None):
                 seen = [block.keys_values(stored, self.memory_mode)] * len(groups)
                 for group, (keys, values) in zip(groups, seen):
@@ -218,7 +252,11 @@ class MUSt3R(nn.Module):
                     length, seen = group.x.shape[1], []
                     for _ in range(group.num_images):
                         own = slice(start, start + length)
-                        seen.append((keys, values) if alone else (_without(keys, own), _without(values, own)))
+                        seen.append(
+                            (keys, values)
+                            if alone
+                            else (_without(keys, own), _without(values, own))
+                        )
                         start += length
                     self._read(block, group, seen)
             for group in groups:
@@ -226,25 +264,40 @@ class MUSt3R(nn.Module):
         return exposed
 
     def _read(self, block: DecoderBlock, group: _Group, seen: list[tuple[Tensor, Tensor]]) -> None:
-        """One block on one group. seen: keys and values per image, or a single pair that all images read."""
+        """One block on one group. seen: keys and values per image, or a single pair that all images
+        read.
+        """
         x = group.x + block.attn(block.norm1(group.x), group.positions)
         queries = block.norm2(x).reshape(group.batch, len(seen), -1, x.shape[-1])
-        read = [block.cross_attn(queries[:, i], keys, values) for i, (keys, values) in enumerate(seen)]
+        read = [
+            block.cross_attn(queries[:, i], keys, values) for i, (keys, values) in enumerate(seen)
+        ]
         x = x + (read[0] if len(read) == 1 else torch.stack(read, 1)).reshape(x.shape)
         group.x = x + block.mlp(block.norm3(x))
 
-    def _remember(self, exposed: list[list[Tensor]], lengths: list[int], memory: Memory | None) -> Memory:
-        """exposed: per layer, tokens [B, n * N, D] of one or more groups; lengths: tokens of every image in them."""
+    def _remember(
+        self, exposed: list[list[Tensor]], lengths: list[int], memory: Memory | None
+    ) -> Memory:
+        """exposed: per layer, tokens [B, n * N, D] of one or more groups; lengths: tokens of every
+        image in them.
+        """
 
         def layers() -> list[Tensor]:
             received = [torch.cat(tokens, 1) for tokens in exposed]
             if self.feedback_layer is not None:
-                offset = self.feedback_layer(self.feedback_norm(received[-1])).to(received[-1].dtype)
+                offset = self.feedback_layer(self.feedback_norm(received[-1])).to(
+                    received[-1].dtype
+                )
                 received = [*(tokens + offset for tokens in received[:-1]), received[-1]]
-            return [block.prepare(tokens, self.memory_mode) for block, tokens in zip(self.blocks_dec, received)]
+            return [
+                block.prepare(tokens, self.memory_mode)
+                for block, tokens in zip(self.blocks_dec, received)
+            ]
 
         first = memory.num_images if memory is not None else 0
-        labels = torch.repeat_interleave(torch.arange(first, first + len(lengths)), torch.tensor(lengths))
+        labels = torch.repeat_interleave(
+            torch.arange(first, first + len(lengths)), torch.tensor(lengths)
+        )
         labels = labels.to(exposed[0][0].device).expand(len(exposed[0][0]), -1).contiguous()
         if memory is None:
             return Memory(layers(), labels, len(lengths))
@@ -255,8 +308,12 @@ class MUSt3R(nn.Module):
         patch = self.patch_size
         with torch.autocast(normed.device.type, enabled=False):
             out = self.head_dec["proj"](normed.float())
-        out = out.reshape(group.batch, -1, group.height // patch, group.width // patch, MAP_CHANNELS, patch, patch)
-        maps = out.permute(0, 1, 2, 5, 3, 6, 4).reshape(*out.shape[:2], group.height, group.width, MAP_CHANNELS)
+        out = out.reshape(
+            group.batch, -1, group.height // patch, group.width // patch, MAP_CHANNELS, patch, patch
+        )
+        maps = out.permute(0, 1, 2, 5, 3, 6, 4).reshape(
+            *out.shape[:2], group.height, group.width, MAP_CHANNELS
+        )
         # Training batches store portrait maps in landscape.
         return maps.transpose(2, 3) if self.landscape_only and bool(group.portrait[0, 0]) else maps
 

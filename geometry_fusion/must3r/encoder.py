@@ -1,6 +1,7 @@
 """MUSt3R's image encoder: a ViT with rotary 2D positions (SPEC section 2).
 
-In: images [B, 3, H, W] in -1..1, H and W multiples of the patch. Out: tokens [B, N, De] and positions [B, N, 2].
+In: images [B, 3, H, W] in -1..1, H and W multiples of the patch. Out: tokens [B, N, De] and
+positions [B, N, 2].
 """
 
 import torch
@@ -12,7 +13,9 @@ PATCH_EMBEDS = ("PatchEmbedDust3R", "ManyAR_PatchEmbed")
 
 
 class PatchEmbed(nn.Module):
-    """One strided convolution; tokens row-major. Images are taken as they are stored (PatchEmbedDust3R)."""
+    """One strided convolution; tokens row-major. Images are taken as they are stored
+    (PatchEmbedDust3R).
+    """
 
     def __init__(self, patch_size: int, embed_dim: int):
         super().__init__()
@@ -23,14 +26,18 @@ class PatchEmbed(nn.Module):
         """Raises ValueError when height or width is no multiple of the patch size."""
         height, width = images.shape[-2:]
         if height % self.patch_size or width % self.patch_size:
-            raise ValueError(f"image of {width}x{height}: both sides must be multiples of {self.patch_size}")
+            raise ValueError(
+                f"image of {width}x{height}: both sides must be multiples of {self.patch_size}"
+            )
         grid = self.proj(images)
         positions = grid_positions(*grid.shape[-2:], device=images.device)
         return grid.flatten(2).transpose(1, 2), positions.expand(len(images), -1, -1)
 
 
 class ManyAspectRatioPatchEmbed(PatchEmbed):
-    """All images stored in landscape; those whose `true_shape` (height, width) is portrait are turned back first."""
+    """All images stored in landscape; those whose `true_shape` (height, width) is portrait are
+    turned back first.
+    """
 
     def forward(self, images: Tensor, true_shape: Tensor | None) -> tuple[Tensor, Tensor]:
         """Raises ValueError when the storage is portrait or `true_shape` is missing."""
@@ -61,8 +68,9 @@ class EncoderBlock(nn.Module):
 class Dust3rEncoder(nn.Module):
     """The Siamese encoder, always computed in fp32, under autocast as well (SPEC section 2.3).
 
-    Arguments are those of the constructor strings in published checkpoints (SPEC section 5). `img_size` is the
-    training size; other multiples of the patch are accepted. Raises ValueError for an unknown variant.
+    Arguments are those of the constructor strings in published checkpoints (SPEC section 5).
+    `img_size` is the training size; other multiples of the patch are accepted. Raises ValueError
+    for an unknown variant.
     """
 
     def __init__(
@@ -78,16 +86,22 @@ class Dust3rEncoder(nn.Module):
     ):
         super().__init__()
         if patch_embed not in PATCH_EMBEDS:
-            raise ValueError(f"patch_embed {patch_embed!r}: unknown; expected one of {', '.join(PATCH_EMBEDS)}")
+            raise ValueError(
+                f"patch_embed {patch_embed!r}: unknown; expected one of {', '.join(PATCH_EMBEDS)}"
+            )
         self.img_size, self.patch_size, self.embed_dim = tuple(img_size), patch_size, embed_dim
         embed = PatchEmbed if patch_embed == "PatchEmbedDust3R" else ManyAspectRatioPatchEmbed
         self.patch_embed = embed(patch_size, embed_dim)
         rope = RoPE2D(pos_embed)
-        self.blocks_enc = nn.ModuleList(EncoderBlock(embed_dim, num_heads, mlp_ratio, rope) for _ in range(depth))
+        self.blocks_enc = nn.ModuleList(
+            EncoderBlock(embed_dim, num_heads, mlp_ratio, rope) for _ in range(depth)
+        )
         self.norm_enc = nn.LayerNorm(embed_dim, eps=NORM_EPS)
 
     def forward(self, images: Tensor, true_shape: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """images [B, 3, H, W] float in -1..1, true_shape [B, 2] (height, width) -> tokens [B, N, De], positions."""
+        """images [B, 3, H, W] float in -1..1, true_shape [B, 2] (height, width) -> tokens [B, N,
+        De], positions.
+        """
         with torch.autocast(images.device.type, enabled=False):
             x, positions = self.patch_embed(images.float(), true_shape)
             for block in self.blocks_enc:

@@ -1,12 +1,13 @@
-"""MUSt3R's memory: per decoder layer the tokens of the images seen so far (SPEC sections 4.3 to 4.6).
+"""MUSt3R's memory: per decoder layer the tokens of the images seen so far (SPEC sections 4.3 to
+4.6).
 
-A `Memory` never changes: an update returns a new one. Both share one buffer with room to spare, so that keeping a
-frame writes its own tokens and copies nothing else; the buffer doubles when it is full. The new tokens are computed and
-written when the new memory is first read, so that a memory that is thrown away (a frame that is no keyframe) costs
-nothing.
+A `Memory` never changes: an update returns a new one. Both share one buffer with room to spare, so
+that keeping a frame writes its own tokens and copies nothing else; the buffer doubles when it is
+full. The new tokens are computed and written when the new memory is first read, so that a memory
+that is thrown away (a frame that is no keyframe) costs nothing.
 
-It is also the sequence of five items that the published classes exchange: layers, labels, number of images, protected
-images, protected tokens.
+It is also the sequence of five items that the published classes exchange: layers, labels, number of
+images, protected images, protected tokens.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +37,9 @@ class _Buffer:
 
 
 class Memory(Sequence):
-    """Tokens of every layer [B, M, D] in the order in which images came, labels [B, M], and how many images came."""
+    """Tokens of every layer [B, M, D] in the order in which images came, labels [B, M], and how
+    many images came.
+    """
 
     def __init__(self, layers: Sequence[Tensor], labels: Tensor, num_images: int):
         self._buffer = _Buffer([*layers, labels], labels.shape[1])
@@ -63,9 +66,11 @@ class Memory(Sequence):
         """int64 [B, M]: the number of the image each token came from."""
         return self._settled()[-1]
 
-    def appended(self, layers: Callable[[], list[Tensor]], labels: Tensor, num_images: int) -> "Memory":
-        """This memory followed by new tokens; this one stays as it is. `layers` gives them when they are needed, one
-        [B, N, D] per layer."""
+    def appended(
+        self, layers: Callable[[], list[Tensor]], labels: Tensor, num_images: int
+    ) -> "Memory":
+        """This memory followed by new tokens; this one stays as it is. `layers` gives them when
+        they are needed, one [B, N, D] per layer."""
         self._settled()
         longer = Memory.__new__(Memory)
         longer._buffer, longer._length = self._buffer, self._length
@@ -78,11 +83,15 @@ class Memory(Sequence):
         self._settled()
 
     def without(self, image_labels: Sequence[int]) -> "Memory":
-        """A copy that lacks the tokens of some images (eviction). The same images for every item of the batch."""
+        """A copy that lacks the tokens of some images (eviction). The same images for every item of
+        the batch.
+        """
         labels = self.labels
         keep = ~torch.isin(labels[0], torch.tensor(list(image_labels), device=labels.device))
         left = Memory([layer[:, keep] for layer in self.layers], labels[:, keep], self.num_images)
-        left._buffer = left._buffer.grown(left._length, self._buffer.capacity)  # room for the image that comes instead
+        left._buffer = left._buffer.grown(
+            left._length, self._buffer.capacity
+        )  # room for the image that comes instead
         return left
 
     def _settled(self) -> list[Tensor]:
@@ -96,7 +105,9 @@ class Memory(Sequence):
         end = self._length + new[-1].shape[1]
         if torch.is_grad_enabled() and any(t.requires_grad for t in (*new, *self._buffer.tensors)):
             # Writing in place would overwrite what the backward pass still needs.
-            joined = [torch.cat((t[:, : self._length], n), 1) for t, n in zip(self._buffer.tensors, new)]
+            joined = [
+                torch.cat((t[:, : self._length], n), 1) for t, n in zip(self._buffer.tensors, new)
+            ]
             self._buffer = _Buffer(joined, end)
         else:
             # A tail that another memory has written is not ours to overwrite.

@@ -1,4 +1,6 @@
-"""From MUSt3R's raw maps to geometry: activations, focal length, camera pose (SPEC sections 4.9 and 9)."""
+"""From MUSt3R's raw maps to geometry: activations, focal length, camera pose (SPEC sections 4.9 and
+9).
+"""
 
 from typing import NamedTuple
 
@@ -7,7 +9,9 @@ from torch import Tensor
 
 
 def lengths(vectors: Tensor) -> Tensor:
-    """[..., D] -> [..., 1]. As `norm`, which is many times slower for a few components, but has a gradient at 0."""
+    """[..., D] -> [..., 1]. As `norm`, which is many times slower for a few components, but has a
+    gradient at 0.
+    """
     if vectors.requires_grad:
         return vectors.norm(dim=-1, keepdim=True)
     return sum(component.square() for component in vectors.split(1, -1)).sqrt()
@@ -40,7 +44,9 @@ def focal_length(
     local: Tensor,  # [..., H, W, 3] points in the camera's frame
     iterations: int = 10,
 ) -> Tensor:  # [...] pixels
-    """The focal length that fits a pointmap best, principal point in the centre, square pixels (Weiszfeld)."""
+    """The focal length that fits a pointmap best, principal point in the centre, square pixels
+    (Weiszfeld).
+    """
     height, width = local.shape[-3:-1]
     u = torch.arange(width, device=local.device) - width / 2
     v = (torch.arange(height, device=local.device) - height / 2)[:, None]
@@ -61,9 +67,13 @@ def camera_to_world(
     points: Tensor,  # [..., H, W, 3] the same points in the reference frame
     confidence: Tensor,  # [..., H, W] 1..inf
 ) -> Tensor:  # [..., 4, 4]
-    """The rigid motion that carries `local` onto `points`, weighted by confidence - 1 (Kabsch, no scale)."""
+    """The rigid motion that carries `local` onto `points`, weighted by confidence - 1 (Kabsch, no
+    scale).
+    """
     x, y = local.flatten(-3, -2), points.flatten(-3, -2)
-    weights = (confidence - 1).flatten(-2) + 1e-8  # a frame without any confidence weighs its points alike
+    weights = (confidence - 1).flatten(
+        -2
+    ) + 1e-8  # a frame without any confidence weighs its points alike
     weights = (weights / weights.sum(-1, keepdim=True))[..., None]
     x_mean, y_mean = (weights * x).sum(-2, keepdim=True), (weights * y).sum(-2, keepdim=True)
     covariance = (weights * (y - y_mean)).transpose(-2, -1) @ (x - x_mean)

@@ -1,11 +1,15 @@
-"""Training batches of scenes: clips with instance masks, in the form SAM2's own training forward takes.
+"""Training batches of scenes: clips with instance masks, in the form SAM2's own training forward
+takes.
 
 Recipe of a batch, a pure function of its random generator:
-* scenes are drawn uniformly; the frames of a clip lie an equal number of frames apart, drawn from `steps` (0 repeats
+* scenes are drawn uniformly; the frames of a clip lie an equal number of frames apart, drawn from
+`steps` (0 repeats
   one frame: the easiest thing to track), half of the clips reversed in time;
-* the first frame of a clip shows every object of the clip with at least `min_area` pixels; later frames may not;
+* the first frame of a clip shows every object of the clip with at least `min_area` pixels; later
+frames may not;
 * up to `objects` objects per clip, drawn uniformly;
-* the whole clip is mirrored with probability 1/2, its colour channels are permuted and its brightness and contrast
+* the whole clip is mirrored with probability 1/2, its colour channels are permuted and its
+brightness and contrast
   changed, the same way in all frames.
 """
 
@@ -38,30 +42,46 @@ class ClipBatch:
 
     def to(self, device: torch.device) -> "ClipBatch":
         images = self.flat_img_batch.to(device, memory_format=torch.channels_last)
-        return ClipBatch(images, self.flat_obj_to_img_idx.to(device), self.masks.to(device), self.sources)
+        return ClipBatch(
+            images, self.flat_obj_to_img_idx.to(device), self.masks.to(device), self.sources
+        )
 
 
-def clip_arrays(scene: Scene, frames: list[int], ids: list[int], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """RGB [T, S, S, 3] uint8 and masks [T, O, S, S] bool of chosen frames and objects, squashed to a square."""
+def clip_arrays(
+    scene: Scene, frames: list[int], ids: list[int], size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """RGB [T, S, S, 3] uint8 and masks [T, O, S, S] bool of chosen frames and objects, squashed to
+    a square.
+    """
     images, masks = [], []
     for index in frames:
         images.append(cv2.resize(scene.rgb(index), (size, size), interpolation=cv2.INTER_AREA))
         # Nearest only: averaging would invent ids between two objects.
-        instance = cv2.resize(scene.instance(index).astype(np.uint16), (size, size), interpolation=cv2.INTER_NEAREST)
+        instance = cv2.resize(
+            scene.instance(index).astype(np.uint16), (size, size), interpolation=cv2.INTER_NEAREST
+        )
         masks.append(instance[None] == np.array(ids)[:, None, None])
     return np.stack(images), np.stack(masks)
 
 
-def draw_frames(rng: np.random.Generator, num_frames: int, length: int, steps: tuple[int, int]) -> list[int]:
-    """`length` indices an equal steps[0]..steps[1] apart (less in short scenes), in half of the draws reversed."""
+def draw_frames(
+    rng: np.random.Generator, num_frames: int, length: int, steps: tuple[int, int]
+) -> list[int]:
+    """`length` indices an equal steps[0]..steps[1] apart (less in short scenes), in half of the
+    draws reversed.
+    """
     step = min(int(rng.integers(steps[0], steps[1] + 1)), (num_frames - 1) // max(length - 1, 1))
     start = int(rng.integers(0, num_frames - step * (length - 1)))
     frames = [start + step * i for i in range(length)]
     return frames[::-1] if rng.random() < 0.5 else frames
 
 
-def augment(rng: np.random.Generator, images: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mirror, permute channels, change brightness and contrast of a whole clip. Images become float 0..255."""
+def augment(
+    rng: np.random.Generator, images: np.ndarray, masks: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mirror, permute channels, change brightness and contrast of a whole clip. Images become float
+    0..255.
+    """
     if rng.random() < 0.5:
         images, masks = images[:, :, ::-1], masks[..., ::-1]
     images = images[..., rng.permutation(3)].astype(np.float32)
@@ -86,13 +106,20 @@ def to_batch(clips: list[tuple[np.ndarray, np.ndarray]], sources: list[str]) -> 
 
 
 class SceneClips:
-    """Draws batches from scene folders. `batch(rng, ...)` depends on nothing but the generator and the scenes."""
+    """Draws batches from scene folders. `batch(rng, ...)` depends on nothing but the generator and
+    the scenes.
+    """
 
     def __init__(self, scenes: list[Scene], size: int, min_area: int):
         self.scenes, self.size, self.min_area = scenes, size, min_area
 
     def batch(
-        self, rng: np.random.Generator, clips: int, frames: int, objects: int, steps: tuple[int, int] = (1, 1)
+        self,
+        rng: np.random.Generator,
+        clips: int,
+        frames: int,
+        objects: int,
+        steps: tuple[int, int] = (1, 1),
     ) -> ClipBatch:
         drawn = [self._clip(rng, frames, objects, steps) for _ in range(clips)]
         return to_batch([clip for clip, _ in drawn], [source for _, source in drawn])

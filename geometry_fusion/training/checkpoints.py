@@ -1,6 +1,8 @@
-"""Checkpoints: weights to share (safetensors with metadata) and the state to resume from (torch, weights only).
+"""Checkpoints: weights to share (safetensors with metadata) and the state to resume from (torch,
+weights only).
 
-Both are written beside the old file, synced and renamed: a kill at any moment leaves the previous one whole.
+Both are written beside the old file, synced and renamed: a kill at any moment leaves the previous
+one whole.
 """
 
 import json
@@ -16,9 +18,14 @@ FORMAT_VERSION = 1
 
 
 def save_weights(file: Path, state: dict[str, torch.Tensor], metadata: dict) -> None:
-    """Write tensors with JSON-encoded metadata (format version, config, step, metrics, backbones)."""
+    """Write tensors with JSON-encoded metadata (format version, config, step, metrics,
+    backbones).
+    """
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    text = {key: json.dumps(value) for key, value in {"format_version": FORMAT_VERSION, **metadata}.items()}
+    text = {
+        key: json.dumps(value)
+        for key, value in {"format_version": FORMAT_VERSION, **metadata}.items()
+    }
     with replacing_file(file) as fresh:
         write_safetensors(tensors, fresh, text)
         fresh.chmod(0o644)  # safetensors makes private files
@@ -32,8 +39,8 @@ def save_resume(file: Path, state: dict) -> None:
 def load_resume(file: Path) -> dict:
     """Read what `save_resume` wrote; tensors and plain values only.
 
-    Raises InputError on a damaged or edited file, and where a number of model or optimizer is not finite, naming the
-    tensor.
+    Raises InputError on a damaged or edited file, and where a number of model or optimizer is not
+    finite, naming the tensor.
     """
     # Files of versions before have no checksum.
     state = load_state(file, "delete it or set trainer.resume=false", needs_checksum=False)

@@ -1,9 +1,10 @@
 """Runs side by side: what each differs in, and its last validation.
 
-    python -m geometry_fusion.training.compare sam2_logs/ablation_* --keys variant --out checkpoints/ablation
+    python -m geometry_fusion.training.compare sam2_logs/ablation_* --keys variant --out
+    checkpoints/ablation
 
-prints a table, best first, and copies it and the small records of every run (config.yaml, log.txt, train_stats.json)
-into OUT. Weights are not copied.
+prints a table, best first, and copies it and the small records of every run (config.yaml, log.txt,
+train_stats.json) into OUT. Weights are not copied.
 """
 
 from geometry_fusion.interrupts import watch_imports
@@ -29,14 +30,20 @@ RECORDS = ("logs/log.txt", "logs/train_stats.json", "config.yaml")
 
 def last_validation(run: Path) -> dict:
     """{"step", measure: value ...} of a run. Raises InputError for folders without one."""
-    validations = [r for r in read_stats(run / "logs/train_stats.json") if "score" in r.get("val", {})]
+    validations = [
+        r for r in read_stats(run / "logs/train_stats.json") if "score" in r.get("val", {})
+    ]
     if not validations:
-        raise InputError(f"{run}: no validation in logs/train_stats.json; is it a finished run of train.py?")
+        raise InputError(
+            f"{run}: no validation in logs/train_stats.json; is it a finished run of train.py?"
+        )
     return {"step": validations[-1]["step"], **validations[-1]["val"]}
 
 
 def rows_of(runs: Sequence[Path], keys: Sequence[str]) -> list[dict]:
-    """One row per run: its name, the config values of `keys`, its last validation; best score first."""
+    """One row per run: its name, the config values of `keys`, its last validation; best score
+    first.
+    """
     rows = []
     for run in runs:
         validation = last_validation(run)
@@ -62,20 +69,30 @@ def table_of(rows: list[dict]) -> str:
     cell = lambda value: f"{value:.3f}" if isinstance(value, float) else str(value)  # noqa: E731
     lines = [columns, *([cell(row.get(key, "-")) for key in columns] for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
-    return "\n".join("  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip() for line in lines)
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip() for line in lines
+    )
 
 
 def parse(argv=None) -> argparse.Namespace:
     parser = OneLineParser(prog="python -m geometry_fusion.training.compare", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs: sam2_logs/NAME ...")
-    parser.add_argument("--keys", nargs="*", default=[], help="config keys to show, such as variant")
-    parser.add_argument("--out", type=Path, help="receives table.txt, results.json and the records of every run")
-    parser.add_argument("--overwrite", action="store_true", help="replace a comparison of other runs")
+    parser.add_argument(
+        "--keys", nargs="*", default=[], help="config keys to show, such as variant"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="receives table.txt, results.json and the records of every run"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a comparison of other runs"
+    )
     return parser.parse_args(argv)
 
 
 def check_out(out: Path, runs: Sequence[str], overwrite: bool) -> None:
-    """Raise InputError unless `out` is new or an earlier comparison, at least one of whose runs is among `runs`."""
+    """Raise InputError unless `out` is new or an earlier comparison, at least one of whose runs is
+    among `runs`.
+    """
     if not out.exists():
         return
     try:
@@ -84,13 +101,18 @@ def check_out(out: Path, runs: Sequence[str], overwrite: bool) -> None:
         if not before or not all(isinstance(run, str) for run in before):
             raise ValueError("names no runs")
     except (OSError, ValueError, TypeError, KeyError):
-        raise InputError(f"--out {out}: exists and is no earlier comparison; choose a new folder") from None
+        raise InputError(
+            f"--out {out}: exists and is no earlier comparison; choose a new folder"
+        ) from None
     check_holds_only(out, ("table.txt", "results.json", *before), "--out")
     for folder in out.iterdir():
         if folder.is_dir():
             check_holds_only(folder, [Path(name).name for name in RECORDS], "--out")
     if not (overwrite or set(before) & set(runs)):
-        raise InputError(f"--out {out}: compares other runs ({before[0]}, ...); add --overwrite or choose a new folder")
+        raise InputError(
+            f"--out {out}: compares other runs ({before[0]}, ...); add --overwrite or choose a "
+            "new folder"
+        )
 
 
 def main(argv=None) -> None:

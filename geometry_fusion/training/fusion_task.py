@@ -1,12 +1,18 @@
-"""Fine-tuning the fusion: SAM2 with a FeatureMerger on clips whose geometry was streamed from their first frame.
+"""Fine-tuning the fusion: SAM2 with a FeatureMerger on clips whose geometry was streamed from their
+first frame.
 
 Recipe of a clip, a pure function of its random generator:
-* a scene is drawn uniformly, and one of its reference frames; these are fixed per scene (`references` of them, those
+* a scene is drawn uniformly, and one of its reference frames; these are fixed per scene
+(`references` of them, those
   that show most objects), so that their geometry can be cached;
-* the main object is drawn among those the reference shows, with probability `twin_share` among those that have a twin;
-* frames: field-of-view aware with probability `fov_share` (geometry_fusion.data.sampling), else continuous; if too few
-  frames pass, another reference is drawn; after `MAX_REFERENCES` of them the clip is continuous, which is counted;
-* further objects of the reference frame fill up to `objects`. Nothing is augmented: the geometry belongs to the frames.
+* the main object is drawn among those the reference shows, with probability `twin_share` among
+those that have a twin;
+* frames: field-of-view aware with probability `fov_share` (geometry_fusion.data.sampling), else
+continuous; if too few
+  frames pass, another reference is drawn; after `MAX_REFERENCES` of them the clip is continuous,
+  which is counted;
+* further objects of the reference frame fill up to `objects`. Nothing is augmented: the geometry
+belongs to the frames.
 """
 
 from collections.abc import Iterable
@@ -41,9 +47,11 @@ GUIDED_CELLS = 64  # of a frame and object, per step
 
 
 class FusionTracker(ClickTracker):
-    """As ClickTracker, plus: the merged feature stands where SAM2's top-level feature stood, as in the predictor.
+    """As ClickTracker, plus: the merged feature stands where SAM2's top-level feature stood, as in
+    the predictor.
 
-    In training, `attention_losses` holds `recognition_loss` of every attention to memory of the last forward.
+    In training, `attention_losses` holds `recognition_loss` of every attention to memory of the
+    last forward.
     """
 
     merger: torch.nn.Module  # set after SAM2's own weights were loaded strictly
@@ -52,16 +60,24 @@ class FusionTracker(ClickTracker):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.attention_losses: list[Tensor] = []
-        self._cover: Tensor | None = None  # [T, O, N] share of each cell that the object covers, in training
-        self._here: Tensor | None = None  # [O, N] of the frame that attends, and [O, M] of the memory it attends to
+        self._cover: Tensor | None = (
+            None  # [T, O, N] share of each cell that the object covers, in training
+        )
+        self._here: Tensor | None = (
+            None  # [O, N] of the frame that attends, and [O, M] of the memory it attends to
+        )
         self._remembered: Tensor | None = None
         for layer in self.memory_attention.layers:
-            layer.cross_attn_image.register_forward_pre_hook(self._record_attention, with_kwargs=True)
+            layer.cross_attn_image.register_forward_pre_hook(
+                self._record_attention, with_kwargs=True
+            )
 
     def forward(self, input):
         self._geometry, self.attention_losses = input.geometry, []
         side = self.image_size // self.backbone_stride
-        self._cover = adaptive_avg_pool2d(input.masks.float(), side).flatten(2) if self.training else None
+        self._cover = (
+            adaptive_avg_pool2d(input.masks.float(), side).flatten(2) if self.training else None
+        )
         return super().forward(input)
 
     def forward_image(self, img_batch):
@@ -69,9 +85,12 @@ class FusionTracker(ClickTracker):
         put_merged(backbone_out, self.merger(backbone_out["backbone_fpn"][-1], self._geometry))
         return backbone_out
 
-    def _prepare_memory_conditioned_features(self, frame_idx, is_init_cond_frame, *args, output_dict, **kwargs):
+    def _prepare_memory_conditioned_features(
+        self, frame_idx, is_init_cond_frame, *args, output_dict, **kwargs
+    ):
         if self.training and not is_init_cond_frame:
-            # The order in which SAM2 joins memories: conditioning frames, then the last ones, oldest first.
+            # The order in which SAM2 joins memories: conditioning frames, then the last ones,
+            # oldest first.
             recent = range(frame_idx - self.num_maskmem + 1, frame_idx)
             frames = [*output_dict["cond_frame_outputs"]]
             frames += [t for t in recent if t in output_dict["non_cond_frame_outputs"]]
@@ -88,8 +107,13 @@ class FusionTracker(ClickTracker):
         tokens = kwargs["k"].shape[1] - pointers
         assert tokens == self._remembered.shape[1], (tokens, self._remembered.shape)
         project = lambda linear, x: linear(x).unflatten(-1, (module.num_heads, -1)).transpose(1, 2)  # noqa: E731
-        queries, keys = project(module.q_proj, kwargs["q"]), project(module.k_proj, kwargs["k"][:, :tokens])
-        queries, keys = apply_rotary_enc(queries, keys, module.freqs_cis.to(queries.device), repeat_freqs_k=True)
+        queries, keys = (
+            project(module.q_proj, kwargs["q"]),
+            project(module.k_proj, kwargs["k"][:, :tokens]),
+        )
+        queries, keys = apply_rotary_enc(
+            queries, keys, module.freqs_cis.to(queries.device), repeat_freqs_k=True
+        )
         # Some cells tell enough: those on the object, and others at random.
         wanted = torch.where(self._here > 0.3, 2.0, (self._here == 0) * torch.rand_like(self._here))
         cells = wanted.topk(min(GUIDED_CELLS, wanted.shape[1])).indices
@@ -102,11 +126,11 @@ class FusionTracker(ClickTracker):
 def recognition_loss(logits: Tensor, here: Tensor, remembered: Tensor) -> Tensor:
     """How badly attention to memory tells an object from everything else.
 
-    Cells on the object should look where the memory shows it, -log(share); cells beside it should not,
-    -log(1 - share); the mean of both means. Cells at the outline count for neither.
+    Cells on the object should look where the memory shows it, -log(share); cells beside it should
+    not, -log(1 - share); the mean of both means. Cells at the outline count for neither.
 
-    logits: [O, heads, N, M] before the softmax, spatial memory only. here: [O, N], remembered: [O, M], the share of
-    each cell that the object covers. Zero if there is nothing to recognise.
+    logits: [O, heads, N, M] before the softmax, spatial memory only. here: [O, N], remembered: [O,
+    M], the share of each cell that the object covers. Zero if there is nothing to recognise.
     """
     everything = logits.logsumexp(-1)
     sure, touched = (remembered > 0.5)[:, None, None], (remembered > 0.1)[:, None, None]
@@ -124,7 +148,8 @@ def recognition_loss(logits: Tensor, here: Tensor, remembered: Tensor) -> Tensor
 class FusionBatch(ClipBatch):
     """A ClipBatch with the geometry of every image of `flat_img_batch`.
 
-    prompts: probabilities that the prompt is clicks or a box rather than a mask, and of these a box; None: the model's.
+    prompts: probabilities that the prompt is clicks or a box rather than a mask, and of these a
+    box; None: the model's.
     """
 
     geometry: list[GeometryFrame] | None = None
@@ -133,14 +158,17 @@ class FusionBatch(ClipBatch):
     def to(self, device: torch.device) -> "FusionBatch":
         moved = super().to(device)
         geometry = [frame.to(device) for frame in self.geometry]
-        return FusionBatch(*(getattr(moved, f.name) for f in fields(ClipBatch)), geometry, self.prompts)
+        return FusionBatch(
+            *(getattr(moved, f.name) for f in fields(ClipBatch)), geometry, self.prompts
+        )
 
 
 class FusionClips:
-    """Draws batches; `batch(rng, ...)` depends on nothing but the generator, the scenes and their geometry.
+    """Draws batches; `batch(rng, ...)` depends on nothing but the generator, the scenes and their
+    geometry.
 
-    live: where continuous clips get their geometry, if not from `cache`: streaming their few frames costs less than
-    keeping whole videos on disk.
+    live: where continuous clips get their geometry, if not from `cache`: streaming their few frames
+    costs less than keeping whole videos on disk.
     """
 
     def __init__(
@@ -159,7 +187,9 @@ class FusionClips:
         live: LiveGeometry | None = None,
     ):
         if sampling not in SAMPLINGS:
-            raise ValueError(f"sampling {sampling!r}: unknown; expected one of {', '.join(SAMPLINGS)}")
+            raise ValueError(
+                f"sampling {sampling!r}: unknown; expected one of {', '.join(SAMPLINGS)}"
+            )
         self.scenes, self.size, self.cache, self._live = scenes, size, cache, live
         self._min_area, self._references, self._twin_share = min_area, references, twin_share
         self._sampling, self._fov_share, self._tau, self._steps = sampling, fov_share, tau, steps
@@ -175,7 +205,9 @@ class FusionClips:
         return scene.areas * (self.size**2 / (scene.size[0] * scene.size[1]))
 
     def references(self, scene: Scene) -> list[int]:
-        """Frames from which geometry is streamed: those that show most objects, at least a tenth of the walk apart."""
+        """Frames from which geometry is streamed: those that show most objects, at least a tenth of
+        the walk apart.
+        """
         shown = (self.areas(scene)[:, 1:] >= self._min_area).sum(1)
         chosen: list[int] = []
         for frame in np.argsort(-shown, kind="stable").tolist():
@@ -195,12 +227,21 @@ class FusionClips:
         sparse = self._sampling != "continuous" and rng.random() < self._fov_share
         for _ in range(MAX_REFERENCES):
             scene, reference, ids = self._reference(rng, length)
-            order = [frame for frame in tracking_order(reference, len(scene)) if scene.annotated[frame]]
+            order = [
+                frame for frame in tracking_order(reference, len(scene)) if scene.annotated[frame]
+            ]
             if not sparse:
-                return scene, continuous_frames(rng, order, length, self._steps), ids[:objects], False
+                return (
+                    scene,
+                    continuous_frames(rng, order, length, self._steps),
+                    ids[:objects],
+                    False,
+                )
             if self._sampling == "random":
                 return scene, random_frames(rng, order, length), ids[:objects], True
-            frames = fov_frames(rng, order, length, accepted_by_view(scene, reference, ids[0], self._tau))
+            frames = fov_frames(
+                rng, order, length, accepted_by_view(scene, reference, ids[0], self._tau)
+            )
             if frames is not None:
                 return scene, frames, ids[:objects], True
         self.fallbacks += 1
@@ -211,14 +252,26 @@ class FusionClips:
         for _ in range(MAX_REDRAWS):
             scene = self.scenes[rng.integers(len(self.scenes))]
             reference = int(rng.choice(self.references(scene)))
-            visible = (1 + np.flatnonzero(self.areas(scene)[reference, 1:] >= self._min_area)).tolist()
+            visible = (
+                1 + np.flatnonzero(self.areas(scene)[reference, 1:] >= self._min_area)
+            ).tolist()
             if scene.annotated.sum() >= length and visible:
-                with_twin = [i for i in visible if i in twins(scene)] if rng.random() < self._twin_share else []
+                with_twin = (
+                    [i for i in visible if i in twins(scene)]
+                    if rng.random() < self._twin_share
+                    else []
+                )
                 main = int(rng.choice(with_twin or visible))
-                return scene, reference, [main, *(i for i in rng.permutation(visible).tolist() if i != main)]
+                return (
+                    scene,
+                    reference,
+                    [main, *(i for i in rng.permutation(visible).tolist() if i != main)],
+                )
         raise InputError(
-            f"no reference frame of {len(self.scenes)} scenes shows an object of data.min_area={self._min_area} "
-            f"pixels, or all are shorter than {length} frames; lower data.min_area or batches.kinds.*.frames"
+            f"no reference frame of {len(self.scenes)} scenes shows an object of "
+            f"data.min_area={self._min_area} "
+            f"pixels, or all are shorter than {length} frames; lower data.min_area or "
+            "batches.kinds.*.frames"
         )
 
 
@@ -228,8 +281,8 @@ def twins(scene: Scene) -> set[int]:
 
 
 class MixedClips:
-    """Batches of several datasets: each is drawn by its weight, with its own prompts. parts: name -> (clips, weight,
-    prompts as in FusionBatch)."""
+    """Batches of several datasets: each is drawn by its weight, with its own prompts. parts: name
+    -> (clips, weight, prompts as in FusionBatch)."""
 
     def __init__(self, parts: dict[str, tuple[FusionClips, float, tuple[float, float]]]):
         weights = np.array([weight for _, weight, _ in parts.values()], float)
@@ -249,7 +302,9 @@ class MixedClips:
         name = str(rng.choice(list(self._parts), p=self._shares))
         part, _, prompts = self._parts[name]
         batch = part.batch(rng, clips, frames, objects)
-        return replace(batch, prompts=prompts, sources=[f"{name}: {source}" for source in batch.sources])
+        return replace(
+            batch, prompts=prompts, sources=[f"{name}: {source}" for source in batch.sources]
+        )
 
 
 def join(
@@ -257,7 +312,8 @@ def join(
     size: int,
     kept: list[GeometryCache | LiveGeometry] | GeometryCache,
 ) -> FusionBatch:
-    """Clips as (scene, frames, object ids); the geometry is the one streamed from each clip's first frame.
+    """Clips as (scene, frames, object ids); the geometry is the one streamed from each clip's first
+    frame.
 
     kept: where it comes from, for each clip or for all.
     """
@@ -265,16 +321,20 @@ def join(
     arrays = [clip_arrays(scene, frames, ids, size) for scene, frames, ids in clips]
     sources = [f"{scene.folder.name} frames {frames} objects {ids}" for scene, frames, ids in clips]
     batch = to_batch(arrays, sources)
-    geometry = [frame for (scene, frames, _), k in zip(clips, kept) for frame in k.clip(scene, frames[0], frames)]
+    geometry = [
+        frame
+        for (scene, frames, _), k in zip(clips, kept)
+        for frame in k.clip(scene, frames[0], frames)
+    ]
     return FusionBatch(*(getattr(batch, f.name) for f in fields(ClipBatch)), geometry)
 
 
 class FusionTask(Sam2Task):
     """Trains parts of a `FusionTracker`; see geometry_fusion.training.loop.Task for the interface.
 
-    kinds: name -> keyword arguments of `FusionClips.batch`; stages as in `Sam2Task`. validation: measures the weights
-    as a checkpoint holds them, with predictors of `predictor_of`. backbone: SAM2's own tensors by name, on the CPU, but
-    those of the image encoder, which must be frozen.
+    kinds: name -> keyword arguments of `FusionClips.batch`; stages as in `Sam2Task`. validation:
+    measures the weights as a checkpoint holds them, with predictors of `predictor_of`. backbone:
+    SAM2's own tensors by name, on the CPU, but those of the image encoder, which must be frozen.
     """
 
     def __init__(
@@ -308,19 +368,32 @@ class FusionTask(Sam2Task):
     def notes(self) -> list[str]:
         return list(self._validation.notes)
 
-    def losses(self, model: torch.nn.Module, batch: FusionBatch, rng: np.random.Generator) -> dict[str, Tensor]:
+    def losses(
+        self, model: torch.nn.Module, batch: FusionBatch, rng: np.random.Generator
+    ) -> dict[str, Tensor]:
         if batch.prompts is not None:
-            self.model.prob_to_use_pt_input_for_train, self.model.prob_to_use_box_input_for_train = batch.prompts
+            (
+                self.model.prob_to_use_pt_input_for_train,
+                self.model.prob_to_use_box_input_for_train,
+            ) = batch.prompts
         named = super().losses(model, batch, rng)
         found = self.model.attention_losses  # none in clips of one frame
         attention = torch.stack(found).mean() if found else named["total"].new_zeros(())
-        return {**named, "total": named["total"] + self._attention_weight * attention, "attention": attention}
+        return {
+            **named,
+            "total": named["total"] + self._attention_weight * attention,
+            "attention": attention,
+        }
 
     def geometry_needed(self) -> list[tuple[GeometryCache, Scene, int]]:
-        """(cache, scene, reference) of all geometry that training and validation read from disk, in a fixed order."""
+        """(cache, scene, reference) of all geometry that training and validation read from disk, in
+        a fixed order.
+        """
         clips = [*getattr(self._clips, "members", [self._clips])]
         walks = [(c, scene) for c in clips if c.reads_cache for scene in c.scenes]
-        needed = [(c.cache, scene, reference) for c, scene in walks for reference in c.references(scene)]
+        needed = [
+            (c.cache, scene, reference) for c, scene in walks for reference in c.references(scene)
+        ]
         needed += self._validation.geometry_needed
         return list({cache.file(*at): (cache, *at) for cache, *at in needed}.values())
 
@@ -330,12 +403,18 @@ class FusionTask(Sam2Task):
         return {**measured, "fallbacks": float(self._clips.fallbacks)}
 
     def weights(self) -> dict[str, Tensor]:
-        """The merger, and of SAM2 what this run trains or what differs from the backbone: what an earlier run tuned,
-        and running statistics. With the backbone they are the whole model."""
+        """The merger, and of SAM2 what this run trains or what differs from the backbone: what an
+        earlier run tuned, and running statistics. With the backbone they are the whole model."""
         trained = {name for name, p in self.model.named_parameters() if p.requires_grad}
         state = self.model.state_dict()
-        differs = lambda name: name in self._backbone and not torch.equal(state[name].cpu(), self._backbone[name])  # noqa: E731
-        kept = [name for name in state if name.startswith("merger.") or name in trained or differs(name)]
+
+        def differs(name: str) -> bool:
+            before = self._backbone.get(name)
+            return before is not None and not torch.equal(state[name].cpu(), before)
+
+        kept = [
+            name for name in state if name.startswith("merger.") or name in trained or differs(name)
+        ]
         return {name: state[name] for name in kept}
 
     def metadata(self) -> dict:
@@ -348,7 +427,9 @@ def walks_to_validate(
     """As `whole_walks`; raises InputError where there is none."""
     walks = list(whole_walks(clips, count, step, min_area, hard_only))
     if not walks:
-        which = "no object of the validation scenes " + ("leaves the view or has a twin" if hard_only else "counts")
+        which = "no object of the validation scenes " + (
+            "leaves the view or has a twin" if hard_only else "counts"
+        )
         raise InputError(f"{which} with views of {3 * min_area} pixels; lower data.min_area")
     return walks
 
@@ -356,10 +437,11 @@ def walks_to_validate(
 def whole_walks(
     clips: FusionClips, count: int, step: int, min_area: int, hard_only: bool = True
 ) -> Iterable[tuple[Scene, list[int], list[int]]]:
-    """Up to `count` (scene, frames, [object]): from its largest view on every `step`-th frame in tracking order.
+    """Up to `count` (scene, frames, [object]): from its largest view on every `step`-th frame in
+    tracking order.
 
-    Objects are spread evenly over scenes; with `hard_only`, those that leave the view or have a twin: the others are
-    easy.
+    Objects are spread evenly over scenes; with `hard_only`, those that leave the view or have a
+    twin: the others are easy.
     """
     found = []
     for scene in clips.scenes:
@@ -367,7 +449,9 @@ def whole_walks(
         for object_id in range(1, table.shape[1]):
             areas = table[:, object_id]
             start = int(areas.argmax())
-            order = [frame for frame in tracking_order(start, len(scene)) if scene.annotated[frame]][::step]
+            order = [
+                frame for frame in tracking_order(start, len(scene)) if scene.annotated[frame]
+            ][::step]
             leaves = (areas[order] == 0).any() and (areas[order] >= min_area).sum() >= 3
             hard = leaves or object_id in twins(scene)
             if areas[start] >= 3 * min_area and (hard or not hard_only):

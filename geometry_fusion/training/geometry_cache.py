@@ -1,7 +1,9 @@
-"""Geometry of whole walks, streamed once per reference frame exactly as at inference and kept on disk for training.
+"""Geometry of whole walks, streamed once per reference frame exactly as at inference and kept on
+disk for training.
 
-One file per (scene, reference frame): levels, points, rays and confidence of every frame in half precision, in tracking
-order. The folder is named after what the geometry depends on, so that other weights or options never meet old files.
+One file per (scene, reference frame): levels, points, rays and confidence of every frame in half
+precision, in tracking order. The folder is named after what the geometry depends on, so that other
+weights or options never meet old files.
 """
 
 import json
@@ -29,12 +31,17 @@ CACHE_VERSION = 2  # counts up when the same inputs would give other files
 class GeometryCache:
     """`clip(scene, reference, frames)` -> GeometryFrames.
 
-    make_source: a fresh source for a scene. identity: what the geometry depends on besides the scene, JSON values.
-    cells: cells per side of the grid on which the merger will read points; None if it reads them on the grid of levels.
+    make_source: a fresh source for a scene. identity: what the geometry depends on besides the
+    scene, JSON values. cells: cells per side of the grid on which the merger will read points; None
+    if it reads them on the grid of levels.
     """
 
     def __init__(
-        self, folder: Path, make_source: Callable[[Scene], GeometrySource], identity: dict, cells: int | None = None
+        self,
+        folder: Path,
+        make_source: Callable[[Scene], GeometrySource],
+        identity: dict,
+        cells: int | None = None,
     ):
         self._folder = Path(folder) / digest_of([identity, cells, CACHE_VERSION])
         self._make_source, self._cells = make_source, cells
@@ -44,7 +51,9 @@ class GeometryCache:
         return self._folder / scene.cache_name / f"{reference:06d}.safetensors"
 
     def fill(self, scene: Scene, reference: int) -> Path:
-        """The same, computed if it is not there yet. Several processes may do so at once: files appear whole."""
+        """The same, computed if it is not there yet. Several processes may do so at once: files
+        appear whole.
+        """
         file = self.file(scene, reference)
         if not file.exists():
             self._stream(scene, reference, file)
@@ -56,9 +65,15 @@ class GeometryCache:
         cure = "delete it, it is computed again"
         with reading(file, "geometry of a walk", cure), _opened(file, cure) as handle:
             metadata = {k: parse_json(v, file, cure) for k, v in handle.metadata().items()}
-            fit = Fit(**{k: tuple(v) for k, v in metadata["fit"].items()}, shrink_filter=metadata["shrink_filter"])
+            fit = Fit(
+                **{k: tuple(v) for k, v in metadata["fit"].items()},
+                shrink_filter=metadata["shrink_filter"],
+            )
             names = [f"level{i}" for i in range(metadata["levels"])]
-            slices = {name: handle.get_slice(name) for name in (*names, "points", "rays", "confidence", "scale")}
+            slices = {
+                name: handle.get_slice(name)
+                for name in (*names, "points", "rays", "confidence", "scale")
+            }
             read = lambda name, t: slices[name][t : t + 1][0].float()  # noqa: E731
             return [
                 GeometryFrame(
@@ -84,15 +99,23 @@ class GeometryCache:
         read_at = (self._cells,) * 2 if self._cells else own
         every = (..., *(_read_by(n, cells) for n, cells in zip(first.confidence.shape, read_at)))
         half = lambda tensors: torch.stack(list(tensors)).half()  # noqa: E731
-        tensors = {f"level{i}": half(a.levels[i] for a in answers) for i in range(len(first.levels))}
+        tensors = {
+            f"level{i}": half(a.levels[i] for a in answers) for i in range(len(first.levels))
+        }
         # Points beyond the range of half precision are of no use to anyone.
         tensors["points"] = half((a.points[every] / a.scale).clamp(-6e4, 6e4) for a in answers)
         tensors["rays"] = half(a.rays[every] for a in answers)
         tensors["confidence"] = half(a.confidence[every] for a in answers)
         tensors["scale"] = torch.ones(len(answers))  # points were divided by it
-        fit = {name: list(getattr(first.fit, name)) for name in ("original", "resized", "crop", "size")}
+        fit = {
+            name: list(getattr(first.fit, name)) for name in ("original", "resized", "crop", "size")
+        }
         filter_number = json.dumps(int(first.fit.shrink_filter))
-        metadata = {"fit": json.dumps(fit), "shrink_filter": filter_number, "levels": json.dumps(len(first.levels))}
+        metadata = {
+            "fit": json.dumps(fit),
+            "shrink_filter": filter_number,
+            "levels": json.dumps(len(first.levels)),
+        }
         with replacing_file(file) as fresh:
             write_safetensors(tensors, fresh, metadata)
 
@@ -107,13 +130,19 @@ def _opened(file: Path, cure: str) -> Iterator[safe_open]:
 
 
 def _read_by(size: int, cells: int) -> slice:
-    """The rows (or columns) that a nearest reading by `cells` cells finds; all where they do not divide evenly."""
+    """The rows (or columns) that a nearest reading by `cells` cells finds; all where they do not
+    divide evenly.
+    """
     step = size // cells if size % cells == 0 else 1
-    return slice(round((step - 1) / 2), None, step)  # halves go to the even pixel, as in grid_sample
+    return slice(
+        round((step - 1) / 2), None, step
+    )  # halves go to the even pixel, as in grid_sample
 
 
 class LiveGeometry:
-    """As GeometryCache, but streamed when it is asked for, through the frames of the clip alone; nothing is kept."""
+    """As GeometryCache, but streamed when it is asked for, through the frames of the clip alone;
+    nothing is kept.
+    """
 
     def __init__(self, make_source: Callable[[Scene], GeometrySource]):
         self._make_source = make_source
@@ -126,7 +155,9 @@ class LiveGeometry:
 
 
 class CachedWalk(GeometrySource):
-    """Answers as a source that streamed a whole walk from `reference`. frames: those of it that make the video."""
+    """Answers as a source that streamed a whole walk from `reference`. frames: those of it that
+    make the video.
+    """
 
     def __init__(self, cache: GeometryCache, scene: Scene, reference: int, frames: list[int]):
         self._cache, self._scene, self._reference, self._frames = cache, scene, reference, frames

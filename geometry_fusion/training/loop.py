@@ -1,11 +1,13 @@
 """The training loop: one for every task, one process or several.
 
-A task knows its model, its batches, its losses and its validation; the loop knows optimisers, schedules, checkpoints
-and logs. Everything random in a step is a pure function of (seed, step, micro-batch, process), so that a resumed run
-repeats exactly what an uninterrupted one would have done, and no generator state has to be stored.
+A task knows its model, its batches, its losses and its validation; the loop knows optimisers,
+schedules, checkpoints and logs. Everything random in a step is a pure function of (seed, step,
+micro-batch, process), so that a resumed run repeats exactly what an uninterrupted one would have
+done, and no generator state has to be stored.
 
-Hugging Face Accelerate starts the processes (`accelerate launch` or `torchrun`), wraps the model for data parallelism
-and averages gradients; it is the most widely used engine that leaves the loop ours to read.
+Hugging Face Accelerate starts the processes (`accelerate launch` or `torchrun`), wraps the model
+for data parallelism and averages gradients; it is the most widely used engine that leaves the loop
+ours to read.
 """
 
 import json
@@ -35,7 +37,10 @@ from geometry_fusion.training.schedule import describe_groups, lr_scale, paramet
 SETTLED = 4  # steps after which time and memory are told
 # Keys (prefixes) in which a resumed run may differ from the one it continues.
 MAY_CHANGE = (
-    *(f"trainer.{key}" for key in ("device", "precision", "threads", "run_dir", "resume", "max_steps", "init_from")),
+    *(
+        f"trainer.{key}"
+        for key in ("device", "precision", "threads", "run_dir", "resume", "max_steps", "init_from")
+    ),
     *(f"trainer.{key}" for key in ("log_every", "eval_every", "save_every", "eval_first")),
     "trainer.accumulate",  # counted with the processes
     *("data.root", "data.workers", "data.val_scenes", "data.val_seeds", "val_", "validation"),
@@ -48,20 +53,26 @@ OTHER_DATA = {
 
 
 class Task(Protocol):
-    """What is trained. `score` in the validation result decides which checkpoint is best (larger is better)."""
+    """What is trained. `score` in the validation result decides which checkpoint is best (larger is
+    better).
+    """
 
     model: torch.nn.Module
 
     def batch(self, rng: np.random.Generator, step: int): ...
 
-    def losses(self, model: torch.nn.Module, batch, rng: np.random.Generator) -> dict[str, torch.Tensor]: ...
+    def losses(
+        self, model: torch.nn.Module, batch, rng: np.random.Generator
+    ) -> dict[str, torch.Tensor]: ...
 
     def validate(self) -> dict[str, float]: ...
 
     def pictures(self) -> dict[str, np.ndarray]: ...
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """What a checkpoint shares: all of the model, or only what differs from the backbones it names."""
+        """What a checkpoint shares: all of the model, or only what differs from the backbones it
+        names.
+        """
 
     def metadata(self) -> dict: ...
 
@@ -69,13 +80,16 @@ class Task(Protocol):
 def step_seed(seed: int, step: int, unit: int) -> int:
     """One integer per micro-batch of a step, the same on every run.
 
-    unit: its number among all micro-batches of all processes: two processes compute what one does that accumulates two.
+    unit: its number among all micro-batches of all processes: two processes compute what one does
+    that accumulates two.
     """
     return int(np.random.SeedSequence([seed, step, unit, 0]).generate_state(1)[0])
 
 
 def units_of(rank: int, processes: int, accumulate: int) -> range:
-    """Numbers of the micro-batches that a process draws in every step: over all processes each number comes once."""
+    """Numbers of the micro-batches that a process draws in every step: over all processes each
+    number comes once.
+    """
     return range(rank, accumulate * processes, processes)
 
 
@@ -86,7 +100,9 @@ def seed_all(seed: int) -> None:
 
 
 def set_modes(model: torch.nn.Module) -> None:
-    """Training mode where something is trained, evaluation mode elsewhere: frozen norms keep their statistics too."""
+    """Training mode where something is trained, evaluation mode elsewhere: frozen norms keep their
+    statistics too.
+    """
     model.train()
     for module in model.modules():
         parameters = list(module.parameters())
@@ -95,8 +111,9 @@ def set_modes(model: torch.nn.Module) -> None:
 
 
 def run_identity(config: dict, facts: dict, units: int) -> dict[str, str]:
-    """What a run must share with the one it resumes: dotted key -> value. Where things lie and how often they are
-    logged may change, and which process draws which of the `units` micro-batches of a step."""
+    """What a run must share with the one it resumes: dotted key -> value. Where things lie and how
+    often they are logged may change, and which process draws which of the `units` micro-batches of
+    a step."""
     flat = {}
 
     def visit(prefix: str, value) -> None:
@@ -133,13 +150,16 @@ def train(
     save_every: int,
     eval_first: bool = False,
 ) -> dict[str, float]:
-    """Train `task` until `max_steps` and return the last validation; with no steps left, only validate.
+    """Train `task` until `max_steps` and return the last validation; with no steps left, only
+    validate.
 
-    eval_first: validate before the first step as well, and let what was there before compete for checkpoint_best.
+    eval_first: validate before the first step as well, and let what was there before compete for
+    checkpoint_best.
 
-    config: the resolved config, written to run_dir/config.yaml and into the checkpoints. Also writes
-    run_dir/checkpoints/{checkpoint_last,checkpoint_best}.safetensors and resume.pt, logs and TensorBoard events.
-    Raises InputError when the loss is not finite (naming the batch) or when the run to resume does not fit.
+    config: the resolved config, written to run_dir/config.yaml and into the checkpoints. Also
+    writes run_dir/checkpoints/{checkpoint_last,checkpoint_best}.safetensors and resume.pt, logs and
+    TensorBoard events. Raises InputError when the loss is not finite (naming the batch) or when the
+    run to resume does not fit.
     """
     wanted = pick_device(device)
     accelerator = Accelerator(
@@ -161,19 +181,27 @@ def train(
         start, best = _restore(resume_file, task.model, optimizer, identity)
     model = accelerator.prepare(task.model)
     log = RunLog(run_dir, start) if first else SilentLog()
-    if first:  # only now: a run that cannot start or resume must not replace the config of an earlier one
+    if (
+        first
+    ):  # only now: a run that cannot start or resume must not replace the config of an earlier one
         with replacing_file(run_dir / "config.yaml") as fresh:
             fresh.write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     for line in [*getattr(task, "notes", ()), *describe_groups(groups)]:
         log.say(line)
     trained = sum(p.numel() for group in groups for p in group["params"])
     log.say(f"trains {trained:,} of {sum(p.numel() for p in task.model.parameters()):,} parameters")
-    log.say(f"device {accelerator.device}, {accelerator.num_processes} process(es), steps {start} to {max_steps}")
+    log.say(
+        f"device {accelerator.device}, {accelerator.num_processes} process(es), steps {start} to "
+        f"{max_steps}"
+    )
 
     def validated(step: int, totals: dict[str, float]) -> dict[str, float]:
         result = task.validate()
         log.record(step, "val", result)
-        shown = (f"{k} {v}" if isinstance(v, int) else f"{k} {v:.4f}" for k, v in {**totals, **result}.items())
+        shown = (
+            f"{k} {v}" if isinstance(v, int) else f"{k} {v:.4f}"
+            for k, v in {**totals, **result}.items()
+        )
         log.say(f"step {step}: " + " ".join(shown))
         for name, picture in task.pictures().items():
             log.image(step, name, picture)
@@ -184,7 +212,9 @@ def train(
         result = validated(0, {})
         best = result["score"]
         metadata = {**task.metadata(), "config": config, "step": 0, "metrics": result}
-        save_weights(run_dir / "checkpoints" / "checkpoint_best.safetensors", task.weights(), metadata)
+        save_weights(
+            run_dir / "checkpoints" / "checkpoint_best.safetensors", task.weights(), metadata
+        )
     accelerator.wait_for_everyone()
     seconds: list[float] = []
     bar = tqdm(total=max_steps, initial=start, unit="step", disable=None if first else True)
@@ -223,7 +253,11 @@ def train(
                 f"validation not counted; peak memory so far {memory:.1f} GB"
             )
         if done % log_every == 0 or done == max_steps:
-            speed = {"lr_scale": scale, "grad_norm": float(grad_norm), "seconds": time.perf_counter() - began}
+            speed = {
+                "lr_scale": scale,
+                "grad_norm": float(grad_norm),
+                "seconds": time.perf_counter() - began,
+            }
             log.record(done, "train", {**totals, **speed})
             bar.set_postfix(loss=f"{totals['total']:.3f}")
         evaluated = done % eval_every == 0 or done == max_steps
@@ -234,9 +268,16 @@ def train(
             weights = task.weights()
             if evaluated and result["score"] > best:
                 best = result["score"]
-                save_weights(run_dir / "checkpoints" / "checkpoint_best.safetensors", weights, metadata)
+                save_weights(
+                    run_dir / "checkpoints" / "checkpoint_best.safetensors", weights, metadata
+                )
             save_weights(run_dir / "checkpoints" / "checkpoint_last.safetensors", weights, metadata)
-            state = {"model": task.model.state_dict(), "optimizer": optimizer.state_dict(), "step": done, "best": best}
+            state = {
+                "model": task.model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "step": done,
+                "best": best,
+            }
             state["identity"] = identity
             save_resume(resume_file, state)
         accelerator.wait_for_everyone()
@@ -244,7 +285,8 @@ def train(
     if first and start >= max_steps:  # nothing to train: only measure
         if start:
             log.say(
-                f"complete at step {start}: raise trainer.max_steps, or choose another trainer.run_dir to train anew"
+                f"complete at step {start}: raise trainer.max_steps, or choose another "
+                "trainer.run_dir to train anew"
             )
         result = validated(start, {})
     log.close()
@@ -254,7 +296,9 @@ def train(
 def _restore(
     file: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, identity: dict[str, str]
 ) -> tuple[int, float]:
-    """Load a resume file into `model` and `optimizer`; returns its step and its best score so far."""
+    """Load a resume file into `model` and `optimizer`; returns its step and its best score so
+    far.
+    """
     state = load_resume(file)
     before = state.get("identity", identity)
     if not isinstance(before, dict):
@@ -264,28 +308,37 @@ def _restore(
             other = f"with {key}={before.get(key)}, this run has {identity.get(key)}"
             raise InputError(f"{file}: was trained {OTHER_DATA.get(key, other)}; {ANEW}")
     step, best = state.get("step"), state.get("best")
-    if not (type(step) is int and step >= 0 and isinstance(best, int | float) and not math.isnan(best)):
+    if not (
+        type(step) is int and step >= 0 and isinstance(best, int | float) and not math.isnan(best)
+    ):
         raise InputError(f"{file}: holds no resumable run (step {step!r}, best {best!r}); {ANEW}")
     try:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         _check_shapes(optimizer)
     except Exception:  # torch meets edited states with errors of every kind
-        raise InputError(f"{file}: holds another model or other trainable parts than this config; {ANEW}") from None
+        raise InputError(
+            f"{file}: holds another model or other trainable parts than this config; {ANEW}"
+        ) from None
     return step, best
 
 
 def _check_shapes(optimizer: torch.optim.Optimizer) -> None:
-    """Raise ValueError for moments of other shapes than their parameters', which torch would only meet in a step."""
+    """Raise ValueError for moments of other shapes than their parameters', which torch would only
+    meet in a step.
+    """
     for parameter, moments in optimizer.state.items():
         for name, value in moments.items():
             if torch.is_tensor(value) and value.dim() and value.shape != parameter.shape:
-                raise ValueError(f"{name} is {tuple(value.shape)}, its parameter {tuple(parameter.shape)}")
+                raise ValueError(
+                    f"{name} is {tuple(value.shape)}, its parameter {tuple(parameter.shape)}"
+                )
 
 
 def _stop_if_not_finite(loss: torch.Tensor, step: int, batch) -> None:
     if not torch.isfinite(loss):
         raise InputError(
-            f"loss is {float(loss)} at step {step}, batch: {'; '.join(batch.sources)}. The last checkpoint is intact: "
+            f"loss is {float(loss)} at step {step}, batch: {'; '.join(batch.sources)}. The last "
+            "checkpoint is intact: "
             "lower the learning rates in trainer.trainable or look at these frames, then resume"
         )

@@ -1,16 +1,23 @@
 """Training MUSt3R on posed clips, through the calls that inference makes.
 
-The first two frames of a clip are decoded together, every later one reads the memory and extends it: what an image
+The first two frames of a clip are decoded together, every later one reads the memory and extends
+it: what an image
 attends to is gathered by the memory itself, nothing is masked. Losses:
-* confidence-weighted regression of `pts3d` and `pts3d_local` (MUSt3R, arXiv 2503.01661, section 3; DUSt3R's loss):
-  C |x / s - X / S| - alpha log C, on a random subset of pixels. Prediction and truth are each divided by their own mean
+* confidence-weighted regression of `pts3d` and `pts3d_local` (MUSt3R, arXiv 2503.01661, section 3;
+DUSt3R's loss):
+  C |x / s - X / S| - alpha log C, on a random subset of pixels. Prediction and truth are each
+  divided by their own mean
   distance to the reference camera over the clip, the same s for both maps of a clip;
-* two auxiliary losses on correspondence, between tokens that see the same point: InfoNCE over encoder tokens of
-  consecutive frames, through a projection that is not shipped, and the same over the attention to memory of a few heads
-  in the middle of the decoder. Without the latter the network settled on the identity pose for 2,400 steps: with much
+* two auxiliary losses on correspondence, between tokens that see the same point: InfoNCE over
+encoder tokens of
+  consecutive frames, through a projection that is not shipped, and the same over the attention to
+  memory of a few heads
+  in the middle of the decoder. Without the latter the network settled on the identity pose for
+  2,400 steps: with much
   overlap that is nearly right, and matching in order to copy places does not start by itself.
 
-Queries and keys of the decoder's cross-attentions start with shared weights: attention begins as similarity.
+Queries and keys of the decoder's cross-attentions start with shared weights: attention begins as
+similarity.
 """
 
 from collections.abc import Iterable
@@ -25,13 +32,22 @@ from geometry_fusion.errors import InputError
 from geometry_fusion.must3r import Dust3rEncoder, MUSt3R, camera_to_world, pointmaps
 from geometry_fusion.must3r.layers import split_heads
 from geometry_fusion.must3r.postprocess import Pointmaps
-from geometry_fusion.training.posed_clips import PosedBatch, PosedClips, clip, move, project, to_batch
+from geometry_fusion.training.posed_clips import (
+    PosedBatch,
+    PosedClips,
+    clip,
+    move,
+    project,
+    to_batch,
+)
 
 
 class StreamedClips(nn.Module):
-    """Encoder and decoder run over clips as a stream would, plus the matching head that only training needs.
+    """Encoder and decoder run over clips as a stream would, plus the matching head that only
+    training needs.
 
-    guided_layers, guided_heads: whose attention to memory is reported, for the loss on correspondence.
+    guided_layers, guided_heads: whose attention to memory is reported, for the loss on
+    correspondence.
     """
 
     def __init__(
@@ -50,7 +66,9 @@ class StreamedClips(nn.Module):
         for number, layer in enumerate(guided_layers):
             if layer < len(decoder.blocks_dec):
                 attention = decoder.blocks_dec[layer].cross_attn
-                attention.register_forward_pre_hook(lambda module, args, n=number: self._record(n, module, args))
+                attention.register_forward_pre_hook(
+                    lambda module, args, n=number: self._record(n, module, args)
+                )
         self._num_guided = sum(layer < len(decoder.blocks_dec) for layer in guided_layers)
 
     def _record(self, number: int, module: nn.Module, args: tuple) -> None:
@@ -60,14 +78,18 @@ class StreamedClips(nn.Module):
         self._attention[number].append(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """[B, T, 3, H, W] -> raw maps [B, T, H, W, 7], matching descriptors [B, T, N, match_dim] of length 1, and per
-        frame the logits of guided attention [B, layers * heads, N, M]; M are the tokens of `frames_read(t)`.
+        """[B, T, 3, H, W] -> raw maps [B, T, H, W, 7], matching descriptors [B, T, N, match_dim] of
+        length 1, and per frame the logits of guided attention [B, layers * heads, N, M]; M are the
+        tokens of `frames_read(t)`.
         """
         self._attention = [[] for _ in range(self._num_guided)]
         batch, frames = images.shape[:2]
         tokens, positions = self.encoder(images.flatten(0, 1))
         descriptors = normalize(self.matcher(tokens), dim=-1).unflatten(0, (batch, frames))
-        tokens, positions = tokens.unflatten(0, (batch, frames)), positions.unflatten(0, (batch, frames))
+        tokens, positions = (
+            tokens.unflatten(0, (batch, frames)),
+            positions.unflatten(0, (batch, frames)),
+        )
         shape = torch.tensor(images.shape[-2:], device=images.device).expand(batch, frames, 2)
         memory, maps = None, []
         for call in (slice(0, 2), *(slice(i, i + 1) for i in range(2, frames))):
@@ -83,7 +105,9 @@ def frames_read(t: int) -> list[int]:
 
 
 def start_weights(model: StreamedClips) -> None:
-    """ViT initialisation, and a head that starts with points one to two units ahead and low confidence."""
+    """ViT initialisation, and a head that starts with points one to two units ahead and low
+    confidence.
+    """
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
@@ -108,20 +132,28 @@ def scale_of(points: Tensor, valid: Tensor) -> Tensor:
 def regression(
     found: Pointmaps, points: Tensor, local: Tensor, valid: Tensor, alpha: float
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The weighted losses, and the plain errors relative to the clip's mean distance, of [B, T, P] pixels."""
+    """The weighted losses, and the plain errors relative to the clip's mean distance, of [B, T, P]
+    pixels.
+    """
     expand = (slice(None), None, None, None)
     own, true = scale_of(found.points, valid), scale_of(points, valid)
     count = valid.sum().clamp(min=1)
     losses, errors = {}, {}
     for name, a, b in (("points", found.points, points), ("local", found.local, local)):
         error = (a / own[expand] - b / true[expand]).norm(dim=-1)
-        losses[name] = ((found.confidence * error - alpha * found.confidence.log()) * valid).sum() / count
+        losses[name] = (
+            (found.confidence * error - alpha * found.confidence.log()) * valid
+        ).sum() / count
         errors[f"{name}_error"] = (error * valid).sum().detach() / count
     return losses, errors
 
 
-def matching_loss(descriptors: Tensor, batch: PosedBatch, points: Tensor, patch: int, temperature: float) -> Tensor:
-    """InfoNCE of tokens over consecutive frames, both ways. points: [B, T, S, S, 3] in the world."""
+def matching_loss(
+    descriptors: Tensor, batch: PosedBatch, points: Tensor, patch: int, temperature: float
+) -> Tensor:
+    """InfoNCE of tokens over consecutive frames, both ways. points: [B, T, S, S, 3] in the
+    world.
+    """
     middle = points[:, :, patch // 2 :: patch, patch // 2 :: patch].flatten(2, 3)  # [B, T, N, 3]
     columns = points.shape[3] // patch
     logits, targets = [], []
@@ -133,17 +165,23 @@ def matching_loss(descriptors: Tensor, batch: PosedBatch, points: Tensor, patch:
             batch.intrinsics[:, b].flatten(0, 1),
         )
         cell = ((pixels + 0.5) / patch).long()
-        similarity = descriptors[:, a].flatten(0, 1) @ descriptors[:, b].flatten(0, 1).transpose(1, 2)
+        similarity = descriptors[:, a].flatten(0, 1) @ descriptors[:, b].flatten(0, 1).transpose(
+            1, 2
+        )
         logits.append(similarity[seen] / temperature)
         targets.append((cell[..., 1] * columns + cell[..., 0])[seen])
     logits, targets = torch.cat(logits), torch.cat(targets)
     return cross_entropy(logits, targets) if len(targets) else descriptors.sum() * 0
 
 
-def attention_loss(attention: list[Tensor], batch: PosedBatch, points: Tensor, patch: int) -> Tensor:
-    """How little of the guided attention goes to memory tokens that see the same point: mean of -log(share).
+def attention_loss(
+    attention: list[Tensor], batch: PosedBatch, points: Tensor, patch: int
+) -> Tensor:
+    """How little of the guided attention goes to memory tokens that see the same point: mean of
+    -log(share).
 
-    attention: per frame [B, heads, N, M]. points: [B, T, H, W, 3] in the world. Tokens without a match do not count.
+    attention: per frame [B, heads, N, M]. points: [B, T, H, W, 3] in the world. Tokens without a
+    match do not count.
     """
     middle = points[:, :, patch // 2 :: patch, patch // 2 :: patch]
     rows, columns = middle.shape[2:4]
@@ -152,9 +190,13 @@ def attention_loss(attention: list[Tensor], batch: PosedBatch, points: Tensor, p
     for t, logits in enumerate(attention):
         matches = []
         for s in frames_read(t):
-            pixels, seen = project(middle[:, t], batch.depth[:, s], batch.camera_to_world[:, s], batch.intrinsics[:, s])
+            pixels, seen = project(
+                middle[:, t], batch.depth[:, s], batch.camera_to_world[:, s], batch.intrinsics[:, s]
+            )
             cell = ((pixels + 0.5) / patch).long().clamp(min=0)
-            target = cell[..., 1].clamp(max=rows - 1) * columns + cell[..., 0].clamp(max=columns - 1)
+            target = cell[..., 1].clamp(max=rows - 1) * columns + cell[..., 0].clamp(
+                max=columns - 1
+            )
             matches.append(one_hot(target, rows * columns).bool() & seen[..., None])
         matches = torch.cat(matches, -1)[:, None]  # [B, 1, N, M]
         found = logits.float().masked_fill(~matches, -torch.inf).logsumexp(-1)
@@ -165,10 +207,11 @@ def attention_loss(attention: list[Tensor], batch: PosedBatch, points: Tensor, p
 
 
 class Must3rTask:
-    """Trains `StreamedClips` on scenes with depth; see geometry_fusion.training.loop.Task for the interface.
+    """Trains `StreamedClips` on scenes with depth; see geometry_fusion.training.loop.Task for the
+    interface.
 
-    kinds: name -> keyword arguments of `PosedClips.batch`; stages: in order, each lasts until a share of `max_steps`
-    and draws a kind of batch per step by weight.
+    kinds: name -> keyword arguments of `PosedClips.batch`; stages: in order, each lasts until a
+    share of `max_steps` and draws a kind of batch per step by weight.
     """
 
     def __init__(
@@ -206,12 +249,16 @@ class Must3rTask:
         shares = np.array(list(weights.values())) / sum(weights.values())
         return self._clips.batch(rng, **self._kinds[str(rng.choice(list(weights), p=shares))])
 
-    def losses(self, model: nn.Module, batch: PosedBatch, rng: np.random.Generator) -> dict[str, Tensor]:
+    def losses(
+        self, model: nn.Module, batch: PosedBatch, rng: np.random.Generator
+    ) -> dict[str, Tensor]:
         raw, descriptors, attention = model(batch.images)
         local = batch.local_points()
         world = move(batch.camera_to_world, local)
         points = move(batch.reference_from_camera(), local)
-        chosen = torch.from_numpy(rng.choice(local.shape[2] * local.shape[3], self._pixels, replace=False))
+        chosen = torch.from_numpy(
+            rng.choice(local.shape[2] * local.shape[3], self._pixels, replace=False)
+        )
         chosen = chosen.to(raw.device)
         some = [t.flatten(2, 3)[:, :, chosen] for t in (raw, points, local)]
         valid = batch.depth.flatten(2)[:, :, chosen] > 0
@@ -219,12 +266,19 @@ class Must3rTask:
         patch = self.model.encoder.patch_size
         match = matching_loss(descriptors.float(), batch, world, patch, self._match_temperature)
         attend = attention_loss(attention, batch, world, patch)
-        total = losses["points"] + losses["local"] + self._match_weight * match + self._attention_weight * attend
+        total = (
+            losses["points"]
+            + losses["local"]
+            + self._match_weight * match
+            + self._attention_weight * attend
+        )
         return {"total": total, **losses, "match": match, "attention": attend, **errors}
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Errors relative to the clip's mean distance, pose errors; `score` is minus the global error."""
+        """Errors relative to the clip's mean distance, pose errors; `score` is minus the global
+        error.
+        """
         model = self.model.eval()
         device = next(model.parameters()).device
         rows = []
@@ -244,14 +298,19 @@ class Must3rTask:
         return self.model.state_dict()
 
     def metadata(self) -> dict:
-        return {"model": "must3r", "trained": "all parameters, from random weights", **self._constructors}
+        return {
+            "model": "must3r",
+            "trained": "all parameters, from random weights",
+            **self._constructors,
+        }
 
 
 def clip_errors(found: Pointmaps, batch: PosedBatch) -> dict[str, Tensor]:
-    """Per frame [B, T]: errors of points and local points relative to the clip's mean distance, pose errors.
+    """Per frame [B, T]: errors of points and local points relative to the clip's mean distance,
+    pose errors.
 
-    Prediction and truth are divided by their own mean distance. `rotation_error` is in degrees, `centre_error` in
-    mean distances of the clip.
+    Prediction and truth are divided by their own mean distance. `rotation_error` is in degrees,
+    `centre_error` in mean distances of the clip.
     """
     local = batch.local_points()
     poses = batch.reference_from_camera()
@@ -277,9 +336,15 @@ def clip_errors(found: Pointmaps, batch: PosedBatch) -> dict[str, Tensor]:
     return result
 
 
-def validation_clips(clips: PosedClips, count: int, frames: int, per_batch: int = 8) -> Iterable[PosedBatch]:
-    """`count` clips, evenly over scenes, of `frames` frames that follow each other on the walk, unaugmented."""
-    numbers = np.unique(np.linspace(0, len(clips.scenes) - 1, min(count, len(clips.scenes))).astype(int))
+def validation_clips(
+    clips: PosedClips, count: int, frames: int, per_batch: int = 8
+) -> Iterable[PosedBatch]:
+    """`count` clips, evenly over scenes, of `frames` frames that follow each other on the walk,
+    unaugmented.
+    """
+    numbers = np.unique(
+        np.linspace(0, len(clips.scenes) - 1, min(count, len(clips.scenes))).astype(int)
+    )
     repeats = -(-count // len(numbers))
     drawn = []
     for repeat in range(repeats):
@@ -292,7 +357,9 @@ def validation_clips(clips: PosedClips, count: int, frames: int, per_batch: int 
                 )
             start = repeat * (len(scene.images) - frames) // max(repeats - 1, 1)
             indices = list(range(start, start + frames))
-            drawn.append((clip(scene, indices), f"{clips.scenes[number].folder.name} frames {indices}"))
+            drawn.append(
+                (clip(scene, indices), f"{clips.scenes[number].folder.name} frames {indices}")
+            )
     drawn = drawn[:count]
     for start in range(0, len(drawn), per_batch):
         part = drawn[start : start + per_batch]
@@ -307,7 +374,10 @@ def _depths(found: Pointmaps, batch: PosedBatch, rows: int = 3) -> np.ndarray:
         depth = found.local[b, ..., 2] / found.local[b, ..., 2].max().clamp(min=1e-6)
         for picture in (
             images,
-            *((d.clamp(0, 1) * 255).byte()[..., None].expand(-1, -1, -1, 3) for d in (truth, depth)),
+            *(
+                (d.clamp(0, 1) * 255).byte()[..., None].expand(-1, -1, -1, 3)
+                for d in (truth, depth)
+            ),
         ):
             lines.append(torch.cat(list(picture), 1))
     return torch.cat(lines).cpu().numpy()

@@ -1,16 +1,21 @@
-"""Clips with depth and pose for training MUSt3R: frames that overlap, in the order in which they will be seen.
+"""Clips with depth and pose for training MUSt3R: frames that overlap, in the order in which they
+will be seen.
 
 Recipe of a clip, a pure function of its random generator:
-* a scene is drawn uniformly, and its first frame; then frame after frame one is drawn uniformly among those whose
+* a scene is drawn uniformly, and its first frame; then frame after frame one is drawn uniformly
+among those whose
   overlap with the best of the frames before lies in `overlap`, else the nearest to that range;
-* with `steps`, the frames follow the walk instead, an equal number of frames apart: the camera turns far from its first
+* with `steps`, the frames follow the walk instead, an equal number of frames apart: the camera
+turns far from its first
   view, as it does at inference;
 * overlap of two frames: share of either's points that the other sees, the smaller of both shares;
 * a height is drawn from `heights` for the whole batch, all frames are cut to their middle rows;
-* the clip is mirrored with probability 1/2 (its geometry with it), its colour channels are permuted and its
+* the clip is mirrored with probability 1/2 (its geometry with it), its colour channels are permuted
+and its
   brightness and contrast changed, the same way in all frames.
 
-Frames are kept in memory once read, at training size: 5 bytes a pixel, 1.6 GB for 320 rooms of 60 frames at 128 px.
+Frames are kept in memory once read, at training size: 5 bytes a pixel, 1.6 GB for 320 rooms of 60
+frames at 128 px.
 """
 
 from dataclasses import dataclass, fields
@@ -44,7 +49,8 @@ class PosedBatch:
     def local_points(self) -> Tensor:
         """Points in the own camera's frame: [B, T, H, W, 3]."""
         v, u = torch.meshgrid(
-            *(torch.arange(n, device=self.depth.device) for n in self.depth.shape[-2:]), indexing="ij"
+            *(torch.arange(n, device=self.depth.device) for n in self.depth.shape[-2:]),
+            indexing="ij",
         )
         pixels = torch.stack((u, v, torch.ones_like(u)), -1).to(self.depth.dtype)
         rays = torch.einsum("btij,hwj->bthwi", torch.linalg.inv(self.intrinsics), pixels)
@@ -57,7 +63,10 @@ class PosedBatch:
 
 def move(poses: Tensor, points: Tensor) -> Tensor:
     """Apply [..., 4, 4] to points [..., H, W, 3]."""
-    return torch.einsum("...ij,...hwj->...hwi", poses[..., :3, :3], points) + poses[..., None, None, :3, 3]
+    return (
+        torch.einsum("...ij,...hwj->...hwi", poses[..., :3, :3], points)
+        + poses[..., None, None, :3, 3]
+    )
 
 
 @dataclass
@@ -72,7 +81,9 @@ class LoadedScene:
 
 
 def load_scene(scene: Scene, size: int) -> LoadedScene:
-    """Read all frames of a scene, squashed to size x size. Raises InputError where depth or cameras are missing."""
+    """Read all frames of a scene, squashed to size x size. Raises InputError where depth or cameras
+    are missing.
+    """
     images, depths, poses, intrinsics = [], [], [], []
     for index in range(len(scene)):
         rgb = scene.rgb(index)
@@ -87,7 +98,9 @@ def load_scene(scene: Scene, size: int) -> LoadedScene:
         intrinsics.append((k + shift) * scale - shift)
         poses.append(pose)
     poses, intrinsics = np.array(poses, np.float32), np.array(intrinsics, np.float32)
-    return LoadedScene(np.stack(images), np.stack(depths), poses, intrinsics, overlaps(depths, poses, intrinsics))
+    return LoadedScene(
+        np.stack(images), np.stack(depths), poses, intrinsics, overlaps(depths, poses, intrinsics)
+    )
 
 
 def overlaps(depths_mm, poses: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
@@ -109,12 +122,16 @@ def project(
     camera_to_world: Tensor,  # [N, 4, 4]
     intrinsics: Tensor,  # [N, 3, 3]
 ) -> tuple[Tensor, Tensor]:
-    """Pixel [N, ..., 2] (x, y) of the points in each frame, and whether it sees them: inside, in front, not hidden."""
+    """Pixel [N, ..., 2] (x, y) of the points in each frame, and whether it sees them: inside, in
+    front, not hidden.
+    """
     (height, width), shape = depth.shape[-2:], points.shape[:-1]
     last = torch.tensor([width - 1, height - 1], device=depth.device)
     camera = move(torch.linalg.inv(camera_to_world), points.reshape(len(depth), -1, 1, 3))[:, :, 0]
     z = camera[..., 2]
-    pixels = torch.einsum("nij,npj->npi", intrinsics, camera)[..., :2] / z.clamp(min=1e-6)[..., None]
+    pixels = (
+        torch.einsum("nij,npj->npi", intrinsics, camera)[..., :2] / z.clamp(min=1e-6)[..., None]
+    )
     nearest = torch.minimum(pixels.round().clamp(min=0), last).long()
     there = depth.flatten(1).gather(1, nearest[..., 1] * width + nearest[..., 0])
     inside = ((pixels > -0.5) & (pixels < last + 0.5)).all(-1)
@@ -125,7 +142,9 @@ def project(
 def draw_overlapping(
     rng: np.random.Generator, overlap: np.ndarray, length: int, allowed: tuple[float, float]
 ) -> list[int]:
-    """`length` different frames, each overlapping the best of those before by `allowed[0]..allowed[1]` if any does."""
+    """`length` different frames, each overlapping the best of those before by
+    `allowed[0]..allowed[1]` if any does.
+    """
     chosen = [int(rng.integers(len(overlap)))]
     while len(chosen) < length:
         best = overlap[chosen].max(0)
@@ -137,7 +156,9 @@ def draw_overlapping(
 
 
 class PosedClips:
-    """Draws batches of posed clips; `batch(rng, ...)` depends on nothing but the generator and the scenes."""
+    """Draws batches of posed clips; `batch(rng, ...)` depends on nothing but the generator and the
+    scenes.
+    """
 
     def __init__(self, scenes: list[Scene], size: int):
         self.scenes, self.size = scenes, size

@@ -1,10 +1,12 @@
 """Put a trained model where it ships, with everything that a stranger needs to trust it:
 
     python -m geometry_fusion.training.release sam2_logs/tiny_sam2 checkpoints/sam2_tiny
-    python -m geometry_fusion.training.release sam2_logs/tiny_must3r must3r_weights/must3r_tiny --without matcher
+    python -m geometry_fusion.training.release sam2_logs/tiny_must3r must3r_weights/must3r_tiny
+    --without matcher
 
-writes checkpoints/sam2_tiny.safetensors (the best checkpoint of the run, in half precision: half the size) and, in the
-folder checkpoints/sam2_tiny, the run's config.yaml, log.txt, train_stats.json and a curve.png drawn from it.
+writes checkpoints/sam2_tiny.safetensors (the best checkpoint of the run, in half precision: half
+the size) and, in the folder checkpoints/sam2_tiny, the run's config.yaml, log.txt, train_stats.json
+and a curve.png drawn from it.
 """
 
 from geometry_fusion.interrupts import watch_imports
@@ -32,7 +34,9 @@ SMOOTHED_OVER = 20  # logged steps
 
 
 def draw_curve(records: list[dict], file: Path) -> None:
-    """Two training figures (running means over logged steps) and the validation scores over steps, as PNG."""
+    """Two training figures (running means over logged steps) and the validation scores over steps,
+    as PNG.
+    """
     train = [r for r in records if "train" in r]
     val = [r for r in records if "val" in r]
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
@@ -50,7 +54,9 @@ def draw_curve(records: list[dict], file: Path) -> None:
         axes.set(xlabel="step", title=title)
         axes.spines[["top", "right"]].set_visible(False)
     for name in val[0]["val"] if val else ():
-        if name not in ("score", "fallbacks", "rotation_error") and not name.endswith("_frames"):  # other units
+        if name not in ("score", "fallbacks", "rotation_error") and not name.endswith(
+            "_frames"
+        ):  # other units
             right.plot(
                 [r["step"] for r in val],
                 [r["val"].get(name, np.nan) for r in val],
@@ -65,26 +71,36 @@ def draw_curve(records: list[dict], file: Path) -> None:
 
 
 def check_target(run_dir: Path, target: Path, overwrite: bool) -> None:
-    """Raise InputError where a release would replace the run itself, other files, or the release of another run."""
+    """Raise InputError where a release would replace the run itself, other files, or the release of
+    another run.
+    """
     weights = target.with_name(f"{target.name}.safetensors")
     check_apart([target, weights], [run_dir])
     check_holds_only(target, ("config.yaml", "curve.png", *LOGS), "target")
     config, before = run_dir / "config.yaml", target / "config.yaml"
     same_run = before.is_file() and config.is_file() and before.read_bytes() == config.read_bytes()
     if (weights.exists() or before.exists()) and not (same_run or overwrite):
-        raise InputError(f"{weights}: is of another run; add --overwrite to replace it, or choose another target")
+        raise InputError(
+            f"{weights}: is of another run; add --overwrite to replace it, or choose another target"
+        )
 
 
-def release(run_dir: Path, target: Path, without: Sequence[str] = (), overwrite: bool = False) -> None:
+def release(
+    run_dir: Path, target: Path, without: Sequence[str] = (), overwrite: bool = False
+) -> None:
     """Copy the best weights and the records of a run, without modules that only training needs.
 
-    Raises InputError when the run has no checkpoint yet, or no such module, and when `target` is of another run.
+    Raises InputError when the run has no checkpoint yet, or no such module, and when `target` is of
+    another run.
     """
     best = run_dir / "checkpoints" / "checkpoint_best.safetensors"
     if not best.is_file():
         raise InputError(f"{best}: no such checkpoint; train first: python train.py experiment=...")
     check_target(run_dir, target, overwrite)
-    metadata = {key: parse_json(text, f"{best}: {key}", "train again") for key, text in read_metadata(best).items()}
+    metadata = {
+        key: parse_json(text, f"{best}: {key}", "train again")
+        for key, text in read_metadata(best).items()
+    }
     tensors = {k: v.half() if v.is_floating_point() else v for k, v in read_weights(best).items()}
     for module in without:
         if not any(name.startswith(f"{module}.") for name in tensors):
@@ -96,15 +112,29 @@ def release(run_dir: Path, target: Path, without: Sequence[str] = (), overwrite:
             shutil.copyfile(run_dir / "logs" / name, fresh / name)
         draw_curve(read_stats(fresh / "train_stats.json"), fresh / "curve.png")
         # Last: weights are not replaced where their records cannot be.
-        save_weights(target.with_name(f"{target.name}.safetensors"), tensors, {**metadata, "precision": "fp16"})
+        save_weights(
+            target.with_name(f"{target.name}.safetensors"),
+            tensors,
+            {**metadata, "precision": "fp16"},
+        )
 
 
 def main(argv=None) -> None:
     parser = OneLineParser(prog="python -m geometry_fusion.training.release", description=__doc__)
     parser.add_argument("run_dir", type=Path, help="folder of a run: sam2_logs/NAME")
-    parser.add_argument("target", type=Path, help="where it ships, without suffix: checkpoints/NAME")
-    parser.add_argument("--without", nargs="*", default=[], metavar="MODULE", help="modules that only training needs")
-    parser.add_argument("--overwrite", action="store_true", help="replace what another run released")
+    parser.add_argument(
+        "target", type=Path, help="where it ships, without suffix: checkpoints/NAME"
+    )
+    parser.add_argument(
+        "--without",
+        nargs="*",
+        default=[],
+        metavar="MODULE",
+        help="modules that only training needs",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace what another run released"
+    )
     args = parser.parse_args(argv)
     release(args.run_dir, args.target, args.without, args.overwrite)
     print(f"{args.target}.safetensors and {args.target}/")

@@ -1,4 +1,6 @@
-"""What a run leaves behind: log.txt, train_stats.json (one JSON object a line) and TensorBoard events."""
+"""What a run leaves behind: log.txt, train_stats.json (one JSON object a line) and TensorBoard
+events.
+"""
 
 import json
 import logging
@@ -14,7 +16,8 @@ from geometry_fusion.training.stats import read_stats
 
 
 class RunLog:
-    """Writes under `run_dir`. Resuming at `first_step` drops what an interrupted run logged after that step.
+    """Writes under `run_dir`. Resuming at `first_step` drops what an interrupted run logged after
+    that step.
 
     A write that fails raises an OSError that names the file.
     """
@@ -46,7 +49,9 @@ class RunLog:
         with naming(self._stats_file):
             self._stats.write(json.dumps({"step": step, kind: values}) + "\n")
         if self._board_error is not None:
-            raise OSError(self._board_error.errno, self._board_error.strerror, str(self._board_folder))
+            raise OSError(
+                self._board_error.errno, self._board_error.strerror, str(self._board_folder)
+            )
         with naming(self._board_folder):
             for name, value in values.items():
                 self._board.add_scalar(f"{kind}/{name}", value, step)
@@ -56,8 +61,12 @@ class RunLog:
             self._board.add_image(name, rgb, step, dataformats="HWC")
 
     def _thread_failed(self, failed) -> None:
-        """TensorBoard writes on a thread of its own: keep its error for the next record, instead of a traceback."""
-        if isinstance(failed.exc_value, OSError) and type(failed.thread).__module__.startswith("tensorboard."):
+        """TensorBoard writes on a thread of its own: keep its error for the next record, instead of
+        a traceback.
+        """
+        if isinstance(failed.exc_value, OSError) and type(failed.thread).__module__.startswith(
+            "tensorboard."
+        ):
             self._board_error = failed.exc_value
         else:
             self._hook(failed)
@@ -74,7 +83,9 @@ class RunLog:
 
 
 class _LogFile(logging.FileHandler):
-    """A log file whose failed writes are errors of the run: logging prints a traceback and goes on."""
+    """A log file whose failed writes are errors of the run: logging prints a traceback and goes
+    on.
+    """
 
     def handleError(self, record):
         with naming(Path(self.baseFilename)):

@@ -1,10 +1,15 @@
-"""Training SAM2 on scenes: SAM2's own training forward and losses, fed with image clicks and short clips.
+"""Training SAM2 on scenes: SAM2's own training forward and losses, fed with image clicks and short
+clips.
 
-`tiny_sam2` starts from random weights. Besides `ClickTracker`, three initialisations make that possible:
-* `start_object_scores`: SAM2 replaces the mask logits of absent objects by -1024, which passes no gradient. The object
+`tiny_sam2` starts from random weights. Besides `ClickTracker`, three initialisations make that
+possible:
+* `start_object_scores`: SAM2 replaces the mask logits of absent objects by -1024, which passes no
+gradient. The object
   score starts positive, so that masks learn from the first step.
-* `start_click_attention`: a click's embedding is the positional code of its place, but fresh query and key projections
-  scramble it. The two-way transformer's cross attentions start with one shared selection of whole sine-cosine pairs
+* `start_click_attention`: a click's embedding is the positional code of its place, but fresh query
+and key projections
+  scramble it. The two-way transformer's cross attentions start with one shared selection of whole
+  sine-cosine pairs
   for queries and keys, so that a click attends to its own surroundings from the first step.
 * `start_memory`: memory starts loud enough to be heard, and looks at the same place first.
 And the order matters: clicks on single images, then pairs of (nearly) equal frames, then clips.
@@ -28,13 +33,17 @@ class ClickTracker(SAM2Train):
     """As SAM2Train (sam2 1.1.0), plus two things that training from random weights needs.
 
     * The number of correction clicks can be zero.
-    * In training, an object that is there keeps its mask though its score says absent. SAM2 would put -1024 in place
-      of the mask logits, through which no gradient passes; the score is still trained on what it said itself.
+    * In training, an object that is there keeps its mask though its score says absent. SAM2 would
+    put -1024 in place
+      of the mask logits, through which no gradient passes; the score is still trained on what it
+      said itself.
     """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self._present = None  # [O, 1] bool of the frame that is being tracked, None outside of training
+        self._present = (
+            None  # [O, 1] bool of the frame that is being tracked, None outside of training
+        )
         self._scores: list[Tensor] = []
         self.sam_mask_decoder.register_forward_hook(self._keep_masks_of_present_objects)
 
@@ -70,8 +79,9 @@ def start_object_scores(model: torch.nn.Module, bias: float = 3.0) -> None:
 def start_click_attention(model: torch.nn.Module, gain: float = 2.2) -> None:
     """Let the mask decoder's image-token cross attentions start as a match of positional codes.
 
-    SAM's code of a place is [sin(2 pi g.x), cos(2 pi g.x)] over random frequencies g. A head that selects both halves
-    of a few frequencies, in queries and keys alike, computes sum cos(2 pi g.(x - y)): largest where both places agree.
+    SAM's code of a place is [sin(2 pi g.x), cos(2 pi g.x)] over random frequencies g. A head that
+    selects both halves of a few frequencies, in queries and keys alike, computes sum cos(2 pi g.(x
+    - y)): largest where both places agree.
     """
     transformer = model.sam_mask_decoder.transformer
     attentions = [transformer.final_attn_token_to_image]
@@ -94,11 +104,13 @@ def start_click_attention(model: torch.nn.Module, gain: float = 2.2) -> None:
 
 
 def start_memory(model: torch.nn.Module, locality: float = 1.5) -> None:
-    """Let what memory says arrive from the first step: a random SAM2 changes by less than one percent with its mask.
+    """Let what memory says arrive from the first step: a random SAM2 changes by less than one
+    percent with its mask.
 
-    The embedding of masks, the memory and the values read from it start larger. Queries and keys of the memory cross
-    attention start with one shared bias on the middle frequencies of their rotary code, so that each place first looks
-    at the same place, a few cells around, in the frames it remembers.
+    The embedding of masks, the memory and the values read from it start larger. Queries and keys of
+    the memory cross attention start with one shared bias on the middle frequencies of their rotary
+    code, so that each place first looks at the same place, a few cells around, in the frames it
+    remembers.
     """
     with torch.no_grad():
         model.memory_encoder.mask_downsampler.encoder[-1].weight.mul_(6)
@@ -117,7 +129,9 @@ def start_memory(model: torch.nn.Module, locality: float = 1.5) -> None:
 
 
 def sam2_losses(weights: dict[str, float]) -> MultiStepMultiMasksAndIous:
-    """SAM2's own losses; weights of loss_mask (focal), loss_dice, loss_iou (L1) and loss_class (object score)."""
+    """SAM2's own losses; weights of loss_mask (focal), loss_dice, loss_iou (L1) and loss_class
+    (object score).
+    """
     return MultiStepMultiMasksAndIous(
         dict(weights),
         supervise_all_iou=True,
@@ -134,11 +148,13 @@ def mask_iou(predicted: Tensor, truth: Tensor) -> Tensor:
     return torch.where(union > 0, (predicted & truth).flatten(-2).sum(-1) / union.clamp(min=1), 1.0)
 
 
-def largest_view_windows(areas: np.ndarray, length: int, min_area: int) -> list[tuple[int, list[int]]]:
+def largest_view_windows(
+    areas: np.ndarray, length: int, min_area: int
+) -> list[tuple[int, list[int]]]:
     """For each object its id and `length` consecutive frames, the first of which shows it largest.
 
-    Only windows in which the object keeps at least `min_area` pixels count; they run forwards or backwards in time.
-    areas: int [T, ids]. Objects without such a window are left out.
+    Only windows in which the object keeps at least `min_area` pixels count; they run forwards or
+    backwards in time. areas: int [T, ids]. Objects without such a window are left out.
     """
     windows = []
     for object_id in range(1, areas.shape[1]):
@@ -159,8 +175,8 @@ def largest_view_windows(areas: np.ndarray, length: int, min_area: int) -> list[
 class Sam2Task:
     """Trains a `ClickTracker` on scenes; see geometry_fusion.training.loop.Task for the interface.
 
-    kinds: name -> keyword arguments of `SceneClips.batch`. stages: in order, each lasts until a share of `max_steps`
-    and draws a kind of batch per step by weight.
+    kinds: name -> keyword arguments of `SceneClips.batch`. stages: in order, each lasts until a
+    share of `max_steps` and draws a kind of batch per step by weight.
     """
 
     def __init__(
@@ -178,7 +194,9 @@ class Sam2Task:
         val_objects: int,
         val_frames: int,
     ):
-        self.model = model.to(memory_format=torch.channels_last)  # twice as fast convolutions on CPUs
+        self.model = model.to(
+            memory_format=torch.channels_last
+        )  # twice as fast convolutions on CPUs
         self._clips = SceneClips(train_scenes, model.image_size, min_area)
         self._set_batches(kinds, stages, max_steps)
         self._correction_share = correction_share
@@ -200,14 +218,20 @@ class Sam2Task:
         shares = np.array(list(weights.values())) / sum(weights.values())
         return self._clips.batch(rng, **self._kinds[str(rng.choice(list(weights), p=shares))])
 
-    def losses(self, model: torch.nn.Module, batch: ClipBatch, rng: np.random.Generator) -> dict[str, Tensor]:
+    def losses(
+        self, model: torch.nn.Module, batch: ClipBatch, rng: np.random.Generator
+    ) -> dict[str, Tensor]:
         self.model.rng = rng  # SAM2Train draws its prompts from this generator
         corrects = rng.random() < self._correction_share
         self.model.num_correction_pt_per_frame = 1 if corrects else 0
         outputs = [_as_float(out) for out in model(batch)]
         losses = self._loss(outputs, batch.masks)
         frames = batch.num_frames
-        named = {name.removeprefix("loss_"): value / frames for name, value in losses.items() if name != CORE_LOSS_KEY}
+        named = {
+            name.removeprefix("loss_"): value / frames
+            for name, value in losses.items()
+            if name != CORE_LOSS_KEY
+        }
         with torch.no_grad():
             predicted = torch.stack([out["pred_masks_high_res"][:, 0] > 0 for out in outputs])
             iou = mask_iou(predicted, batch.masks)[batch.masks.flatten(-2).any(-1)].mean()
@@ -215,7 +239,9 @@ class Sam2Task:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """One click or one mask on the largest view, then `val_frames` frames: mean IoU. `score` is the click's."""
+        """One click or one mask on the largest view, then `val_frames` frames: mean IoU. `score` is
+        the click's.
+        """
         model, result = self.model.eval(), {}
         device = next(model.parameters()).device
         for prompt, probability in (("click", 1.0), ("mask", 0.0)):
@@ -224,10 +250,13 @@ class Sam2Task:
             ious = []
             for chunk in _chunks(self._val, 8):
                 clips = [
-                    clip_arrays(scene, frames, [object_id], model.image_size) for scene, object_id, frames in chunk
+                    clip_arrays(scene, frames, [object_id], model.image_size)
+                    for scene, object_id, frames in chunk
                 ]
                 batch = to_batch(clips, [scene.folder.name for scene, _, _ in chunk]).to(device)
-                predicted = torch.stack([out["pred_masks_high_res"][:, 0] > 0 for out in model(batch)])
+                predicted = torch.stack(
+                    [out["pred_masks_high_res"][:, 0] > 0 for out in model(batch)]
+                )
                 ious.append(mask_iou(predicted, batch.masks))
                 if len(ious) == 1:
                     self._pictures[f"val_{prompt}"] = _strip(clips, predicted.cpu().numpy())
@@ -253,20 +282,29 @@ class Sam2Task:
 def _as_float(output: dict) -> dict:
     # The losses are computed in fp32 whatever the forward pass was computed in.
     return {
-        k: [t.float() for t in v] if k.startswith("multistep") and isinstance(v, list) and torch.is_tensor(v[0]) else v
+        k: [t.float() for t in v]
+        if k.startswith("multistep") and isinstance(v, list) and torch.is_tensor(v[0])
+        else v
         for k, v in output.items()
     }
 
 
-def _validation_windows(scenes: Iterable[Scene], length: int, min_area: int) -> list[tuple[Scene, int, list[int]]]:
+def _validation_windows(
+    scenes: Iterable[Scene], length: int, min_area: int
+) -> list[tuple[Scene, int, list[int]]]:
     return [
-        (s, object_id, frames) for s in scenes for object_id, frames in largest_view_windows(s.areas, length, min_area)
+        (s, object_id, frames)
+        for s in scenes
+        for object_id, frames in largest_view_windows(s.areas, length, min_area)
     ]
 
 
 def _spread(items: list, count: int) -> list:
     """`count` items evenly spread over the list, all of them if there are fewer."""
-    return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).astype(int))]
+    return [
+        items[i]
+        for i in np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).astype(int))
+    ]
 
 
 def _chunks(items: list, size: int) -> Iterable[list]:
@@ -280,7 +318,9 @@ def _strip(clips: list, predicted: np.ndarray, rows: int = 4) -> np.ndarray:
         for t, image in enumerate(images):
             tile = np.ascontiguousarray(image)
             for mask, colour in ((masks[t, 0], (0, 255, 0)), (predicted[t, column], (255, 0, 0))):
-                outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+                outlines, _ = cv2.findContours(
+                    mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+                )
                 cv2.drawContours(tile, outlines, -1, colour, 1)
             tiles.append(tile)
         lines.append(np.hstack(tiles))

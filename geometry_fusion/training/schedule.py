@@ -16,11 +16,15 @@ def lr_scale(step: int, max_steps: int, warmup_steps: int, final_scale: float) -
     return final_scale + (1 - final_scale) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def parameter_groups(model: torch.nn.Module, rates: Mapping[str, float], weight_decay: float) -> list[dict]:
-    """Optimizer groups by name. `rates` maps a module or parameter prefix to its learning rate; `*` means the rest.
+def parameter_groups(
+    model: torch.nn.Module, rates: Mapping[str, float], weight_decay: float
+) -> list[dict]:
+    """Optimizer groups by name. `rates` maps a module or parameter prefix to its learning rate; `*`
+    means the rest.
 
-    The longest matching prefix wins; parameters that match none are frozen (requires_grad = False). Biases, norms and
-    embeddings get no weight decay. Raises InputError when a prefix matches nothing.
+    The longest matching prefix wins; parameters that match none are frozen (requires_grad = False).
+    Biases, norms and embeddings get no weight decay. Raises InputError when a prefix matches
+    nothing.
     """
     groups: dict[tuple[str, bool], list[torch.nn.Parameter]] = {}
     matched = set()
@@ -34,7 +38,9 @@ def parameter_groups(model: torch.nn.Module, rates: Mapping[str, float], weight_
     unknown = [p for p in rates if p not in matched and p != "*"]
     if unknown or not groups:
         known = ", ".join(name for name, _ in model.named_children())
-        raise InputError(f"trainer.trainable: no parameter under {unknown or list(rates)}; modules are: {known}")
+        raise InputError(
+            f"trainer.trainable: no parameter under {unknown or list(rates)}; modules are: {known}"
+        )
     return [
         {
             "params": parameters,

@@ -1,4 +1,5 @@
-"""Settings of train.py that must fit together; single numbers have their limits in geometry_fusion.limits.
+"""Settings of train.py that must fit together; single numbers have their limits in
+geometry_fusion.limits.
 
 Each function raises InputError naming key and value, before anything is rendered or built.
 """
@@ -12,9 +13,27 @@ from geometry_fusion.parsing import is_text
 
 # task -> keys that its experiments have
 NEEDED = {
-    "sam2": ("sam2", "prompts", "loss_weights", "val_objects", "val_frames", "batches.kinds", "batches.stages"),
+    "sam2": (
+        "sam2",
+        "prompts",
+        "loss_weights",
+        "val_objects",
+        "val_frames",
+        "batches.kinds",
+        "batches.stages",
+    ),
     "must3r": ("must3r", "losses", "validation", "batches.kinds", "batches.stages"),
-    "fusion": ("sam2", "must3r", "arm", "variant", "prompts", "loss_weights", "sampling", "val_step", "batches.kinds"),
+    "fusion": (
+        "sam2",
+        "must3r",
+        "arm",
+        "variant",
+        "prompts",
+        "loss_weights",
+        "sampling",
+        "val_step",
+        "batches.kinds",
+    ),
 }
 # task -> settings of a kind of batches: those it needs, those it may have
 BATCHES = {
@@ -30,37 +49,53 @@ def check_has_keys(config: DictConfig) -> None:
     for key in NEEDED[config.task]:
         value = OmegaConf.select(config, key, default=missing)
         if value is None:
-            raise InputError(f"{key}=None: a task '{config.task}' needs it; leave the experiment's value")
+            raise InputError(
+                f"{key}=None: a task '{config.task}' needs it; leave the experiment's value"
+            )
         if value is missing:
-            raise InputError(f"task={config.task}: this experiment has no {key}; choose one that is made for the task")
+            raise InputError(
+                f"task={config.task}: this experiment has no {key}; choose one that is made for "
+                "the task"
+            )
 
 
 def check_rates(config: DictConfig) -> None:
     """Refuse a run folder that cannot be one, and learning rates that name no module."""
     run_dir = Path(config.trainer.run_dir)
-    if blocked := next((p for p in (run_dir, *run_dir.parents) if p.exists() and not p.is_dir()), None):
+    if blocked := next(
+        (p for p in (run_dir, *run_dir.parents) if p.exists() and not p.is_dir()), None
+    ):
         raise InputError(f"trainer.run_dir={run_dir}: {blocked} is not a folder; choose another")
     for key in ("trainer.run_dir", "geometry_cache"):
         if not is_text(OmegaConf.select(config, key) or ""):
             raise InputError(
-                f"{key}={OmegaConf.select(config, key)}: is not UTF-8, and TensorBoard and safetensors "
+                f"{key}={OmegaConf.select(config, key)}: is not UTF-8, and TensorBoard and "
+                "safetensors "
                 "take no other names; choose another"
             )
     rates = config.trainer.trainable
     if not rates or not (isinstance(rates, str) or all(isinstance(name, str) for name in rates)):
-        raise InputError(f"trainer.trainable={rates}: must be {{module: learning rate}}, or the name of a preset")
+        raise InputError(
+            f"trainer.trainable={rates}: must be {{module: learning rate}}, or the name of a preset"
+        )
 
 
 def check_batches(config: DictConfig) -> None:
-    """Refuse kinds of batches that lack something or have too much, and stages that draw none of them."""
+    """Refuse kinds of batches that lack something or have too much, and stages that draw none of
+    them.
+    """
     needed, optional = BATCHES[config.task]
     kinds, stages = config.batches.kinds, config.batches.stages
     for kind, shape in kinds.items():
         if not OmegaConf.is_dict(shape):
-            raise InputError(f"batches.kinds.{kind}={shape}: must be a group of settings: {', '.join(needed)}")
+            raise InputError(
+                f"batches.kinds.{kind}={shape}: must be a group of settings: {', '.join(needed)}"
+            )
         for key in needed:
             if key not in shape:
-                raise InputError(f"batches.kinds.{kind}.{key}=None: must be a whole number of at least 1")
+                raise InputError(
+                    f"batches.kinds.{kind}.{key}=None: must be a whole number of at least 1"
+                )
         if unknown := sorted(shape.keys() - {*needed, *optional}):
             known = ", ".join((*needed, *optional))
             raise InputError(f"batches.kinds.{kind}.{unknown[0]}: unknown here; known are: {known}")
@@ -68,11 +103,18 @@ def check_batches(config: DictConfig) -> None:
         raise InputError("batches.stages=[]: must have at least one stage")
     for number, stage in enumerate(stages):
         if not OmegaConf.is_dict(stage) or {*stage.keys()} != {"until", "weights"}:
-            raise InputError(f"batches.stages.{number}={stage}: expected {{until: 1.0, weights: {{KIND: 1}}}}")
-        weights = stage.weights
-        if not OmegaConf.is_dict(weights) or not sum(weights.values()) > 0 or not weights.keys() <= kinds.keys():
             raise InputError(
-                f"batches.stages.{number}.weights={weights}: expected weights, not all 0, of: {', '.join(kinds)}"
+                f"batches.stages.{number}={stage}: expected {{until: 1.0, weights: {{KIND: 1}}}}"
+            )
+        weights = stage.weights
+        if (
+            not OmegaConf.is_dict(weights)
+            or not sum(weights.values()) > 0
+            or not weights.keys() <= kinds.keys()
+        ):
+            raise InputError(
+                f"batches.stages.{number}.weights={weights}: expected weights, not all 0, of: "
+                f"{', '.join(kinds)}"
             )
 
 
@@ -81,12 +123,20 @@ def check_posed_batches(config: DictConfig, size: int, patch: int) -> None:
     for kind, shape in config.batches.kinds.items():
         heights = shape.get("heights") or [size]
         if wrong := [height for height in heights if height > size or height % patch]:
-            raise InputError(f"batches.kinds.{kind}.heights={wrong}: must be multiples of {patch} up to {size}")
+            raise InputError(
+                f"batches.kinds.{kind}.heights={wrong}: must be multiples of {patch} up to {size}"
+            )
         if config.losses.pixels > min(heights) * size:
             raise InputError(
-                f"losses.pixels={config.losses.pixels}: pictures of '{kind}' have {min(heights) * size} pixels"
+                f"losses.pixels={config.losses.pixels}: pictures of '{kind}' have "
+                f"{min(heights) * size} pixels"
             )
         if shape.frames < 2:
-            raise InputError(f"batches.kinds.{kind}.frames={shape.frames}: must be at least 2, as MUSt3R starts")
+            raise InputError(
+                f"batches.kinds.{kind}.frames={shape.frames}: must be at least 2, as MUSt3R starts"
+            )
     if config.validation.val_frames < 2:
-        raise InputError(f"validation.val_frames={config.validation.val_frames}: must be at least 2, as MUSt3R starts")
+        raise InputError(
+            f"validation.val_frames={config.validation.val_frames}: must be at least 2, as "
+            "MUSt3R starts"
+        )

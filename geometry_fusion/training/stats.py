@@ -1,4 +1,6 @@
-"""Records of a training run: a line of train_stats.json is {"step": 10, "train" or "val": {name: number}}."""
+"""Records of a training run: a line of train_stats.json is {"step": 10, "train" or "val": {name:
+number}}.
+"""
 
 from pathlib import Path
 
@@ -10,7 +12,11 @@ def is_stats_record(value: dict) -> bool:
     """Whether this is a record of a step."""
     kinds = [kind for kind in ("train", "val") if kind in value]
     numbers = [value[kind] for kind in kinds]
-    if not is_whole(value.get("step")) or not kinds or not all(isinstance(group, dict) for group in numbers):
+    if (
+        not is_whole(value.get("step"))
+        or not kinds
+        or not all(isinstance(group, dict) for group in numbers)
+    ):
         return False
     return all(is_number(number) for group in numbers for number in group.values())
 

@@ -1,4 +1,6 @@
-"""Aria Synthetic Environments: the published camera, upright pinhole pictures, ids and poses by frame."""
+"""Aria Synthetic Environments: the published camera, upright pinhole pictures, ids and poses by
+frame.
+"""
 
 import json
 
@@ -18,12 +20,19 @@ HEADER = (
 )
 CLASSES = {"0": "empty_space", "1": "background", "7": "wall", "300": "lamp"}
 FOCAL = 297.6375381
-# Pixels of a fisheye picture of 704 (golden, from the published formula) by direction in the camera.
-GOLDEN = {(0, 0, 1): (357.6599, 349.1922), (0.3, -0.2, 1): (446.9022, 289.7066), (-0.5, 0.4, 1): (213.2001, 464.8001)}
+# Pixels of a fisheye picture of 704 (golden, from the published formula) by direction in the
+# camera.
+GOLDEN = {
+    (0, 0, 1): (357.6599, 349.1922),
+    (0.3, -0.2, 1): (446.9022, 289.7066),
+    (-0.5, 0.4, 1): (213.2001, 464.8001),
+}
 
 
 def write_scene(folder, side=704, numbers=(0, 1), rows=2, classes=CLASSES, millimetres=None):
-    """A scene as on disk: range 1 m, but 2 m at the golden pixel of (0.3, -0.2, 1): a green lamp, id 300."""
+    """A scene as on disk: range 1 m, but 2 m at the golden pixel of (0.3, -0.2, 1): a green lamp,
+    id 300.
+    """
     for part in ("rgb", "depth", "instances"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     u, v = (round(side / 704 * (c + 0.5) - 0.5) for c in GOLDEN[0.3, -0.2, 1])
@@ -78,7 +87,8 @@ def test_the_lens_sees_nothing_beyond_one_radian_and_behind():
 @pytest.mark.parametrize("side", [704, 1408])
 def test_a_point_in_the_world_is_where_the_published_camera_puts_it(tmp_path, side):
     (frame,) = frames_of(write_scene(tmp_path / "5", side, numbers=[1]), "5")
-    # 2 m along the ray; the device stands at (1, 2, 3). scipy's quaternions are another implementation.
+    # 2 m along the ray; the device stands at (1, 2, 3). scipy's quaternions are another
+    # implementation.
     in_camera = 2 * np.array([0.3, -0.2, 1]) / np.sqrt(0.09 + 0.04 + 1)
     lens = Rotation.from_quat([0.326409344, 0.029274992, 0.033361060, 0.944185869])
     in_device = lens.apply(in_camera) + (-0.007530097, -0.010908550, -0.003598063)
@@ -91,11 +101,14 @@ def test_a_point_in_the_world_is_where_the_published_camera_puts_it(tmp_path, si
     assert np.allclose((u, v), (scale * FOCAL * np.array([0.2, 0.3])) + (side - 1) / 2, atol=1e-4)
     column, row = round(u), round(v)
     assert frame.instance[row, column] == 300
-    assert frame.depth[row, column] == pytest.approx(2 / np.sqrt(1.13), abs=0.003) and z == pytest.approx(
-        1.8814, abs=1e-4
-    )
+    assert frame.depth[row, column] == pytest.approx(
+        2 / np.sqrt(1.13), abs=0.003
+    ) and z == pytest.approx(1.8814, abs=1e-4)
     assert np.abs(frame.rgb[row, column] - np.array([30.0, 200, 30])).max() < 12
-    assert frame.rgb.shape == (side, side, 3) and frame.instance.shape == frame.depth.shape == (side, side)
+    assert frame.rgb.shape == (side, side, 3) and frame.instance.shape == frame.depth.shape == (
+        side,
+        side,
+    )
 
 
 def test_constant_range_unprojects_onto_a_sphere(tmp_path):
@@ -106,9 +119,9 @@ def test_constant_range_unprojects_onto_a_sphere(tmp_path):
     points = np.stack([(columns - cx) / fx * z, (rows - cy) / fy * z, z], -1)
     assert np.allclose(np.linalg.norm(points, axis=-1), 1, atol=1e-6)
     # Half the picture is 351.5 pixels, 1.18097 focal lengths: there z is 1 / sqrt(1 + 1.18097^2).
-    assert frame.depth[352, 352] == pytest.approx(1, abs=1e-5) and frame.depth[352, 0] == pytest.approx(
-        0.64622, abs=1e-4
-    )
+    assert frame.depth[352, 352] == pytest.approx(1, abs=1e-5) and frame.depth[
+        352, 0
+    ] == pytest.approx(0.64622, abs=1e-4)
 
 
 def test_beyond_the_lens_depth_is_zero_and_ids_are_void(root):
@@ -123,7 +136,9 @@ def test_beyond_the_lens_depth_is_zero_and_ids_are_void(root):
 
 def test_pictures_are_turned_clockwise(root):
     frame = frames_of(root, "12")[0]
-    assert frame.rgb[352, 650].argmax() == 0 and frame.rgb[352, 650, 0] > 150  # the stored top is at the right
+    assert (
+        frame.rgb[352, 650].argmax() == 0 and frame.rgb[352, 650, 0] > 150
+    )  # the stored top is at the right
     assert np.ptp(frame.rgb[352, 50].astype(int)) < 10
 
 
@@ -136,8 +151,15 @@ def test_no_measurement_is_zero(tmp_path, value):
 def test_ids_survive_conversion(root, tmp_path):
     convert.main(["ase", str(root), "--out", str(tmp_path / "out")])
     scene = Scene(tmp_path / "out" / "12")
-    assert scene.stems == ["000000", "000001"] and set(np.unique(scene.instance(1))) == {-1, 0, 7, 300}
-    assert scene.instance(1)[441, 411] == 300 and scene.depth(1)[441, 411] == pytest.approx(1.881, abs=0.003)
+    assert scene.stems == ["000000", "000001"] and set(np.unique(scene.instance(1))) == {
+        -1,
+        0,
+        7,
+        300,
+    }
+    assert scene.instance(1)[441, 411] == 300 and scene.depth(1)[441, 411] == pytest.approx(
+        1.881, abs=0.003
+    )
     assert scene.objects == [SceneObject(7, "wall"), SceneObject(300, "lamp")]
     pose, k = scene.camera(1)
     assert np.allclose(pose, frames_of(root, "12")[1].camera_to_world)
@@ -155,7 +177,9 @@ def test_class_names_decide_what_is_no_object(tmp_path):
 def test_without_class_names_zero_and_one_are_background(tmp_path):
     write_scene(tmp_path / "25", numbers=[0], classes=None)
     source = ase.open_scene(tmp_path, "25")
-    assert source.objects == [] and any("object_instances_to_classes.json" in note for note in source.notes)
+    assert source.objects == [] and any(
+        "object_instances_to_classes.json" in note for note in source.notes
+    )
     assert set(np.unique(next(source.frames(source.stems)).instance)) == {-1, 0, 7, 300}
 
 
@@ -165,7 +189,9 @@ def test_rows_belong_to_frames_by_number(tmp_path):
     assert source.stems == ["000000", "000002"]
     assert {"2 frames left out, no rgb: 1, 3", "1 frame left out, no pose: 9"} <= set(source.notes)
     first, third = (f.camera_to_world for f in source.frames(source.stems))
-    assert np.allclose((third - first)[:3, 3], (2, 0, 0)) and np.allclose(first[:3, :3], third[:3, :3])
+    assert np.allclose((third - first)[:3, 3], (2, 0, 0)) and np.allclose(
+        first[:3, :3], third[:3, :3]
+    )
 
 
 def test_a_zero_quaternion_is_left_out(tmp_path):
@@ -179,10 +205,17 @@ def test_the_test_set_has_colour_and_poses_only(tmp_path):
     for number in range(2):
         (tmp_path / "3/rgb").mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (704, 704)).save(tmp_path / f"3/rgb/vignette{number:07d}.jpg")
-    (tmp_path / "3/trajectory.csv").write_text(f"{HEADER}\nu,0,0,0,0,0,0,0,0,1\nu,1,1,0,0,0,0,0,0,1\n")
+    (tmp_path / "3/trajectory.csv").write_text(
+        f"{HEADER}\nu,0,0,0,0,0,0,0,0,1\nu,1,1,0,0,0,0,0,0,1\n"
+    )
     source = ase.open_scene(tmp_path, "3")
     frame = next(source.frames(source.stems))
-    assert len(source.stems) == 2 and frame.depth is None and frame.instance is None and len(source.notes) == 2
+    assert (
+        len(source.stems) == 2
+        and frame.depth is None
+        and frame.instance is None
+        and len(source.notes) == 2
+    )
 
 
 def test_scenes_are_found_in_numeric_order_and_splits_kept_apart(tmp_path):

@@ -1,8 +1,9 @@
-"""Every reader on files whose values are odd: it converts the scene or refuses it in one line that names the data.
+"""Every reader on files whose values are odd: it converts the scene or refuses it in one line that
+names the data.
 
-A scene that is right is written as its tool writes it. Then each value of its JSON, CSV, text or XML is replaced, one
-at a time, by nothing, text, lists, numbers that are none, negative, fractional or huge ones; and the file as a whole is
-cut, nested deep, or in another encoding.
+A scene that is right is written as its tool writes it. Then each value of its JSON, CSV, text or
+XML is replaced, one at a time, by nothing, text, lists, numbers that are none, negative, fractional
+or huge ones; and the file as a whole is cut, nested deep, or in another encoding.
 """
 
 import copy
@@ -25,11 +26,38 @@ from geometry_fusion.data.scenes import Scene, write_scene
 from geometry_fusion.data.tracks import tracks_of
 from geometry_fusion.errors import InputError
 from tests import test_import_masks as exports
-from tests.readers import test_ase, test_captures, test_replica, test_sav, test_scannet, test_scannetpp, test_vos
+from tests.readers import (
+    test_ase,
+    test_captures,
+    test_replica,
+    test_sav,
+    test_scannet,
+    test_scannetpp,
+    test_vos,
+)
 
 # These write a scene into a folder; pytest wraps those that are fixtures.
-train, scannetpp, youtube = (f.__wrapped__ for f in (test_sav.train, test_scannetpp.root, test_vos.youtube))
-ODD = (None, "x", "", [], {}, True, float("nan"), float("inf"), 10**400, -1, 0, 0.5, 1e300, [[1]], "\ud800", "a\0b")
+train, scannetpp, youtube = (
+    f.__wrapped__ for f in (test_sav.train, test_scannetpp.root, test_vos.youtube)
+)
+ODD = (
+    None,
+    "x",
+    "",
+    [],
+    {},
+    True,
+    float("nan"),
+    float("inf"),
+    10**400,
+    -1,
+    0,
+    0.5,
+    1e300,
+    [[1]],
+    "\ud800",
+    "a\0b",
+)
 ODD_WORDS = ("", "x", "nan", "inf", "-1", "0", "0.5", "1e999", "9" * 400, "\0", "é", "1,2", "<")
 ODD_CONTENT = (
     b"",
@@ -69,24 +97,46 @@ def with_arkit_poses(root):
 IN_SCANS, IN_CPP = f"scans/{test_scannet.NAME}", test_scannet.NAME
 IN_SCANNETPP = f"scannetpp/data/{test_scannetpp.SCENE}"
 CASES = {
-    "nerfstudio": Case("nerfstudio", test_captures.write_nerfstudio, "kitchen/transforms.json", every=4),
-    "record3d": Case("record3d", lambda root: test_captures.write_record3d(root, pack=bytes), "kitchen.r3d"),
-    "polycam": Case(
-        "polycam", test_captures.write_polycam, "kitchen/keyframes/corrected_cameras/99000000.json", every=3
+    "nerfstudio": Case(
+        "nerfstudio", test_captures.write_nerfstudio, "kitchen/transforms.json", every=4
     ),
-    "polycam raw": Case("polycam", test_captures.write_polycam, "kitchen/keyframes/cameras/99000000.json", every=3),
+    "record3d": Case(
+        "record3d", lambda root: test_captures.write_record3d(root, pack=bytes), "kitchen.r3d"
+    ),
+    "polycam": Case(
+        "polycam",
+        test_captures.write_polycam,
+        "kitchen/keyframes/corrected_cameras/99000000.json",
+        every=3,
+    ),
+    "polycam raw": Case(
+        "polycam", test_captures.write_polycam, "kitchen/keyframes/cameras/99000000.json", every=3
+    ),
     "stray": Case("stray", test_captures.write_stray, "kitchen/odometry.csv", every=4),
     "stray matrix": Case("stray", test_captures.write_stray, "kitchen/camera_matrix.csv"),
     "sav": Case("sav", train, "sav_train/sav_000/sav_000001_manual.json", "sav_train", every=12),
     "vos": Case("vos", youtube, "ytvos/train/meta.json", "ytvos", every=3),
     "replica": Case("replica", test_replica.nice_slam, "cam_params.json"),
     "replica path": Case("replica", test_replica.nice_slam, "room0/traj.txt", every=5),
-    "semantic_nerf": Case("semantic_nerf", test_replica.with_instances, "room_0/Sequence_1/traj_w_c.txt", every=5),
-    "scannet": Case("scannet", scannet(test_scannet.python_export), f"{IN_SCANS}/{IN_CPP}.aggregation.json", every=2),
-    "scannet lens": Case("scannet", scannet(test_scannet.python_export), f"{IN_SCANS}/intrinsic/intrinsic_color.txt"),
-    "scannet info": Case("scannet", scannet(test_scannet.cpp_export), f"{IN_CPP}/_info.txt", every=3),
+    "semantic_nerf": Case(
+        "semantic_nerf", test_replica.with_instances, "room_0/Sequence_1/traj_w_c.txt", every=5
+    ),
+    "scannet": Case(
+        "scannet",
+        scannet(test_scannet.python_export),
+        f"{IN_SCANS}/{IN_CPP}.aggregation.json",
+        every=2,
+    ),
+    "scannet lens": Case(
+        "scannet", scannet(test_scannet.python_export), f"{IN_SCANS}/intrinsic/intrinsic_color.txt"
+    ),
+    "scannet info": Case(
+        "scannet", scannet(test_scannet.cpp_export), f"{IN_CPP}/_info.txt", every=3
+    ),
     **{
-        f"scannetpp {name}": Case("scannetpp", scannetpp, f"{IN_SCANNETPP}/{file}", "scannetpp", every)
+        f"scannetpp {name}": Case(
+            "scannetpp", scannetpp, f"{IN_SCANNETPP}/{file}", "scannetpp", every
+        )
         for name, file, every in (
             ("transforms", "dslr/nerfstudio/transforms_undistorted.json", 10),
             ("segments", "scans/segments.json", 1),
@@ -96,14 +146,24 @@ CASES = {
         )
     },
     "scannetpp arkit": Case(
-        "scannetpp", with_arkit_poses, f"{IN_SCANNETPP}/iphone/pose_intrinsic_imu.json", "scannetpp", every=25
+        "scannetpp",
+        with_arkit_poses,
+        f"{IN_SCANNETPP}/iphone/pose_intrinsic_imu.json",
+        "scannetpp",
+        every=25,
     ),
 }
 
 
 def places_in(value, most: int = 3):
     """The places of all values inside a JSON value; of long lists only the first few."""
-    items = value.items() if isinstance(value, dict) else enumerate(value[:most]) if isinstance(value, list) else ()
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value[:most])
+        if isinstance(value, list)
+        else ()
+    )
     for key, inner in list(items)[:20]:
         yield (key,)
         yield from ((key, *place) for place in places_in(inner, most))
@@ -125,7 +185,9 @@ def spoiled_json(document):
 
 
 def spoiled_text(text: str, most: int = 40):
-    """Texts with one word replaced by each odd one; the first words only, and those of the last lines."""
+    """Texts with one word replaced by each odd one; the first words only, and those of the last
+    lines.
+    """
     words = [m.span() for m in re.finditer(r"[^\s,:=]+", text)]
     for start, end in (words[:most] + words[-10:]) if len(words) > most else words:
         for word in ODD_WORDS:
@@ -150,7 +212,11 @@ def problem(work: Callable[[], object], where: str) -> str | None:
         work()
     except InputError as error:
         text = str(error)
-        return None if where in text and "\n" not in text and len(text) < 1000 else f"says {text[:200]}"
+        return (
+            None
+            if where in text and "\n" not in text and len(text) < 1000
+            else f"says {text[:200]}"
+        )
     except Exception as error:
         return f"{type(error).__name__}: {str(error)[:150]}"
     return None
@@ -162,11 +228,15 @@ def convert_all(kind: str, root: Path, out: Path) -> None:
         write_scene(out / source.name, convert.converted(source), source.objects)
 
 
-def assert_done_or_refused(file: Path, where: Path, work: Callable[[], object], every: int = 1, put=None) -> None:
+def assert_done_or_refused(
+    file: Path, where: Path, work: Callable[[], object], every: int = 1, put=None
+) -> None:
     """Try every variant of a file; `put` writes one, where the file is inside another."""
     whole = file.read_bytes() if put is None else put.whole
     found = []
-    for what, content in itertools.islice(spoiled(whole, file.suffix if put is None else ".json"), 0, None, every):
+    for what, content in itertools.islice(
+        spoiled(whole, file.suffix if put is None else ".json"), 0, None, every
+    ):
         (put or file.write_bytes)(content)
         if wrong := problem(work, str(where)):
             found.append(f"{what}: {wrong}")
@@ -205,10 +275,17 @@ def test_readers_convert_or_refuse(tmp_path, name):
 def test_aria_tables_are_read_or_refused(tmp_path, name):
     """Of Aria Synthetic Environments the tables alone: its pictures have one large size."""
     folder = test_ase.write_scene(tmp_path / "12")
-    assert_done_or_refused(folder / name, tmp_path, lambda: convert.open_scene("ase", tmp_path, "12"))
+    assert_done_or_refused(
+        folder / name, tmp_path, lambda: convert.open_scene("ase", tmp_path, "12")
+    )
 
 
-POLYGON = {"label": "cup", "points": [[0, 0], [4, 0], [2, 3]], "shape_type": "polygon", "group_id": None}
+POLYGON = {
+    "label": "cup",
+    "points": [[0, 0], [4, 0], [2, 3]],
+    "shape_type": "polygon",
+    "group_id": None,
+}
 CIRCLE = {"label": "hat", "points": [[2, 2], [3, 3]], "shape_type": "circle"}
 TRACKED = [
     exports.coco_mask(1, 1, exports.COCO_LIST, attributes={"track_id": 4}),
@@ -216,14 +293,28 @@ TRACKED = [
     exports.coco_mask(3, 2, exports.COCO_TEXT, category=2),
 ]
 VIDEO_COCO = {
-    "videos": [{"id": 1, "width": exports.W, "height": exports.H, "file_names": ["a/0000.jpg", "a/0001.jpg"]}],
+    "videos": [
+        {
+            "id": 1,
+            "width": exports.W,
+            "height": exports.H,
+            "file_names": ["a/0000.jpg", "a/0001.jpg"],
+        }
+    ],
     "categories": [{"id": 1, "name": "vase"}],
     "annotations": [
-        {"id": 7, "video_id": 1, "category_id": 1, "segmentations": [None, TRACKED[2]["segmentation"]]},
+        {
+            "id": 7,
+            "video_id": 1,
+            "category_id": 1,
+            "segmentations": [None, TRACKED[2]["segmentation"]],
+        },
     ],
 }
 IMAGE = exports.cvat_image(
-    "0000.jpg", exports.cvat_mask("vase", track=3), '<polygon label="cup" points="0,0;4,0;2,3" group_id="2"></polygon>'
+    "0000.jpg",
+    exports.cvat_mask("vase", track=3),
+    '<polygon label="cup" points="0,0;4,0;2,3" group_id="2"></polygon>',
 )
 META = (
     f"<meta><task><size>4</size><mode>annotation</mode><original_size><width>{exports.W}</width>"
@@ -231,7 +322,11 @@ META = (
 )
 TRACKS = exports.track(0, "cup", (1, 0), (2, 0), (3, 1)), exports.track(1, "vase", (1, 0), (2, 1))
 EXPORTS = {
-    "labelme": {"0000.json": exports.labelme_file("0000", [exports.labelme_mask("vase", group=3), POLYGON, CIRCLE])},
+    "labelme": {
+        "0000.json": exports.labelme_file(
+            "0000", [exports.labelme_mask("vase", group=3), POLYGON, CIRCLE]
+        )
+    },
     "coco": {"instances.json": exports.coco_file(TRACKED)},
     "coco video": {"instances.json": VIDEO_COCO},
     "cvat images": {"annotations.xml": exports.cvat_images(IMAGE)},
@@ -245,7 +340,12 @@ EXPORTS = {
 @pytest.mark.parametrize("name", [*EXPORTS, "frames.json"])
 def test_exports_are_imported_or_refused(tmp_path, name):
     frames = exports.make_frames(tmp_path / "frames", [f"{n:04d}" for n in range(4)])
-    about = {"source": "x.mp4", "every": 6, "frame_rate": "5", "source_size": [exports.W, exports.H]}
+    about = {
+        "source": "x.mp4",
+        "every": 6,
+        "frame_rate": "5",
+        "source_size": [exports.W, exports.H],
+    }
     (frames / "frames.json").write_text(json.dumps(about))
     export = exports.make(tmp_path / "export", EXPORTS.get(name, EXPORTS["cvat labels"]))
     work = lambda: import_masks.import_masks(export, frames, tmp_path / "masks")  # noqa: E731

@@ -1,4 +1,6 @@
-"""Replica's two renderings: units, pairing by unpadded numbers, poses as they are, ids where there are some."""
+"""Replica's two renderings: units, pairing by unpadded numbers, poses as they are, ids where there
+are some.
+"""
 
 import json
 
@@ -13,9 +15,13 @@ from geometry_fusion.errors import InputError
 
 WIDTH, HEIGHT = 48, 32
 CAMERA = {"w": WIDTH, "h": HEIGHT, "fx": 20.0, "fy": 20.0, "cx": 23.5, "cy": 15.5, "scale": 6553.5}
-MARK = (slice(8, 16), slice(24, 32))  # rows, columns: one block of a JPEG, so that its edges stay sharp
+MARK = (
+    slice(8, 16),
+    slice(24, 32),
+)  # rows, columns: one block of a JPEG, so that its edges stay sharp
 NUMBERS = (0, 2, 10)
-# Camera z looks along world x: camera (0.4, -0.4, 2) is world (2 + 1, -0.4 + 2, -0.4 + 3) = (3, 1.6, 2.6).
+# Camera z looks along world x: camera (0.4, -0.4, 2) is world (2 + 1, -0.4 + 2, -0.4 + 3) = (3,
+# 1.6, 2.6).
 TURNED = np.array([[0.0, 0, 1, 1], [0, 1, 0, 2], [-1, 0, 0, 3], [0, 0, 0, 1]])
 WORLD_POINT = (3, 1.6, 2.6, 1)
 
@@ -100,7 +106,11 @@ def test_nice_slam_has_no_masks_and_says_so(tmp_path):
     assert any("no masks" in note for note in source.notes)
     convert.main(["replica", str(tmp_path / "in"), "--out", str(tmp_path / "out")])
     scene = Scene(tmp_path / "out" / "room0")
-    assert not scene.has_ids and np.allclose(scene.depth(0), 2) and np.array_equal(scene.camera(2)[0], TURNED)
+    assert (
+        not scene.has_ids
+        and np.allclose(scene.depth(0), 2)
+        and np.array_equal(scene.camera(2)[0], TURNED)
+    )
     assert np.array_equal(scene.camera(0)[1], [[20, 0, 23.5], [0, 20, 15.5], [0, 0, 1]])
 
 
@@ -135,7 +145,9 @@ def test_semantic_nerf_camera_depth_ids_and_poses(tmp_path):
     assert frames[0].intrinsics == (24, 24, 23.5, 15.5)
     check_mark(frames[2], (28.3, 10.7))
     assert frames[2].instance[11, 28] == 300 and frames[2].instance[11, 20] == 12
-    assert np.array_equal(frames[2].camera_to_world, TURNED) and frames[1].camera_to_world[1, 3] == 2
+    assert (
+        np.array_equal(frames[2].camera_to_world, TURNED) and frames[1].camera_to_world[1, 3] == 2
+    )
 
 
 def test_semantic_nerf_ids_survive_conversion_and_class_zero_is_void(tmp_path):
@@ -177,7 +189,9 @@ def test_a_pose_that_is_not_finite_is_left_out(tmp_path):
     lines[2] = " ".join(["nan"] * 16)
     (folder / "traj_w_c.txt").write_text("\n".join(lines))
     source = semantic_nerf.open_scene(tmp_path, "room_0/Sequence_1")
-    assert source.stems == ["000000", "000010"] and any("not rigid: 2" in note for note in source.notes)
+    assert source.stems == ["000000", "000010"] and any(
+        "not rigid: 2" in note for note in source.notes
+    )
 
 
 def test_names_do_not_depend_on_where_the_root_is(tmp_path):
@@ -202,7 +216,9 @@ def test_one_rendering_taken_for_the_other_is_told(tmp_path):
 
 def test_damaged_scenes_are_refused(tmp_path):
     folder = with_instances(tmp_path)
-    Image.fromarray(np.ones((30, 40), np.uint16)).save(folder / "semantic_instance/semantic_instance_2.png")
+    Image.fromarray(np.ones((30, 40), np.uint16)).save(
+        folder / "semantic_instance/semantic_instance_2.png"
+    )
     source = semantic_nerf.open_scene(tmp_path, "room_0/Sequence_1")
     with pytest.raises(InputError, match=r"semantic_instance_2\.png: is 40x30, colour is 48x32"):
         list(source.frames(source.stems))

@@ -17,7 +17,10 @@ from geometry_fusion.mask_files import write_rgb
 from geometry_fusion.video import VideoWriter
 
 H, W = 32, 18  # portrait
-BIG, SMALL = (slice(4, 20), slice(2, 14)), (slice(10, 14), slice(8, 16))  # overlap in rows 10..13, columns 8..13
+BIG, SMALL = (
+    (slice(4, 20), slice(2, 14)),
+    (slice(10, 14), slice(8, 16)),
+)  # overlap in rows 10..13, columns 8..13
 NUM_FRAMES = 10  # annotated: 0, 4, 8
 
 
@@ -35,7 +38,9 @@ def rle(mask):
 
 @pytest.fixture
 def train(tmp_path):
-    """Masklet 0 is big and always there; masklet 1 is small, null in row 0 and all-zero in row 2."""
+    """Masklet 0 is big and always there; masklet 1 is small, null in row 0 and all-zero in row
+    2.
+    """
     folder = tmp_path / "sav_train/sav_000"
     folder.mkdir(parents=True)
     with VideoWriter(folder / "sav_000001.mp4", Fraction(24), (W, H)) as writer:
@@ -63,7 +68,9 @@ def val(tmp_path):
     root = tmp_path / "sav_val"
     for n in range(NUM_FRAMES):
         (root / "JPEGImages_24fps/sav_v1").mkdir(parents=True, exist_ok=True)
-        write_rgb(root / f"JPEGImages_24fps/sav_v1/{n:05d}.jpg", np.full((H, W, 3), 20 * n, np.uint8))
+        write_rgb(
+            root / f"JPEGImages_24fps/sav_v1/{n:05d}.jpg", np.full((H, W, 3), 20 * n, np.uint8)
+        )
     for object_id, box, frames in ((0, BIG, (0, 4)), (1, SMALL, (4,))):
         folder = root / f"Annotations_6fps/sav_v1/{object_id:03d}"
         folder.mkdir(parents=True)
@@ -132,7 +139,11 @@ def test_the_smaller_object_wins_whatever_its_id(val):
 
 def test_only_wanted_frames_are_given(train):
     source = sav.open_scene(train, "sav_000/sav_000001")
-    assert [f.stem for f in source.frames(["00004", "00005", "00008"])] == ["00004", "00005", "00008"]
+    assert [f.stem for f in source.frames(["00004", "00005", "00008"])] == [
+        "00004",
+        "00005",
+        "00008",
+    ]
 
 
 def test_rows_beyond_the_video_are_told(train):
@@ -147,7 +158,9 @@ def test_rows_beyond_the_video_are_told(train):
 def test_a_video_without_annotations_has_unknown_frames(val):
     shutil.rmtree(val / "Annotations_6fps")
     source, frames = read(val)
-    assert all(f.instance is None for f in frames.values()) and "not known" in " ".join(source.notes)
+    assert all(f.instance is None for f in frames.values()) and "not known" in " ".join(
+        source.notes
+    )
 
 
 def test_damage_is_told_in_a_line(train, val, tmp_path):
@@ -156,7 +169,9 @@ def test_damage_is_told_in_a_line(train, val, tmp_path):
     cut = good["masklet"][0][0]["counts"][:-3]
     for wrong in (
         {"masklet": [[{"size": [W, H], "counts": "0"}, None]]},  # turned
-        {"masklet": [[{"size": [H, W], "counts": cut}, None]]},  # pycocotools would give what was in memory
+        {
+            "masklet": [[{"size": [H, W], "counts": cut}, None]]
+        },  # pycocotools would give what was in memory
         {"masklet": [[{"size": [H, W], "counts": ""}, None]]},
         {"masklet": [[None]]},
         {"masklet_id": [3, 3]},

@@ -1,6 +1,7 @@
 """ScanNet++: a scene as it lies on disk, and every trap that the format sets.
 
-The mesh is six upright rectangles, looked at along +y; what a pixel sees is computed here by testing every triangle.
+The mesh is six upright rectangles, looked at along +y; what a pixel sees is computed here by
+testing every triangle.
 """
 
 import json
@@ -25,11 +26,19 @@ QUADS = [  # x from, to, z from, to, y: metres
     (-2, 0, 0, 2, 3),
     (12.5 / 65, 1, 0, 2, 2),
     (1, 3, 0, 2, 3),
-    (-4, -2, 0, 2, 3),  # shares an edge with the first, so that merging equal vertices renumbers them
+    (
+        -4,
+        -2,
+        0,
+        2,
+        3,
+    ),  # shares an edge with the first, so that merging equal vertices renumbers them
     (-20, 20, 2.5, 15, 30),  # beyond 20 m
     (-0.05, 0.05, 0.95, 1.05, 0.03),  # nearer than 0.05 m to the first camera
 ]
-VERTICES = np.array([v for a, b, c, d, y in QUADS for v in ((a, y, c), (b, y, c), (b, y, d), (a, y, d))], float)
+VERTICES = np.array(
+    [v for a, b, c, d, y in QUADS for v in ((a, y, c), (b, y, c), (b, y, d), (a, y, d))], float
+)
 FACES = np.array([f for n in range(0, 24, 4) for f in ((n, n + 1, n + 2), (n + 2, n + 3, n))])
 SEGMENTS = [50, 50, 51, 50, *[60] * 4, *[70] * 4, *[80] * 4, *[90] * 4, *[95] * 4]
 GROUPS = [  # objectId, label, segments; the last holds the first three, but smaller objects win
@@ -41,13 +50,19 @@ GROUPS = [  # objectId, label, segments; the last holds the first three, but sma
     (40, "lens cap", [95]),
     (3, "furniture", [50, 51, 60]),
 ]
-FACE_IDS = np.array([7, 9, 12, 12, 0, 0, 20, 20, 30, 30, 40, 40])  # by hand: of the first vertex, 0 = unannotated
+FACE_IDS = np.array(
+    [7, 9, 12, 12, 0, 0, 20, 20, 30, 30, 40, 40]
+)  # by hand: of the first vertex, 0 = unannotated
 
 
 def pose(turn_xyz_degrees, position):
-    """[4, 4] camera to world of a camera that looks along +y, x to the right, before it is turned."""
+    """[4, 4] camera to world of a camera that looks along +y, x to the right, before it is
+    turned.
+    """
     matrix = np.eye(4)
-    matrix[:3, :3] = [[1, 0, 0], [0, 0, 1], [0, -1, 0]] @ Rotation.from_euler("xyz", turn_xyz_degrees, True).as_matrix()
+    matrix[:3, :3] = [[1, 0, 0], [0, 0, 1], [0, -1, 0]] @ Rotation.from_euler(
+        "xyz", turn_xyz_degrees, True
+    ).as_matrix()
     matrix[:3, 3] = position
     return matrix
 
@@ -63,7 +78,9 @@ def project(point, camera_to_world, intrinsics):
 
 
 def brute_force(camera_to_world, intrinsics, size):
-    """Depth, ids and which pixels are clear of edges: the nearest of all triangles (Moeller-Trumbore)."""
+    """Depth, ids and which pixels are clear of edges: the nearest of all triangles
+    (Moeller-Trumbore).
+    """
     fx, fy, cx, cy = intrinsics
     x, y = np.meshgrid((np.arange(size[0]) - cx) / fx, (np.arange(size[1]) - cy) / fy)
     rays = np.stack((x, y, np.ones_like(x)), -1) @ camera_to_world[:3, :3].T
@@ -105,7 +122,11 @@ def write_film(file, frames, codec="ffv1", pixels="bgr0"):
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pixels
         for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "gray" if frame.ndim == 2 else "rgb24")))
+            container.mux(
+                stream.encode(
+                    av.VideoFrame.from_ndarray(frame, "gray" if frame.ndim == 2 else "rgb24")
+                )
+            )
         container.mux(stream.encode(None))
 
 
@@ -117,9 +138,15 @@ def write_scans(scans):
         "element face 12\nproperty list uchar int vertex_indices\nend_header\n"
     )
     body = b"".join(struct.pack("<3f3B", *v, 9, 9, 9) for v in VERTICES)
-    write(scans / "mesh_aligned_0.05.ply", header.encode() + body + b"".join(struct.pack("<B3i", 3, *f) for f in FACES))
+    write(
+        scans / "mesh_aligned_0.05.ply",
+        header.encode() + body + b"".join(struct.pack("<B3i", 3, *f) for f in FACES),
+    )
     write(scans / "segments.json", {"sceneId": SCENE, "segIndices": SEGMENTS})
-    groups = [{"id": n, "objectId": i, "label": label, "segments": s} for n, (i, label, s) in enumerate(GROUPS)]
+    groups = [
+        {"id": n, "objectId": i, "label": label, "segments": s}
+        for n, (i, label, s) in enumerate(GROUPS)
+    ]
     write(scans / "segments_anno.json", {"sceneId": SCENE, "segGroups": groups})
 
 
@@ -139,39 +166,70 @@ def write_colmap(folder, camera, images):
 
 
 POINTS = "12.5 30.25 -1 40.0 50.0 17 1.0 2.0 3 4.0 5.0 -1"
-NUMBERS = [10, 2, 31]  # of DSLR images, with POSES 0, 1, 2; the last is a test image that is held back
+NUMBERS = [
+    10,
+    2,
+    31,
+]  # of DSLR images, with POSES 0, 1, 2; the last is a test image that is held back
 
 
 @pytest.fixture
 def root(tmp_path):
-    """Undistorted DSLR images 96x64 (focal length 65) and a lossless iPhone film of five frames 64x48 (50)."""
+    """Undistorted DSLR images 96x64 (focal length 65) and a lossless iPhone film of five frames
+    64x48 (50).
+    """
     root = tmp_path / "scannetpp"
     scene = root / "data" / SCENE
     write_scans(scene / "scans")
     frames = []
     for number, camera_to_world in zip(NUMBERS, POSES):
         turned = camera_to_world * [1, -1, -1, 1]  # camera axes y and z
-        turned = turned[[1, 0, 2, 3]] * [[1], [1], [-1], [1]]  # world rows swapped, the third negated
+        turned = turned[[1, 0, 2, 3]] * [
+            [1],
+            [1],
+            [-1],
+            [1],
+        ]  # world rows swapped, the third negated
         frames.append({"file_path": f"DSC{number:05d}.JPG", "transform_matrix": turned.tolist()})
-    about = {"fl_x": 65.0, "fl_y": 65.0, "cx": 48.0, "cy": 32.0, "w": 96, "h": 64, "camera_model": "PINHOLE"}
+    about = {
+        "fl_x": 65.0,
+        "fl_y": 65.0,
+        "cx": 48.0,
+        "cy": 32.0,
+        "w": 96,
+        "h": 64,
+        "camera_model": "PINHOLE",
+    }
     write(
         scene / "dslr/nerfstudio/transforms_undistorted.json",
         {**about, "frames": frames[:2], "test_frames": frames[2:]},
     )
     for number in NUMBERS[:2]:
-        write(scene / f"dslr/resized_undistorted_images/DSC{number:05d}.JPG", np.full((64, 96, 3), number, np.uint8))
+        write(
+            scene / f"dslr/resized_undistorted_images/DSC{number:05d}.JPG",
+            np.full((64, 96, 3), number, np.uint8),
+        )
     iphone = scene / "iphone"
     iphone.mkdir()
     write_film(iphone / "rgb.mkv", [np.full((48, 64, 3), 20 + 40 * n, np.uint8) for n in range(5)])
-    images = [  # neither in order nor alike in name; the film's frames 1, 3 and 4 are not registered
+    # neither in order nor alike in name; the film's frames 1, 3 and 4 are not registered
+    images = [
         ("video/frame_000002.jpg", POSES[2], ""),
         ("frame_000000.jpg", POSES[0], POINTS),
         ("dslr/DSC00010.JPG", POSES[4], ""),
     ]
     write_colmap(iphone / "colmap", "OPENCV 64 48 50 50 32 24 0 0 0 0", images)
     k = [[1500, 0, 959.5], [0, 1500, 719.5], [0, 0, 1]]
-    entries = {f"frame_{n:06d}": {"timestamp": n / 60, "pose": np.eye(4).tolist(), "intrinsic": k} for n in range(5)}
-    for n, camera_to_world in ((0, POSES[0]), (2, POSES[2] * np.nan), (3, POSES[3]), (4, POSES[4] * 1.5)):
+    entries = {
+        f"frame_{n:06d}": {"timestamp": n / 60, "pose": np.eye(4).tolist(), "intrinsic": k}
+        for n in range(5)
+    }
+    for n, camera_to_world in (
+        (0, POSES[0]),
+        (2, POSES[2] * np.nan),
+        (3, POSES[3]),
+        (4, POSES[4] * 1.5),
+    ):
         entries[f"frame_{n:06d}"]["aligned_pose"] = camera_to_world.tolist()
     write(iphone / "pose_intrinsic_imu.json", entries)
     return root
@@ -184,7 +242,11 @@ def opened(root, device):
 
 def test_scenes_are_found_from_the_root_and_from_its_data_folder(root):
     write(root / "data" / "bbbbbbbbbb" / "scans" / "segments.json", {})  # a scene without pictures
-    assert scannetpp.find(root) == scannetpp.find(root / "data") == [f"{SCENE}/dslr", f"{SCENE}/iphone"]
+    assert (
+        scannetpp.find(root)
+        == scannetpp.find(root / "data")
+        == [f"{SCENE}/dslr", f"{SCENE}/iphone"]
+    )
     with pytest.raises(InputError, match="no data/SCENE"):
         scannetpp.find(root / "data" / SCENE / "scans")
 
@@ -213,9 +275,11 @@ def test_dslr_sees_known_points_at_known_pixels(root):
     frame = frames["DSC00010"]
     assert frame.rgb.mean() == pytest.approx(10, abs=1)  # paired by number, not by position
     assert frame.intrinsics == (65, 65, 47.5, 31.5)
-    # By hand: camera at (0, 0, 1). (0.6, 2, 1 + 19 / 65) is 0.3 right, 9.5 / 65 up per metre: 47.5 + 19.5, 31.5 - 9.5.
+    # By hand: camera at (0, 0, 1). (0.6, 2, 1 + 19 / 65) is 0.3 right, 9.5 / 65 up per metre: 47.5
+    # + 19.5, 31.5 - 9.5.
     assert frame.instance[22, 67] == 12 and frame.depth[22, 67] == pytest.approx(2, abs=1e-5)
-    # The chair's edge is at x = 47.5 + 65 * 12.5 / 65 / 2 = 53.75; with COLMAP's principal point it were at 54.25.
+    # The chair's edge is at x = 47.5 + 65 * 12.5 / 65 / 2 = 53.75; with COLMAP's principal point it
+    # were at 54.25.
     assert frame.instance[22, 53:55].tolist() == [0, 12] and frame.depth[22, 53] == 0
     # (-1.5, 3, 1) is at x = 47.5 - 32.5 = 15. On the ray, not along z, it would be 3.35 m away.
     assert frame.depth[31, 15] == pytest.approx(3, abs=1e-5)
@@ -228,7 +292,10 @@ def test_default_folder_names_of_the_toolbox_are_read(root):
     (dslr / "resized_undistorted_images").rename(dslr / "undistorted_images")
     write(dslr / "undistorted_anon_masks" / "DSC00010.png", np.zeros((64, 96), np.uint8))
     source, frames = opened(root, "dslr")
-    assert source.stems == ["DSC00010"] and "2 frames left out, no anonymisation mask: 2, 31" in source.notes
+    assert (
+        source.stems == ["DSC00010"]
+        and "2 frames left out, no anonymisation mask: 2, 31" in source.notes
+    )
     assert (frames["DSC00010"].instance == -1).all()
 
 
@@ -243,17 +310,28 @@ def test_anonymised_pixels_are_void_and_without_depth_also_after_conversion(root
     write_film(scene / "iphone" / "rgb_mask.mkv", masks, pixels="gray")
     convert.main(["scannetpp", str(root), "--out", str(tmp_path / "out")])
     dslr, iphone = (Scene(tmp_path / "out" / f"{SCENE}_{device}") for device in ("dslr", "iphone"))
-    assert dslr.stems == ["DSC00002", "DSC00010"] and iphone.stems == ["frame_000000", "frame_000002"]
+    assert dslr.stems == ["DSC00002", "DSC00010"] and iphone.stems == [
+        "frame_000000",
+        "frame_000002",
+    ]
     assert (dslr.instance(1)[mask < 255] == -1).all() and (dslr.instance(1)[mask == 255] >= 0).all()
     assert (dslr.depth(1)[mask < 255] == 0).all()
     assert (iphone.instance(0) >= 0).all() and ((iphone.instance(1) == -1) == (masks[2] == 0)).all()
-    for scene, index, camera_to_world in ((dslr, 1, POSES[0]), (iphone, 0, POSES[0]), (iphone, 1, POSES[2])):
+    for scene, index, camera_to_world in (
+        (dslr, 1, POSES[0]),
+        (iphone, 0, POSES[0]),
+        (iphone, 1, POSES[2]),
+    ):
         matrix, k = scene.camera(index)
         np.testing.assert_allclose(matrix, camera_to_world, atol=1e-6)
-        depth, ids, clear = brute_force(matrix, (k[0, 0], k[1, 1], k[0, 2], k[1, 2]), scene.rgb(index).shape[1::-1])
+        depth, ids, clear = brute_force(
+            matrix, (k[0, 0], k[1, 1], k[0, 2], k[1, 2]), scene.rgb(index).shape[1::-1]
+        )
         clear &= scene.instance(index) >= 0
         np.testing.assert_array_equal(scene.instance(index)[clear], ids[clear])
-        np.testing.assert_allclose(scene.depth(index)[clear], depth[clear], atol=0.0006)  # metres, millimetre steps
+        np.testing.assert_allclose(
+            scene.depth(index)[clear], depth[clear], atol=0.0006
+        )  # metres, millimetre steps
     assert {o.id: o.name for o in iphone.objects}[12] == "chair"
 
 
@@ -282,7 +360,9 @@ def test_older_films_and_extracted_frames_are_read(root, kind):
             write(iphone / "rgb" / f"frame_{n:06d}.jpg", pictures[n])
     else:
         write_film(iphone / "rgb.mp4", pictures, "libx264", "yuv420p")
-    assert [f.rgb.mean() for f in opened(root, "iphone")[1].values()] == pytest.approx([20, 100], abs=2)
+    assert [f.rgb.mean() for f in opened(root, "iphone")[1].values()] == pytest.approx(
+        [20, 100], abs=2
+    )
 
 
 def test_aligned_poses_serve_where_colmap_is_absent_and_broken_ones_are_told(root):
@@ -292,7 +372,9 @@ def test_aligned_poses_serve_where_colmap_is_absent_and_broken_ones_are_told(roo
     assert source.stems == ["frame_000000", "frame_000003"]
     assert "1 frame left out, no aligned_pose: 1" in source.notes
     assert "2 frames left out, pose not finite or not rigid: 2, 4" in source.notes
-    assert frames["frame_000003"].intrinsics == pytest.approx((50, 50, 31.5, 23.5))  # of 1920x1440, scaled by 1 / 30
+    assert frames["frame_000003"].intrinsics == pytest.approx(
+        (50, 50, 31.5, 23.5)
+    )  # of 1920x1440, scaled by 1 / 30
     assert_seen(frames["frame_000003"], POSES[3])
 
 
@@ -311,7 +393,9 @@ def deflated(depth):
 
 DEPTH_BINS = {
     "one stream": deflated(LIDAR_MM / 1000),
-    "lz4 frames": chained(lz4.block.compress(frame.tobytes(), store_size=False) for frame in LIDAR_MM),
+    "lz4 frames": chained(
+        lz4.block.compress(frame.tobytes(), store_size=False) for frame in LIDAR_MM
+    ),
     "deflated frames": chained(deflated(frame / 1000) for frame in LIDAR_MM),
 }
 
@@ -327,7 +411,10 @@ def test_lidar_depth_serves_where_the_mesh_is_missing(root, layout):
         write(scene / "iphone" / "depth.bin", DEPTH_BINS[layout])
     source, frames = opened(root, "iphone")
     assert source.objects == [] and any("no ids" in note for note in source.notes)
-    for n in (0, 2):  # 4 x 4 LiDAR pixels to a pixel; the middle is between the second and the third
+    for n in (
+        0,
+        2,
+    ):  # 4 x 4 LiDAR pixels to a pixel; the middle is between the second and the third
         frame = frames[f"frame_{n:06d}"]
         assert frame.instance is None and frame.depth.dtype == np.float32
         np.testing.assert_allclose(frame.depth, LIDAR_MM[n, 2::4, 2::4] / 1000, atol=1e-6)
@@ -340,8 +427,12 @@ def test_depth_that_is_not_known_is_zero_and_frames_past_the_end_are_left_out(ro
     depth[0, 2, 2], depth[0, 2, 6], depth[0, 2, 10] = np.nan, -1, np.inf
     write(scene / "iphone" / "depth.bin", deflated(depth))
     source, frames = opened(root, "iphone")
-    assert source.stems == ["frame_000000"] and "3 frames left out, no depth: 2, 3, 4" in source.notes
-    assert frames["frame_000000"].depth[0, :4].tolist() == pytest.approx([0, 0, 0, LIDAR_MM[0, 2, 14] / 1000])
+    assert (
+        source.stems == ["frame_000000"] and "3 frames left out, no depth: 2, 3, 4" in source.notes
+    )
+    assert frames["frame_000000"].depth[0, :4].tolist() == pytest.approx(
+        [0, 0, 0, LIDAR_MM[0, 2, 14] / 1000]
+    )
 
 
 @pytest.mark.parametrize("layout", DEPTH_BINS)
@@ -356,19 +447,26 @@ def test_truncated_depth_is_refused(root, layout):
 def dot(size, xy):
     """A white spot on black, its middle at `xy` (pixel centres at integers)."""
     x, y = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
-    return np.repeat((255 * np.exp(-((x - xy[0]) ** 2 + (y - xy[1]) ** 2) / 8))[..., None], 3, 2).astype(np.uint8)
+    return np.repeat(
+        (255 * np.exp(-((x - xy[0]) ** 2 + (y - xy[1]) ** 2) / 8))[..., None], 3, 2
+    ).astype(np.uint8)
 
 
 def middle(rgb):
     weights = rgb[..., 0].astype(float)
-    return [(weights * grid).sum() / weights.sum() for grid in np.meshgrid(*map(np.arange, weights.shape[::-1]))]
+    return [
+        (weights * grid).sum() / weights.sum()
+        for grid in np.meshgrid(*map(np.arange, weights.shape[::-1]))
+    ]
 
 
 def fisheye(point, lens):
     """Where COLMAP says that a point is in the picture of the first pose."""
     x, y, _ = project(point, POSES[0], (1, 1, 0, 0))
     theta = np.arctan(np.hypot(x, y))
-    stretch = theta * (1 + sum(k * theta ** (2 * n) for n, k in enumerate(lens, 1))) / np.hypot(x, y)
+    stretch = (
+        theta * (1 + sum(k * theta ** (2 * n) for n, k in enumerate(lens, 1))) / np.hypot(x, y)
+    )
     return np.array((90 * stretch * x + 96.4, 91 * stretch * y + 63.7))
 
 
@@ -376,7 +474,10 @@ def test_fisheye_images_become_pinhole_images_of_the_same_points(root):
     dslr = root / "data" / SCENE / "dslr"
     (dslr / "nerfstudio" / "transforms_undistorted.json").unlink()
     lens = (0.05, -0.02, 0.004, 0.001)
-    point, hidden = (-1.3, 3.0, 1.5), (1.2, 3.0, 1.6)  # on the cabinet; where one pixel is anonymised
+    point, hidden = (
+        (-1.3, 3.0, 1.5),
+        (1.2, 3.0, 1.6),
+    )  # on the cabinet; where one pixel is anonymised
     write(dslr / "resized_images" / "DSC00010.JPG", dot((192, 128), fisheye(point, lens) - 0.5))
     mask = np.full((128, 192), 255, np.uint8)
     x, y = (fisheye(hidden, lens) - 0.5).round().astype(int)
@@ -384,7 +485,9 @@ def test_fisheye_images_become_pinhole_images_of_the_same_points(root):
     write(dslr / "resized_anon_masks" / "DSC00010.png", mask)
     camera = f"OPENCV_FISHEYE 192 128 90 91 96.4 63.7 {' '.join(map(str, lens))}"
     write_colmap(
-        dslr / "colmap", camera, [("dslr/DSC00010.JPG", POSES[0], ""), ("video/frame_000010.jpg", POSES[1], "")]
+        dslr / "colmap",
+        camera,
+        [("dslr/DSC00010.JPG", POSES[0], ""), ("video/frame_000010.jpg", POSES[1], "")],
     )
     frame = opened(root, "dslr")[1]["DSC00010"]
     assert frame.intrinsics[2:] == (95.5, 63.5)
@@ -392,7 +495,8 @@ def test_fisheye_images_become_pinhole_images_of_the_same_points(root):
     assert middle(frame.rgb) == pytest.approx((u, v), abs=0.15)
     assert frame.depth[round(v), round(u)] == pytest.approx(z, abs=1e-5)
     assert frame.instance[round(v), round(u)] in (7, 9)
-    # Void is what touches the one anonymised pixel, and nothing else: at balance 0 no pixel lacks a source.
+    # Void is what touches the one anonymised pixel, and nothing else: at balance 0 no pixel lacks a
+    # source.
     u, v, _ = project(hidden, POSES[0], frame.intrinsics)
     assert np.hypot(u - x, v - y) > 3
     void = frame.instance == -1
@@ -438,12 +542,24 @@ def test_lens_distortion_of_the_iphone_is_undone_for_colour_and_lidar(root, mesh
 
 BROKEN = {
     "no line of points": ("iphone/colmap/images.txt", lambda t: t.replace("\n\n", "\n")),
-    "is THIN_PRISM_FISHEYE": ("iphone/colmap/cameras.txt", lambda t: t.replace("OPENCV", "THIN_PRISM_FISHEYE")),
-    "neither turned nor cropped": ("iphone/colmap/cameras.txt", lambda t: t.replace("64 48", "48 64")),
-    "are the same frame": ("iphone/colmap/images.txt", lambda t: t.replace("video/frame_000002", "video/frame_000000")),
+    "is THIN_PRISM_FISHEYE": (
+        "iphone/colmap/cameras.txt",
+        lambda t: t.replace("OPENCV", "THIN_PRISM_FISHEYE"),
+    ),
+    "neither turned nor cropped": (
+        "iphone/colmap/cameras.txt",
+        lambda t: t.replace("64 48", "48 64"),
+    ),
+    "are the same frame": (
+        "iphone/colmap/images.txt",
+        lambda t: t.replace("video/frame_000002", "video/frame_000000"),
+    ),
     "has 23 vertices": ("scans/segments.json", lambda t: t.replace("[50, ", "[")),
     "none of its segments": ("scans/segments.json", lambda t: json.dumps({"segIndices": [1] * 24})),
-    "objectId 0": ("scans/segments_anno.json", lambda t: t.replace('"objectId": 12', '"objectId": 0')),
+    "objectId 0": (
+        "scans/segments_anno.json",
+        lambda t: t.replace('"objectId": 12', '"objectId": 0'),
+    ),
     "not a readable mesh|faces": ("scans/mesh_aligned_0.05.ply", lambda t: ""),
 }
 
@@ -464,13 +580,19 @@ def test_distorted_transforms_are_refused(root):
         opened(root, "dslr")
 
 
-def test_a_film_that_loses_a_frame_is_refused_and_leaves_nothing_behind(root, tmp_path, monkeypatch):
+def test_a_film_that_loses_a_frame_is_refused_and_leaves_nothing_behind(
+    root, tmp_path, monkeypatch
+):
     whole = scannetpp.VideoFile.__iter__
     monkeypatch.setattr(
-        scannetpp.VideoFile, "__iter__", lambda film: (frame for n, frame in enumerate(whole(film)) if n != 1)
+        scannetpp.VideoFile,
+        "__iter__",
+        lambda film: (frame for n, frame in enumerate(whole(film)) if n != 1),
     )
     with pytest.raises(InputError, match=r"rgb\.mkv: 4 of 5 frames"):
-        convert.main(["scannetpp", str(root), "--out", str(tmp_path / "out"), "--scenes", f"{SCENE}/iphone"])
+        convert.main(
+            ["scannetpp", str(root), "--out", str(tmp_path / "out"), "--scenes", f"{SCENE}/iphone"]
+        )
     assert not (tmp_path / "out" / f"{SCENE}_iphone").exists()
 
 

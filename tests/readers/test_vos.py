@@ -43,22 +43,32 @@ def read(root, name):
 
 @pytest.fixture
 def youtube(tmp_path):
-    """Six frames 00000, 00005, ..., 00025; object 2 enters at 00015; 00010 has no mask; ids in meta not in order."""
+    """Six frames 00000, 00005, ..., 00025; object 2 enters at 00015; 00010 has no mask; ids in meta
+    not in order.
+    """
     root = tmp_path / "ytvos"
     for n in range(0, 30, 5):
         frame(root / f"train/JPEGImages/003234408d/{n:05d}.jpg")
         if n != 10:
             mask(root / f"train/Annotations/003234408d/{n:05d}.png", ids(second=n >= 15))
     frames = [f"{n:05d}" for n in range(0, 30, 5)]
-    objects = {"2": {"category": "dog", "frames": frames[3:]}, "1": {"category": "person", "frames": frames}}
-    (root / "train/meta.json").write_text(json.dumps({"videos": {"003234408d": {"objects": objects}}}))
+    objects = {
+        "2": {"category": "dog", "frames": frames[3:]},
+        "1": {"category": "person", "frames": frames},
+    }
+    (root / "train/meta.json").write_text(
+        json.dumps({"videos": {"003234408d": {"objects": objects}}})
+    )
     return root
 
 
 def test_indices_are_ids_255_is_void_and_a_missing_mask_is_unknown(youtube):
     assert vos.find(youtube) == ["train/003234408d"]
     source, frames = read(youtube, "train/003234408d")
-    assert source.stems == ["00000", "00005", "00010", "00015", "00020", "00025"] and source.name == "train_003234408d"
+    assert (
+        source.stems == ["00000", "00005", "00010", "00015", "00020", "00025"]
+        and source.name == "train_003234408d"
+    )
     assert frames["00010"].instance is None
     assert any("1 of 6 frames have no mask" in note for note in source.notes)
     got = frames["00015"].instance
@@ -99,14 +109,19 @@ def test_an_odd_palette_does_not_change_ids(tmp_path):
     frame(tmp_path / "JPEGImages/a/00000.jpg")
     (tmp_path / "Annotations/a").mkdir(parents=True)
     image = Image.fromarray(ids(second=True))
-    image.putpalette([7, 7, 7] * 256)  # every colour alike: a reader of colours would see one object
+    image.putpalette(
+        [7, 7, 7] * 256
+    )  # every colour alike: a reader of colours would see one object
     image.save(tmp_path / "Annotations/a/00000.png")
     _, frames = read(tmp_path, "a")
     assert set(np.unique(frames["00000"].instance)) == {-1, 0, 1, 2}
 
 
 def test_colour_and_black_and_white_masks_are_refused(tmp_path):
-    for name, picture in {"rgb": np.dstack([ids()] * 3), "binary": np.where(ids(void=False) > 0, 255, 0)}.items():
+    for name, picture in {
+        "rgb": np.dstack([ids()] * 3),
+        "binary": np.where(ids(void=False) > 0, 255, 0),
+    }.items():
         frame(tmp_path / f"JPEGImages/{name}/00000.jpg")
         (tmp_path / f"Annotations/{name}").mkdir(parents=True)
         Image.fromarray(picture.astype(np.uint8)).save(tmp_path / f"Annotations/{name}/00000.png")
@@ -117,13 +132,19 @@ def test_colour_and_black_and_white_masks_are_refused(tmp_path):
 
 
 def test_davis_has_a_scene_per_resolution_and_odd_widths(tmp_path):
-    for resolution, size in {"480p": (91, 48), "Full-Resolution": (60, 108)}.items():  # wide; portrait
+    for resolution, size in {
+        "480p": (91, 48),
+        "Full-Resolution": (60, 108),
+    }.items():  # wide; portrait
         frame(tmp_path / f"JPEGImages/{resolution}/bike-packing/00000.jpg", size)
         mask(tmp_path / f"Annotations/{resolution}/bike-packing/00000.png", ids(shape=size[::-1]))
     names = ["480p/bike-packing", "Full-Resolution/bike-packing"]
     assert vos.find(tmp_path) == names
     shapes = [read(tmp_path, name)[1]["00000"] for name in names]
-    assert [(f.rgb.shape[:2], f.instance.shape) for f in shapes] == [((48, 91),) * 2, ((108, 60),) * 2]
+    assert [(f.rgb.shape[:2], f.instance.shape) for f in shapes] == [
+        ((48, 91),) * 2,
+        ((108, 60),) * 2,
+    ]
 
 
 def test_a_video_910_wide_converts(tmp_path):
@@ -146,15 +167,25 @@ def test_mose_has_no_meta_and_its_validation_only_first_masks(tmp_path):
     mask(tmp_path / "valid/Annotations/0a1b/00000.png", ids(second=True, void=False))
     frame(tmp_path / "valid/JPEGImages/none/00000.jpg")
     source, frames = read(tmp_path, "valid/0a1b")
-    assert not source.objects and [f.instance is None for f in frames.values()] == [False, True, True]
-    assert set(np.unique(frames["00000"].instance)) == {0, 1, 2}  # a first mask is whole, nothing of it is void
+    assert not source.objects and [f.instance is None for f in frames.values()] == [
+        False,
+        True,
+        True,
+    ]
+    assert set(np.unique(frames["00000"].instance)) == {
+        0,
+        1,
+        2,
+    }  # a first mask is whole, nothing of it is void
     source, frames = read(tmp_path, "valid/none")
     assert frames["00000"].instance is None and "no Annotations" in source.notes[0]
 
 
 @pytest.mark.parametrize("split", ["valid", "valid_all_frames"])
 def test_youtube_validation_shows_objects_only_where_they_enter(tmp_path, split):
-    """The mask of frame 10 has only object 2, though object 1 is still in view: what is not 2 there is not known."""
+    """The mask of frame 10 has only object 2, though object 1 is still in view: what is not 2 there
+    is not known.
+    """
     for n in range(0, 20, 5):
         frame(tmp_path / f"{split}/JPEGImages/vid/{n:05d}.jpg")
     mask(tmp_path / "valid/Annotations/vid/00000.png", ids(void=False))
@@ -170,15 +201,21 @@ def test_youtube_validation_shows_objects_only_where_they_enter(tmp_path, split)
 
 
 @pytest.mark.parametrize(
-    ("folder", "meta"), [("val", "val_meta.json"), ("val", "valid_meta.json"), ("valid", "../valid_meta.json")]
+    ("folder", "meta"),
+    [("val", "val_meta.json"), ("val", "valid_meta.json"), ("valid", "../valid_meta.json")],
 )
 def test_lvos_numbers_step_by_five_from_one(tmp_path, folder, meta):
     for n in (1, 6, 11):
         frame(tmp_path / f"{folder}/JPEGImages/0tCWPOrc/{n:08d}.jpg")
         mask(tmp_path / f"{folder}/Annotations/0tCWPOrc/{n:08d}.png", ids(second=n >= 6))
     ranges = {"1": ("1", "11"), "2": (6, 11)}  # text or number
-    objects = {i: {"frame_range": {"start": a, "end": b, "frame_nums": "2"}} for i, (a, b) in ranges.items()}
-    (tmp_path / folder / meta).write_text(json.dumps({"videos": {"0tCWPOrc": {"objects": objects}}}))
+    objects = {
+        i: {"frame_range": {"start": a, "end": b, "frame_nums": "2"}}
+        for i, (a, b) in ranges.items()
+    }
+    (tmp_path / folder / meta).write_text(
+        json.dumps({"videos": {"0tCWPOrc": {"objects": objects}}})
+    )
     source, frames = read(tmp_path, f"{folder}/0tCWPOrc")
     assert source.stems == ["00000001", "00000006", "00000011"]
     assert [(o.id, o.name) for o in source.objects] == [(1, "object 1"), (2, "object 2")]
@@ -188,7 +225,9 @@ def test_lvos_numbers_step_by_five_from_one(tmp_path, folder, meta):
 
 def test_bad_folders_are_told_in_a_line(tmp_path, refuse):
     (tmp_path / "root/JPEGImages").mkdir(parents=True)
-    assert "no JPEGImages/VIDEO" in refuse(convert, "vos", tmp_path / "root", "--out", tmp_path / "out")
+    assert "no JPEGImages/VIDEO" in refuse(
+        convert, "vos", tmp_path / "root", "--out", tmp_path / "out"
+    )
     frame(tmp_path / "root/JPEGImages/a/00000.jpg")
     mask(tmp_path / "root/Annotations/a/00000.png", ids(shape=(H, W - 1)))
     with pytest.raises(InputError, match=r"00000\.png: mask is 15x12, its frame 16x12"):

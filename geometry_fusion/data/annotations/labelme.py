@@ -1,7 +1,9 @@
-"""labelme: one JSON per image. An object is (label, group_id), and the annotator has to use the same in every frame.
+"""labelme: one JSON per image. An object is (label, group_id), and the annotator has to use the
+same in every frame.
 
-A label without group_id is one object as long as no image has two of it. Shapes are drawn as labelme draws them, later
-ones over earlier ones; `__ignore__` becomes void. labelme shows images upright by their EXIF orientation, and so do we.
+A label without group_id is one object as long as no image has two of it. Shapes are drawn as
+labelme draws them, later ones over earlier ones; `__ignore__` becomes void. labelme shows images
+upright by their EXIF orientation, and so do we.
 """
 
 import base64
@@ -11,21 +13,31 @@ from functools import partial
 import numpy as np
 from PIL import Image, ImageDraw
 
-from geometry_fusion.data.annotations import Annotations, Files, Shape, from_shapes, picture, stem_of
+from geometry_fusion.data.annotations import (
+    Annotations,
+    Files,
+    Shape,
+    from_shapes,
+    picture,
+    stem_of,
+)
 from geometry_fusion.data.annotations.coco import FARTHEST
 from geometry_fusion.errors import InputError
 from geometry_fusion.frame_folder import Size
 from geometry_fusion.parsing import each, is_number, reading, size_of, whole
 
 CURE = (
-    "in labelme give every object its own label, or its own group_id in all frames (parts of one object share theirs)"
+    "in labelme give every object its own label, or its own group_id in all frames (parts of "
+    "one object share theirs)"
 )
 KINDS = {"__ignore__": -1, "_background_": 0}
 POLYGONS = ("polygon", "oriented_rectangle", None)  # labelme of old writes no type
 
 
 def read(files: Files) -> Annotations:
-    """All labelme JSONs of a folder or zip, or a single one; other JSONs (frames.json, flags) are passed over."""
+    """All labelme JSONs of a folder or zip, or a single one; other JSONs (frames.json, flags) are
+    passed over.
+    """
     frames, left_out = [], Counter()
     for name in files.ending(".json"):
         document = files.json(name)
@@ -39,16 +51,21 @@ def read(files: Files) -> Annotations:
             own = stem_of(name.removesuffix(name[-5:]))
             if document.get("imagePath") and stem_of(image) != own:
                 raise InputError(
-                    f"{where}: belongs to {image!r} by its imagePath; rename one of them so that they agree"
+                    f"{where}: belongs to {image!r} by its imagePath; rename one of them so that "
+                    "they agree"
                 )
             stated = document.get("imageWidth"), document.get("imageHeight")
             size = None if None in stated else size_of(*stated)
             frames.append((own, size, _shapes(document["shapes"], where, left_out)))
     if not frames:
         raise InputError(
-            f"{files.path}: holds no labelme JSON (one with shapes); give the folder that labelme saved to"
+            f"{files.path}: holds no labelme JSON (one with shapes); give the folder that "
+            "labelme saved to"
         )
-    notes = [f"{count} shapes of type {kind} left out: no areas" for kind, count in sorted(left_out.items())]
+    notes = [
+        f"{count} shapes of type {kind} left out: no areas"
+        for kind, count in sorted(left_out.items())
+    ]
     return from_shapes(frames, CURE, notes=notes)
 
 
@@ -70,7 +87,9 @@ def _shapes(entries: list[dict], where: str, left_out: Counter) -> list[Shape]:
         else:
             left_out[str(kind)] += 1
             continue
-        shapes.append(Shape(label, draw, None if group is None else whole(group), kind=KINDS.get(label, 1)))
+        shapes.append(
+            Shape(label, draw, None if group is None else whole(group), kind=KINDS.get(label, 1))
+        )
     return shapes
 
 
@@ -86,7 +105,9 @@ def _pasted(encoded: str, points: list[tuple[float, float]], where: str, size: S
     with reading(where, "a labelme mask"):
         (left, top), (right, bottom) = ((int(x), int(y)) for x, y in points)
         if not (0 <= left <= right < size[0] and 0 <= top <= bottom < size[1]):
-            raise ValueError(f"mask {left},{top}..{right},{bottom} is not inside {size[0]}x{size[1]}")
+            raise ValueError(
+                f"mask {left},{top}..{right},{bottom} is not inside {size[0]}x{size[1]}"
+            )
         data = base64.b64decode(encoded, validate=True)
         crop = np.array(picture(data, where, (right - left + 1, bottom - top + 1)))
         mask = np.zeros(size[::-1], bool)
@@ -94,7 +115,9 @@ def _pasted(encoded: str, points: list[tuple[float, float]], where: str, size: S
         return mask
 
 
-def _drawn(kind: str | None, points: list[tuple[float, float]], where: str, size: Size) -> np.ndarray:
+def _drawn(
+    kind: str | None, points: list[tuple[float, float]], where: str, size: Size
+) -> np.ndarray:
     """[H, W] bool, outline included."""
     with reading(where, "a labelme shape"):
         image = Image.new("1", size)

@@ -5,7 +5,13 @@ Ids above 254 (MOTS: 1000 class + id) are numbered anew.
 
 import numpy as np
 
-from geometry_fusion.data.annotations import AnnotatedFrame, AnnotatedObject, Annotations, Files, stem_of
+from geometry_fusion.data.annotations import (
+    AnnotatedFrame,
+    AnnotatedObject,
+    Annotations,
+    Files,
+    stem_of,
+)
 from geometry_fusion.errors import InputError
 from geometry_fusion.mask_rule import LARGEST_ID, PALETTE, MaskRule, mask_pixels
 
@@ -18,7 +24,8 @@ def read(files: Files, palettes_only: bool = False) -> Annotations:
         raise InputError(f"{files.path}: holds no PNG masks; give the folder that has them")
     if len(folders) > 1:
         raise InputError(
-            f"{files.path}: PNGs are in {folders[0] or '.'!r} and {folders[1]!r}; give one of these folders"
+            f"{files.path}: PNGs are in {folders[0] or '.'!r} and {folders[1]!r}; give one of "
+            "these folders"
         )
 
     def pixels(name: str):
@@ -38,7 +45,9 @@ def read(files: Files, palettes_only: bool = False) -> Annotations:
     names_of = {v: "object" if rule.ids is None else f"object {v}" for v in new_id}
     objects = [AnnotatedObject(i, names_of[v], str(v)) for v, i in new_id.items()]
     return Annotations(
-        objects, [AnnotatedFrame(stem_of(name), None, lambda _, name=name: ids(name)) for name in names], notes
+        objects,
+        [AnnotatedFrame(stem_of(name), None, lambda _, name=name: ids(name)) for name in names],
+        notes,
     )
 
 
@@ -49,4 +58,6 @@ def _numbering(rule: MaskRule) -> tuple[dict[int, int], list[str]]:
     if not rule.ids or rule.ids[-1] <= LARGEST_ID:
         return {value: value for value in rule.ids}, []
     numbering = {value: index + 1 for index, value in enumerate(rule.ids)}
-    return numbering, [f"ids were numbered anew: {rule.ids[0]} is 1, {rule.ids[-1]} is {len(rule.ids)}"]
+    return numbering, [
+        f"ids were numbered anew: {rule.ids[0]} is 1, {rule.ids[-1]} is {len(rule.ids)}"
+    ]

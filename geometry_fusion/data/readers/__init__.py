@@ -1,13 +1,16 @@
-"""Readers of published datasets and of captures people make: one module per format, all give a `Source`.
+"""Readers of published datasets and of captures people make: one module per format, all give a
+`Source`.
 
 Every module has
 
-    find(root) -> list[str]          names of the scenes under `root`, sorted; raises InputError where there are none
+    find(root) -> list[str]          names of the scenes under `root`, sorted; raises InputError
+    where there are none
     open_scene(root, name) -> Source
 
-A reader pairs files by the frame number in their names, never by position, leaves out poses that are not rigid
-(`rigid_poses`), and tells in `notes` what it left out. Axes and units are those of geometry_fusion.data.scenes; ids
-stay what they are in the source unless the module says otherwise. No reader writes or runs code that a file brings.
+A reader pairs files by the frame number in their names, never by position, leaves out poses that
+are not rigid (`rigid_poses`), and tells in `notes` what it left out. Axes and units are those of
+geometry_fusion.data.scenes; ids stay what they are in the source unless the module says otherwise.
+No reader writes or runs code that a file brings.
 """
 
 from geometry_fusion.data.readers.source import Source

@@ -1,12 +1,14 @@
-"""Aria Synthetic Environments: ROOT/SCENE or ROOT/train/SCENE, with rgb, depth, instances and trajectory.csv.
+"""Aria Synthetic Environments: ROOT/SCENE or ROOT/train/SCENE, with rgb, depth, instances and
+trajectory.csv.
 
-The fisheye pictures become those of a pinhole camera (`fisheye624.Pinhole`: same size, the lens's own focal length)
-and are then turned upright, 90 degrees clockwise, with camera and pose. Depth on disk is millimetres along the ray and
-becomes z-depth. Beyond the lens depth is 0 and the id -1.
+The fisheye pictures become those of a pinhole camera (`fisheye624.Pinhole`: same size, the lens's
+own focal length) and are then turned upright, 90 degrees clockwise, with camera and pose. Depth on
+disk is millimetres along the ray and becomes z-depth. Beyond the lens depth is 0 and the id -1.
 
-Ids are those of the scene (numbers mean nothing in another scene). Empty space and background, known by the class name
-or, without object_instances_to_classes.json, by their usual ids 0 and 1, become 0. Walls, floors and ceilings stay: the
-data counts each as an object; `objects` tells their names.
+Ids are those of the scene (numbers mean nothing in another scene). Empty space and background,
+known by the class name or, without object_instances_to_classes.json, by their usual ids 0 and 1,
+become 0. Walls, floors and ceilings stay: the data counts each as an object; `objects` tells their
+names.
 """
 
 import csv
@@ -33,7 +35,8 @@ from geometry_fusion.mask_rule import VOID_16
 from geometry_fusion.parsing import identity, reading
 
 SIDES = (704, 1408)  # pixels of the square pictures
-CAMERA_704 = Fisheye624(  # one calibration for all scenes, of the pictures as they are stored (lying on their side)
+# one calibration for all scenes, of the pictures as they are stored (lying on their side)
+CAMERA_704 = Fisheye624(
     focal=297.6375381,
     centre=(357.6599197, 349.1922497),
     radial=(0.365089038, -0.173808242, -0.753494548, 2.434788883, -2.577862203, 0.878848354),
@@ -51,11 +54,17 @@ USUALLY_NOT_OBJECTS = (0, 1)  # these two, as the authors tell (projectaria_tool
 
 
 def find(root: Path) -> list[str]:
-    """SCENE, or train/SCENE where `root` holds folders of scenes: both splits use the same numbers."""
+    """SCENE, or train/SCENE where `root` holds folders of scenes: both splits use the same
+    numbers.
+    """
     folders = _folders(root)
     if not folders:
         zips = next(Path(root).glob("*.zip"), None)
-        cure = f"unzip {zips.name} and the others" if zips else "each is a numbered folder with rgb/ and trajectory.csv"
+        cure = (
+            f"unzip {zips.name} and the others"
+            if zips
+            else "each is a numbered folder with rgb/ and trajectory.csv"
+        )
         raise InputError(f"{root}: holds no scenes of Aria Synthetic Environments; {cure}")
     return sorted(folders, key=lambda name: [(len(part), part) for part in name.split("/")])
 
@@ -107,7 +116,10 @@ def _frame(
         values = read_values(ids[number])
         _side(values, ids[number], (side,))
         instance = pinhole.values(np.where(np.isin(values, nothing), 0, values), -1)
-    upright = [None if image is None else _clockwise(image) for image in (pinhole.colour(rgb), instance, z_depth)]
+    upright = [
+        None if image is None else _clockwise(image)
+        for image in (pinhole.colour(rgb), instance, z_depth)
+    ]
     # The principal point is the middle of a square: turning leaves it there.
     intrinsics = (pinhole.fisheye.focal, pinhole.fisheye.focal, pinhole.centre, pinhole.centre)
     pose = world_from_device @ DEVICE_FROM_CAMERA @ CAMERA_FROM_UPRIGHT
@@ -127,7 +139,10 @@ def _side(image: np.ndarray, file: Path, sides: Sequence[int]) -> int:
     height, width = image.shape[:2]
     if height != width or width not in sides:
         known = " or ".join(f"{side}x{side}" for side in sides)
-        raise InputError(f"{file}: is {width}x{height}, expected {known}: the calibration is for pictures as published")
+        raise InputError(
+            f"{file}: is {width}x{height}, expected {known}: the calibration is for pictures as "
+            "published"
+        )
     return width
 
 
@@ -135,7 +150,9 @@ def _optional(notes: list[str], folder: Path, prefix: str) -> dict[int, Path]:
     """Files of a part that the test set does not have."""
     files = numbered(folder.glob(f"{prefix}*.png"))
     if not files and (wrong := next(folder.glob(f"{prefix}*.jpg"), None)):
-        raise InputError(f"{wrong}: is a JPEG, which changes values; get the 16-bit PNGs of this scene")
+        raise InputError(
+            f"{wrong}: is a JPEG, which changes values; get the 16-bit PNGs of this scene"
+        )
     if not files:
         notes.append(f"no {folder.name}/{prefix}*.png (the test set has none): frames come without")
     return files
@@ -148,14 +165,17 @@ def _trajectory(file: Path) -> dict[int, np.ndarray]:
     except (ValueError, csv.Error):
         raise InputError(f"{file}: not a CSV file; unzip this scene again") from None
     if not rows or _is_number(rows[0][-1]):
-        raise InputError(f"{file}: has no header line; without it every row would count for the wrong frame")
+        raise InputError(
+            f"{file}: has no header line; without it every row would count for the wrong frame"
+        )
     poses = {}
     for index, row in enumerate(rows[1:]):
         try:
             tx, ty, tz, qx, qy, qz, qw = map(float, row[3:10])
         except ValueError:
             raise InputError(
-                f"{file}: line {index + 2} lacks tx ty tz qx qy qz qw in columns 4 to 10; unzip this scene again"
+                f"{file}: line {index + 2} lacks tx ty tz qx qy qz qw in columns 4 to 10; unzip "
+                "this scene again"
             ) from None
         poses[index] = pose_of((qx, qy, qz, qw), (tx, ty, tz))
     return poses
@@ -173,10 +193,17 @@ def _objects(notes: list[str], folder: Path) -> tuple[list[SceneObject], Sequenc
     """Objects with their class names, and the ids that are none."""
     file = folder / "object_instances_to_classes.json"
     if not file.exists():
-        notes.append(f"no {file.name} (some scenes lack it): objects have no names, ids 0 and 1 count as background")
+        notes.append(
+            f"no {file.name} (some scenes lack it): objects have no names, ids 0 and 1 count as "
+            "background"
+        )
         return [], USUALLY_NOT_OBJECTS
     table = read_json(file)
     with reading(file, "a table of id and class name", "unzip this scene again"):
         names = {identity(int(key), VOID_16 - 1): str(name) for key, name in table.items()}
-    nothing = [key for key, name in names.items() if name.strip().lower().replace(" ", "_") in NOT_OBJECTS]
-    return [SceneObject(key, name) for key, name in sorted(names.items()) if key not in nothing], nothing
+    nothing = [
+        key for key, name in names.items() if name.strip().lower().replace(" ", "_") in NOT_OBJECTS
+    ]
+    return [
+        SceneObject(key, name) for key, name in sorted(names.items()) if key not in nothing
+    ], nothing

@@ -1,6 +1,8 @@
-"""Cameras of ScanNet++: COLMAP text models, JSON files of nerfstudio and ARKit, pictures without lens distortion.
+"""Cameras of ScanNet++: COLMAP text models, JSON files of nerfstudio and ARKit, pictures without
+lens distortion.
 
-COLMAP's pixel centres are at half integers; everything returned here has them at integers, as scenes do.
+COLMAP's pixel centres are at half integers; everything returned here has them at integers, as
+scenes do.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,17 +25,26 @@ from geometry_fusion.errors import InputError, one_line
 from geometry_fusion.parsing import each, reading, size_of
 from geometry_fusion.parsing import number as number_of
 
-NERFSTUDIO_WORLD = np.array([[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, -1, 0], [0, 0, 0, 1]])  # of the mesh's; own inverse
+NERFSTUDIO_WORLD = np.array(
+    [[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, -1, 0], [0, 0, 0, 1]]
+)  # of the mesh's; own inverse
 HALF = 0.5  # what COLMAP's pixel coordinates are ahead of ours
-ARKIT_SIZE = 1920, 1440  # (width, height) of the intrinsics in pose_intrinsic_imu.json, which does not state it
+ARKIT_SIZE = (
+    1920,
+    1440,
+)  # (width, height) of the intrinsics in pose_intrinsic_imu.json, which does not state it
 NUM_PARAMETERS = {"PINHOLE": 4, "OPENCV": 8, "OPENCV_FISHEYE": 8}  # fx fy cx cy, then 4 of the lens
 
 
 @dataclass(frozen=True)
 class Camera:
     size: tuple[int, int]  # (width, height)
-    intrinsics: tuple[float, float, float, float]  # fx, fy, cx, cy in pixels, pixel centres at integers
-    distortion: tuple[float, ...] = ()  # OpenCV's k1 k2 p1 p2, of a fisheye k1 k2 k3 k4; empty = pinhole
+    intrinsics: tuple[
+        float, float, float, float
+    ]  # fx, fy, cx, cy in pixels, pixel centres at integers
+    distortion: tuple[
+        float, ...
+    ] = ()  # OpenCV's k1 k2 p1 p2, of a fisheye k1 k2 k3 k4; empty = pinhole
     fisheye: bool = False
 
     @property
@@ -55,7 +66,9 @@ class Undistortion:
     """From pictures of a camera to those of a pinhole camera of the same size."""
 
     intrinsics: tuple[float, float, float, float]  # of the result
-    map_xy: tuple[np.ndarray, np.ndarray]  # [H, W] float32 each: where a pixel of the result is in the original
+    map_xy: tuple[
+        np.ndarray, np.ndarray
+    ]  # [H, W] float32 each: where a pixel of the result is in the original
 
     def colour(self, rgb: np.ndarray) -> np.ndarray:
         """[H, W, 3]; what lies beyond the picture is mirrored."""
@@ -63,39 +76,51 @@ class Undistortion:
 
     def depth(self, depth: np.ndarray) -> np.ndarray:
         """[H, W]; nearest, and 0 beyond the picture."""
-        return cv2.remap(depth, *self.map_xy, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+        return cv2.remap(
+            depth, *self.map_xy, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0
+        )
 
     def valid(self, valid: np.ndarray) -> np.ndarray:
         """[H, W] bool: pixels whose colour comes from valid pixels of the picture only."""
-        share = cv2.remap(valid.astype(np.uint8) * 255, *self.map_xy, cv2.INTER_LINEAR, borderValue=0)
+        share = cv2.remap(
+            valid.astype(np.uint8) * 255, *self.map_xy, cv2.INTER_LINEAR, borderValue=0
+        )
         return share == 255
 
 
 def fitted(camera: Camera, size: tuple[int, int], what: str | Path) -> Camera:
-    """The camera for frames of `size`. Raises InputError where that is no plain resize; `what` names the frames."""
+    """The camera for frames of `size`. Raises InputError where that is no plain resize; `what`
+    names the frames.
+    """
     if camera.size == tuple(size):
         return camera
     scales = np.divide(size, camera.size)
     if abs(scales[0] / scales[1] - 1) > 0.01:
         raise InputError(
-            f"{what}: frames are {size[0]}x{size[1]}, their camera is {camera.size[0]}x{camera.size[1]}; "
+            f"{what}: frames are {size[0]}x{size[1]}, their camera is "
+            f"{camera.size[0]}x{camera.size[1]}; "
             "use frames that are neither turned nor cropped"
         )
-    return replace(camera, size=tuple(size), intrinsics=scaled_intrinsics(camera.intrinsics, camera.size, size))
+    return replace(
+        camera, size=tuple(size), intrinsics=scaled_intrinsics(camera.intrinsics, camera.size, size)
+    )
 
 
 @lru_cache(maxsize=2)
 def undistortion(camera: Camera) -> Undistortion | None:
     """None for a pinhole camera.
 
-    OPENCV keeps its intrinsics. A fisheye gets those of the ScanNet++ toolbox: OpenCV's estimate at balance 0 with the
-    principal point in the middle of the picture. Unlike there, half pixels are taken into account.
+    OPENCV keeps its intrinsics. A fisheye gets those of the ScanNet++ toolbox: OpenCV's estimate at
+    balance 0 with the principal point in the middle of the picture. Unlike there, half pixels are
+    taken into account.
     """
     if not any(camera.distortion):
         return None
     size, k, lens = camera.size, camera.k, np.array(camera.distortion)
     if camera.fisheye:
-        new = cv2.fisheye.estimateNewCameraMatrixForUndistortRectify(k, lens, size, np.eye(3), balance=0.0)
+        new = cv2.fisheye.estimateNewCameraMatrixForUndistortRectify(
+            k, lens, size, np.eye(3), balance=0.0
+        )
         new[:2, 2] = np.array(size) / 2 - HALF
         maps = cv2.fisheye.initUndistortRectifyMap(k, lens, np.eye(3), new, size, cv2.CV_32FC1)
     else:
@@ -115,57 +140,87 @@ def read_cameras(file: Path) -> dict[str, Camera]:
             values = tuple(number_of(float(parameter)) for parameter in parameters)
             size = size_of(int(width), int(height))
         except (ValueError, TypeError):
-            raise InputError(f"{file}: {line.strip()[:60]!r} is not a camera; export the model as text again") from None
+            raise InputError(
+                f"{file}: {line.strip()[:60]!r} is not a camera; export the model as text again"
+            ) from None
         if len(values) != NUM_PARAMETERS.get(model):
             known = ", ".join(NUM_PARAMETERS)
             raise InputError(
-                f"{file}: camera {number} is {model} with {len(values)} parameters; read are {known} (4, 8, 8)"
+                f"{file}: camera {number} is {model} with {len(values)} parameters; read are "
+                f"{known} (4, 8, 8)"
             )
         fx, fy, cx, cy = values[:4]
         if not min(fx, fy) > 0:
-            raise InputError(f"{file}: camera {number} has a focal length of {min(fx, fy):g}; export the model again")
-        cameras[number] = Camera(size, (fx, fy, cx - HALF, cy - HALF), values[4:], model == "OPENCV_FISHEYE")
+            raise InputError(
+                f"{file}: camera {number} has a focal length of {min(fx, fy):g}; export the "
+                "model again"
+            )
+        cameras[number] = Camera(
+            size, (fx, fy, cx - HALF, cy - HALF), values[4:], model == "OPENCV_FISHEYE"
+        )
     return cameras
 
 
 def read_images(folder: Path) -> list[Image]:
-    """Registered images of a text model (images.txt, cameras.txt in `folder`), in the order of the file."""
+    """Registered images of a text model (images.txt, cameras.txt in `folder`), in the order of the
+    file.
+    """
     cameras, file = read_cameras(folder / "cameras.txt"), folder / "images.txt"
     lines, images = iter(_lines(file)), []
     for line in lines:
-        # An image without points still has its second line, which is empty: blank lines count only before an image.
+        # An image without points still has its second line, which is empty: blank lines count only
+        # before an image.
         if not line.strip() or line.startswith("#"):
             continue
         try:
             _, qw, qx, qy, qz, tx, ty, tz, camera, name = line.split(maxsplit=9)
-            world_to_camera = pose_of([float(q) for q in (qx, qy, qz, qw)], [float(t) for t in (tx, ty, tz)])
+            world_to_camera = pose_of(
+                [float(q) for q in (qx, qy, qz, qw)], [float(t) for t in (tx, ty, tz)]
+            )
         except ValueError:
-            raise InputError(f"{file}: {line.strip()[:60]!r} is not an image; export the model as text again") from None
+            raise InputError(
+                f"{file}: {line.strip()[:60]!r} is not an image; export the model as text again"
+            ) from None
         if camera not in cameras:
-            raise InputError(f"{file}: {name.strip()} has camera {camera}, which cameras.txt lacks; copy both again")
+            raise InputError(
+                f"{file}: {name.strip()} has camera {camera}, which cameras.txt lacks; copy both "
+                "again"
+            )
         if _is_image(next(lines, "")):
-            raise InputError(f"{file}: {name.strip()} has no line of points after it; keep empty lines in that file")
+            raise InputError(
+                f"{file}: {name.strip()} has no line of points after it; keep empty lines in "
+                "that file"
+            )
         images.append(Image(name.strip(), cameras[camera], _inverse(world_to_camera)))
     return images
 
 
 def read_model(
     folder: Path,  # with images.txt and cameras.txt
-    foreign: Sequence[str],  # folders that names of another device's images start with: one model may have both
+    foreign: Sequence[
+        str
+    ],  # folders that names of another device's images start with: one model may have both
     notes: list[str],  # receives what was left out
 ) -> tuple[dict[int, Camera], dict[int, np.ndarray]]:
     """Cameras and camera-to-world poses [4, 4] by frame number."""
     images = read_images(folder)
     others = [image.name for image in images if image.name.split("/")[0] in foreign]
     note_dropped(notes, others, "of another device")
-    return _by_number([image for image in images if image.name.split("/")[0] not in foreign], folder / "images.txt")
+    return _by_number(
+        [image for image in images if image.name.split("/")[0] not in foreign],
+        folder / "images.txt",
+    )
 
 
-def _by_number(images: Iterable[Image], source: Path) -> tuple[dict[int, Camera], dict[int, np.ndarray]]:
+def _by_number(
+    images: Iterable[Image], source: Path
+) -> tuple[dict[int, Camera], dict[int, np.ndarray]]:
     found: dict[int, Image] = {}
     for image in images:
         if (other := found.setdefault(_number(image.name, source), image)) is not image:
-            raise InputError(f"{source}: {image.name} and {other.name} are the same frame; keep one of them")
+            raise InputError(
+                f"{source}: {image.name} and {other.name} are the same frame; keep one of them"
+            )
     return {n: i.camera for n, i in found.items()}, {n: i.camera_to_world for n, i in found.items()}
 
 
@@ -177,27 +232,38 @@ def read_transforms(file: Path) -> tuple[dict[int, Camera], dict[int, np.ndarray
         size = size_of(content["w"], content["h"])
         if not min(fx, fy) > 0:
             raise ValueError("a focal length is not positive")
-        frames = each(dict, content["frames"], "frames") + each(dict, content.get("test_frames", []), "test_frames")
+        frames = each(dict, content["frames"], "frames") + each(
+            dict, content.get("test_frames", []), "test_frames"
+        )
         poses = [
-            (str(frame["file_path"]), mesh_from_nerfstudio(_matrix(frame["transform_matrix"]))) for frame in frames
+            (str(frame["file_path"]), mesh_from_nerfstudio(_matrix(frame["transform_matrix"])))
+            for frame in frames
         ]
         distorted = any(number_of(content.get(f"k{i}") or 0) for i in range(1, 5))
     if distorted:
-        raise InputError(f"{file}: its camera is distorted (k1..k4); this needs the one of the undistorted images")
-    # The toolbox takes COLMAP's half pixels for whole ones; its pictures are shifted by as much as it says of them.
+        raise InputError(
+            f"{file}: its camera is distorted (k1..k4); this needs the one of the undistorted "
+            "images"
+        )
+    # The toolbox takes COLMAP's half pixels for whole ones; its pictures are shifted by as much as
+    # it says of them.
     camera = Camera(size, (fx, fy, cx - HALF, cy - HALF))
     return _by_number((Image(name, camera, pose) for name, pose in poses), file)
 
 
 def mesh_from_nerfstudio(pose: np.ndarray) -> np.ndarray:
-    """[4, 4] of transforms.json (OpenGL camera, turned world) -> OpenCV camera to the world of the mesh."""
+    """[4, 4] of transforms.json (OpenGL camera, turned world) -> OpenCV camera to the world of the
+    mesh.
+    """
     return opencv_from_opengl(NERFSTUDIO_WORLD @ pose)
 
 
 def read_arkit(file: Path, notes: list[str]) -> tuple[dict[int, Camera], dict[int, np.ndarray]]:
     """As `read_model`, of pose_intrinsic_imu.json: the frames that were aligned to the mesh."""
     content = read_json(file)
-    if not isinstance(content, dict) or not all(isinstance(entry, dict) for entry in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(entry, dict) for entry in content.values()
+    ):
         raise InputError(f"{file}: not an object of frames; copy it again")
     entries = {_number(name, file): entry for name, entry in content.items()}
     aligned = {number for number, entry in entries.items() if entry.get("aligned_pose") is not None}
@@ -220,7 +286,9 @@ def _number(name: str, file: Path) -> int:
 
 
 def _matrix(values) -> np.ndarray:
-    """Numbers of a JSON list; NaN [4, 4], which no check lets pass, where they are something else."""
+    """Numbers of a JSON list; NaN [4, 4], which no check lets pass, where they are something
+    else.
+    """
     try:
         return np.array(values, float)
     except (TypeError, ValueError):
@@ -228,7 +296,9 @@ def _matrix(values) -> np.ndarray:
 
 
 def _is_image(line: str) -> bool:
-    """Whether this is an image's line: there the tenth word is a name, in a line of points all are numbers."""
+    """Whether this is an image's line: there the tenth word is a name, in a line of points all are
+    numbers.
+    """
     words = line.split(maxsplit=10)
     if len(words) < 10:
         return False
@@ -252,7 +322,8 @@ def _lines(file: Path):
             yield from lines
     except FileNotFoundError:
         raise InputError(
-            f"{file}: missing; a binary model becomes text with colmap model_converter --output_type TXT"
+            f"{file}: missing; a binary model becomes text with colmap model_converter "
+            "--output_type TXT"
         ) from None
     except UnicodeDecodeError as error:
         raise InputError(f"{file}: not text ({one_line(error)}); copy it again") from None

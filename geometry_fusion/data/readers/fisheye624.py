@@ -1,6 +1,8 @@
-"""The camera model of Project Aria's colour camera (Fisheye624), and its pictures made into a pinhole camera's.
+"""The camera model of Project Aria's colour camera (Fisheye624), and its pictures made into a
+pinhole camera's.
 
-Thin-prism terms are left out: the camera of Aria Synthetic Environments has none. Pixel centres are at integers.
+Thin-prism terms are left out: the camera of Aria Synthetic Environments has none. Pixel centres are
+at integers.
 """
 
 from dataclasses import dataclass, replace
@@ -12,7 +14,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Fisheye624:
-    """Radial (6) and tangential (2) distortion of the angle off axis; nothing is seen beyond a circle and an angle."""
+    """Radial (6) and tangential (2) distortion of the angle off axis; nothing is seen beyond a
+    circle and an angle.
+    """
 
     focal: float  # pixels per radian on the axis
     centre: tuple[float, float]  # principal point in pixels
@@ -24,10 +28,13 @@ class Fisheye624:
     def scaled(self, scale: float) -> "Fisheye624":
         """The same camera with pictures `scale` times as large."""
         centre = tuple(scale * (c + 0.5) - 0.5 for c in self.centre)
-        return replace(self, focal=scale * self.focal, centre=centre, valid_radius=scale * self.valid_radius)
+        return replace(
+            self, focal=scale * self.focal, centre=centre, valid_radius=scale * self.valid_radius
+        )
 
     def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Points [..., 3] in the camera (z forward) -> pixels [..., 2] as x, y, and whether the lens sees them [...].
+        """Points [..., 3] in the camera (z forward) -> pixels [..., 2] as x, y, and whether the
+        lens sees them [...].
 
         Pixels of points that it does not see mean nothing.
         """
@@ -47,12 +54,13 @@ class Fisheye624:
 
 @dataclass(frozen=True)
 class Pinhole:
-    """A pinhole camera at the place of a fisheye camera, looking the same way; square pictures of the same size.
+    """A pinhole camera at the place of a fisheye camera, looking the same way; square pictures of
+    the same size.
 
-    Its focal length is the fisheye's own, so that the middle of the picture keeps its resolution: a longer one would
-    enlarge blurred pixels, a shorter one would throw sharp ones away. At Aria's lens this shows 99.5 of the 115
-    degrees across; what is lost lies at the rim, where a pinhole picture would be stretched more than twice. Only the
-    outermost corners lie beyond the lens.
+    Its focal length is the fisheye's own, so that the middle of the picture keeps its resolution: a
+    longer one would enlarge blurred pixels, a shorter one would throw sharp ones away. At Aria's
+    lens this shows 99.5 of the 115 degrees across; what is lost lies at the rim, where a pinhole
+    picture would be stretched more than twice. Only the outermost corners lie beyond the lens.
     """
 
     fisheye: Fisheye624
@@ -72,7 +80,9 @@ class Pinhole:
 
     @cached_property
     def _source(self) -> tuple[np.ndarray, np.ndarray]:
-        """Where each pixel lies in the fisheye picture [side, side, 2] float32, and whether it is in it."""
+        """Where each pixel lies in the fisheye picture [side, side, 2] float32, and whether it is
+        in it.
+        """
         pixels, seen = self.fisheye.project(self.rays)
         inside = ((pixels >= -0.5) & (pixels < self.side - 0.5)).all(-1)
         return pixels.astype(np.float32), seen & inside
@@ -80,7 +90,9 @@ class Pinhole:
     def colour(self, fisheye_rgb: np.ndarray) -> np.ndarray:
         """[side, side, 3] uint8, bilinear; black where the lens sees nothing."""
         pixels, seen = self._source
-        rgb = cv2.remap(fisheye_rgb, pixels, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        rgb = cv2.remap(
+            fisheye_rgb, pixels, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
         return np.where(seen[..., None], rgb, 0).astype(np.uint8)
 
     def values(self, fisheye_values: np.ndarray, unseen: int) -> np.ndarray:

@@ -1,6 +1,8 @@
-"""What a camera sees of an annotated triangle mesh: z-depth and ids by ray casting (trimesh with Embree).
+"""What a camera sees of an annotated triangle mesh: z-depth and ids by ray casting (trimesh with
+Embree).
 
-Annotations are ScanNet++'s: segments.json gives every vertex a segment, segments_anno.json objects their segments.
+Annotations are ScanNet++'s: segments.json gives every vertex a segment, segments_anno.json objects
+their segments.
 """
 
 from collections.abc import Sequence
@@ -36,10 +38,13 @@ class Surface:
     def seen(
         self,
         camera_to_world: np.ndarray,  # [4, 4] OpenCV axes, metres
-        intrinsics: tuple[float, float, float, float],  # fx, fy, cx, cy of a pinhole camera, pixel centres at integers
+        intrinsics: tuple[
+            float, float, float, float
+        ],  # fx, fy, cx, cy of a pinhole camera, pixel centres at integers
         size: tuple[int, int],  # (width, height)
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Depth [H, W] float32 (z, metres, 0 = nothing between NEAR and FAR) and ids [H, W] int32 (0 = nothing).
+        """Depth [H, W] float32 (z, metres, 0 = nothing between NEAR and FAR) and ids [H, W] int32
+        (0 = nothing).
 
         Faces are seen from both sides. Ids are None where the surface has none.
         """
@@ -52,7 +57,11 @@ class Surface:
             part = slice(start, start + RAYS_AT_ONCE)
             face[part], depth[part] = self._first(camera_to_world[:3, 3], rays[part])
         known = depth > 0
-        ids = None if self.ids is None else np.where(known, self.ids[self.faces[face, 0]], 0).astype(np.int32)
+        ids = (
+            None
+            if self.ids is None
+            else np.where(known, self.ids[self.faces[face, 0]], 0).astype(np.int32)
+        )
         return depth.reshape(height, width), None if ids is None else ids.reshape(height, width)
 
     def _first(self, eye: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -75,9 +84,13 @@ def read_mesh(file: Path) -> tuple[np.ndarray, np.ndarray]:
     except FileNotFoundError:
         raise InputError(f"{file}: no such file; copy the mesh") from None
     except Exception as error:  # trimesh's parsers raise many kinds
-        raise InputError(f"{file}: not a readable mesh ({one_line(error)}); copy it again") from None
+        raise InputError(
+            f"{file}: not a readable mesh ({one_line(error)}); copy it again"
+        ) from None
     if not len(faces) or not np.isfinite(vertices).all():
-        raise InputError(f"{file}: has {len(faces)} faces, or vertices that are not finite; copy it again")
+        raise InputError(
+            f"{file}: has {len(faces)} faces, or vertices that are not finite; copy it again"
+        )
     return vertices, faces
 
 
@@ -92,12 +105,15 @@ def read_surface(file: Path, segments: Path | None = None, groups: Path | None =
             raise ValueError(f"they are of type {segment_of.dtype}")
     if segment_of.shape != (len(vertices),):
         raise InputError(
-            f"{segments}: has {segment_of.size} vertices, {file.name} has {len(vertices)}; copy both of one release"
+            f"{segments}: has {segment_of.size} vertices, {file.name} has {len(vertices)}; copy "
+            "both of one release"
         )
     annotated = _groups(groups)
     ids = vertex_ids(segment_of, [(number, members) for number, _, members in annotated])
     if annotated and not ids.any():
-        raise InputError(f"{groups}: none of its segments is in {segments.name}; copy both of one release")
+        raise InputError(
+            f"{groups}: none of its segments is in {segments.name}; copy both of one release"
+        )
     return Surface(vertices, faces, ids)
 
 
@@ -114,10 +130,15 @@ def _groups(file: Path) -> list[tuple[int, str, list[int]]]:
     content = read_json(file)
     with reading(file, "segGroups with objectId, label and segments", "copy it again"):
         entries = each(dict, content["segGroups"], "segGroups")
-        groups = [(whole(g["objectId"]), str(g["label"]), each(whole, g["segments"], "segments")) for g in entries]
+        groups = [
+            (whole(g["objectId"]), str(g["label"]), each(whole, g["segments"], "segments"))
+            for g in entries
+        ]
     for number, label, _ in groups:
         if not 0 < number < VOID_16:
-            raise InputError(f"{file}: objectId {number} ({label}): not 1..{VOID_16 - 1}; give it another number")
+            raise InputError(
+                f"{file}: objectId {number} ({label}): not 1..{VOID_16 - 1}; give it another number"
+            )
     return groups
 
 
@@ -125,7 +146,9 @@ def vertex_ids(
     segment_of: np.ndarray,  # [V] int: the segment that a vertex belongs to
     groups: Sequence[tuple[int, Sequence[int]]],  # an id and the segments of that object
 ) -> np.ndarray:  # [V] int64, 0 = in no group
-    """Ids of vertices by membership in segments. Of groups that overlap, the one with the fewest vertices wins."""
+    """Ids of vertices by membership in segments. Of groups that overlap, the one with the fewest
+    vertices wins.
+    """
     segments, where, counts = np.unique(segment_of, return_inverse=True, return_counts=True)
     members = []
     for group, named in groups:
@@ -142,5 +165,7 @@ def _trimesh():
         import trimesh
         import trimesh.ray.ray_pyembree  # needs embreex
     except ImportError as error:
-        raise InputError(f"depth and ids of a mesh: {one_line(error)}; pip install -r requirements-data.txt") from None
+        raise InputError(
+            f"depth and ids of a mesh: {one_line(error)}; pip install -r requirements-data.txt"
+        ) from None
     return trimesh

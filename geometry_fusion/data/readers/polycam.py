@@ -1,12 +1,17 @@
 """Polycam's raw export ("raw data" of a LiDAR or photo capture in developer mode), unpacked.
 
-    CAPTURE/keyframes/images/<us>.jpg, cameras/<us>.json                      as the phone saw and believed it
-    CAPTURE/keyframes/corrected_images/<us>.jpg, corrected_cameras/<us>.json  undistorted, loops closed
-    CAPTURE/keyframes/depth/<us>.png                                          millimetres, of images/, smaller
+    CAPTURE/keyframes/images/<us>.jpg, cameras/<us>.json                      as the phone saw and
+    believed it
+    CAPTURE/keyframes/corrected_images/<us>.jpg, corrected_cameras/<us>.json  undistorted, loops
+    closed
+    CAPTURE/keyframes/depth/<us>.png                                          millimetres, of
+    images/, smaller
 
-* corrected_images and corrected_cameras are used together and only together: their poses and the uncorrected ones are
+* corrected_images and corrected_cameras are used together and only together: their poses and the
+uncorrected ones are
   of two worlds. Their black border is cut off. Each has its own intrinsics.
-* The depth belongs to the uncorrected picture: it is looked up along the ray of each corrected pixel. Beyond
+* The depth belongs to the uncorrected picture: it is looked up along the ray of each corrected
+pixel. Beyond
   5 m it is a guess and left out.
 * Poses are camera-to-world of an OpenGL camera, row-major 3x4; the world (y up) stays as it is.
 * Pictures stay as the sensor saw them: in landscape, also when the phone was held upright.
@@ -63,14 +68,19 @@ def open_scene(root: Path, name: str) -> Source:
             lacking = "corrected_cameras" if images else "corrected_images"
             notes.append(f"the uncorrected pictures and cameras are used: there are no {lacking}")
         images, files = raw_images, raw_cameras
-    depths = {n: file for n, file in numbered(keyframes.glob("depth/[!.]*.png")).items() if n in images}
+    depths = {
+        n: file for n, file in numbered(keyframes.glob("depth/[!.]*.png")).items() if n in images
+    }
     if corrected:
         note_dropped(notes, sorted(set(raw_images) - set(images)), "not corrected")
     keys = paired(notes, picture=images, camera=files, **({"depth": depths} if depths else {}))
     cameras = {n: _camera(files[n]) for n in keys}
     poses = rigid_poses(notes, {n: camera.camera_to_world for n, camera in cameras.items()})
     if not poses:
-        raise InputError(f"{keyframes}: no frame is complete ({'; '.join(notes) or 'no pictures'}); export it again")
+        raise InputError(
+            f"{keyframes}: no frame is complete ({'; '.join(notes) or 'no pictures'}); export it "
+            "again"
+        )
     if depths:
         notes.append(f"depth beyond {FARTHEST_M:g} m is left out: it is a guess there")
 
@@ -91,7 +101,9 @@ def open_scene(root: Path, name: str) -> Source:
             yield SceneFrame(stem, rgb, None, depth, poses[n], intrinsics)
 
     def raw_intrinsics(n: int, otherwise: tuple, otherwise_size: tuple, depth_size: tuple) -> tuple:
-        """Of the depth map; without the uncorrected camera those of the corrected picture before its border went."""
+        """Of the depth map; without the uncorrected camera those of the corrected picture before
+        its border went.
+        """
         if n not in raw_cameras:
             return scaled_intrinsics(otherwise, otherwise_size, depth_size)
         camera = _camera(raw_cameras[n])
@@ -103,7 +115,9 @@ def open_scene(root: Path, name: str) -> Source:
 
 
 def _captures(root: Path) -> dict[str, Path]:
-    return captures(root, lambda folder: (folder / "keyframes").is_dir(), "keyframes/ of a Polycam raw export")
+    return captures(
+        root, lambda folder: (folder / "keyframes").is_dir(), "keyframes/ of a Polycam raw export"
+    )
 
 
 def _camera(file: Path) -> Camera:
@@ -127,7 +141,9 @@ def _stored_size(file: Path) -> tuple[int, int]:
 def _cut(rgb: np.ndarray, intrinsics: tuple, file: Path) -> tuple[np.ndarray, tuple]:
     """A corrected picture and its intrinsics without the border."""
     if min(rgb.shape[:2]) <= 2 * BORDER:
-        raise InputError(f"{file}: is {rgb.shape[1]}x{rgb.shape[0]}, all border; take the original export")
+        raise InputError(
+            f"{file}: is {rgb.shape[1]}x{rgb.shape[0]}, all border; take the original export"
+        )
     fx, fy, cx, cy = intrinsics
     return rgb[BORDER:-BORDER, BORDER:-BORDER], (fx, fy, cx - BORDER, cy - BORDER)
 
@@ -144,10 +160,16 @@ def _looked_up(
     wanted: tuple[float, float, float, float],  # intrinsics of the same camera's other picture
     size: tuple[int, int],  # (width, height) of that
 ) -> np.ndarray:  # [height, width]
-    """Depth along the rays of another picture from the same place and direction, nearest; 0 outside the map."""
+    """Depth along the rays of another picture from the same place and direction, nearest; 0 outside
+    the map.
+    """
     fx, fy, cx, cy = wanted
     columns = np.rint((np.arange(size[0]) - cx) / fx * seen[0] + seen[2]).astype(int)
     rows = np.rint((np.arange(size[1]) - cy) / fy * seen[1] + seen[3]).astype(int)
     found = depth[np.ix_(rows.clip(0, depth.shape[0] - 1), columns.clip(0, depth.shape[1] - 1))]
-    inside = ((rows >= 0) & (rows < depth.shape[0]))[:, None] & (columns >= 0) & (columns < depth.shape[1])
+    inside = (
+        ((rows >= 0) & (rows < depth.shape[0]))[:, None]
+        & (columns >= 0)
+        & (columns < depth.shape[1])
+    )
     return np.where(inside, found, np.float32(0))

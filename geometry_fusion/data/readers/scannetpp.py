@@ -1,11 +1,13 @@
-"""ScanNet++ (v1, v2) as its toolbox lays it out: ROOT/data/SCENE/{scans,dslr,iphone} has SCENE/dslr and SCENE/iphone.
+"""ScanNet++ (v1, v2) as its toolbox lays it out: ROOT/data/SCENE/{scans,dslr,iphone} has SCENE/dslr
+and SCENE/iphone.
 
-Pictures become those of a pinhole camera. Depth and ids are the mesh (scans/mesh_aligned_0.05.ply) seen by it; ids are
-the objectId of segments_anno.json. An iPhone without the mesh has its LiDAR's depth and no ids. Anonymised pixels, and
-those that the lens did not see, have depth 0 and id -1. The world is that of the mesh.
+Pictures become those of a pinhole camera. Depth and ids are the mesh (scans/mesh_aligned_0.05.ply)
+seen by it; ids are the objectId of segments_anno.json. An iPhone without the mesh has its LiDAR's
+depth and no ids. Anonymised pixels, and those that the lens did not see, have depth 0 and id -1.
+The world is that of the mesh.
 
-Poses: COLMAP's; for undistorted DSLR images those of transforms_undistorted.json; for an iPhone without COLMAP the
-`aligned_pose` of pose_intrinsic_imu.json.
+Poses: COLMAP's; for undistorted DSLR images those of transforms_undistorted.json; for an iPhone
+without COLMAP the `aligned_pose` of pose_intrinsic_imu.json.
 """
 
 import zlib
@@ -20,13 +22,23 @@ import numpy as np
 
 from geometry_fusion.data.readers import colmap, mesh
 from geometry_fusion.data.readers.colmap import Camera
-from geometry_fusion.data.readers.source import Source, nearest, numbered, paired, read_values, rigid_poses
+from geometry_fusion.data.readers.source import (
+    Source,
+    nearest,
+    numbered,
+    paired,
+    read_values,
+    rigid_poses,
+)
 from geometry_fusion.data.scenes import SceneFrame
 from geometry_fusion.errors import InputError, one_line
 from geometry_fusion.mask_files import read_rgb
 from geometry_fusion.video import VideoFile
 
-FOREIGN = {"dslr": ("iphone", "video"), "iphone": ("dslr",)}  # device -> folders of the other's names in COLMAP
+FOREIGN = {
+    "dslr": ("iphone", "video"),
+    "iphone": ("dslr",),
+}  # device -> folders of the other's names in COLMAP
 MESH, SEGMENTS, GROUPS = "mesh_aligned_0.05.ply", "segments.json", "segments_anno.json"
 UNDISTORTED = (  # by the release, by the default settings of the toolbox
     ("resized_undistorted_images", "resized_undistorted_masks"),
@@ -65,7 +77,9 @@ class Film:
         return {number: f"frame_{number:06d}" for number in range(self.count)}
 
     def of(self, numbers: Sequence[int]) -> Iterator[np.ndarray]:
-        """Of rising numbers. Raises InputError at the end where a frame was lost: those after it had wrong numbers."""
+        """Of rising numbers. Raises InputError at the end where a frame was lost: those after it
+        had wrong numbers.
+        """
         assert list(numbers) == sorted(numbers), numbers
         wanted, count = set(numbers), 0
         for frame in self.decode():
@@ -73,14 +87,17 @@ class Film:
                 yield frame
             count += 1
         if count != self.count:
-            raise InputError(f"{self.file}: {count} of {self.count} frames decode: numbers are not sure; copy it again")
+            raise InputError(
+                f"{self.file}: {count} of {self.count} frames decode: numbers are not sure; copy "
+                "it again"
+            )
 
 
 def lidar_frames(file: Path) -> Iterator[np.ndarray]:
     """Frames of depth.bin, [192, 256] float32 metres, 0 = unknown. The file has one of two layouts:
 
-    one raw deflate stream of all frames (float32 metres), or frames that each follow their length (4 bytes, little
-    endian): an LZ4 block (uint16 millimetres) or raw deflate (float32 metres).
+    one raw deflate stream of all frames (float32 metres), or frames that each follow their length
+    (4 bytes, little endian): an LZ4 block (uint16 millimetres) or raw deflate (float32 metres).
     """
     blocks = _blocks(file)
     if blocks is None:
@@ -93,7 +110,9 @@ def lidar_frames(file: Path) -> Iterator[np.ndarray]:
 
 
 def _blocks(file: Path) -> list[tuple[int, int]] | None:
-    """Start and length of frames that follow their length; None where lengths do not lead exactly to the end."""
+    """Start and length of frames that follow their length; None where lengths do not lead exactly
+    to the end.
+    """
     end, start, blocks = file.stat().st_size, 4, []
     with file.open("rb") as stream:
         while start - 4 < end:
@@ -133,7 +152,9 @@ def _unpacked(block: bytes, file: Path) -> np.ndarray:
     try:
         import lz4.block
     except ImportError:
-        raise InputError(f"{file}: is packed with LZ4; pip install -r requirements-data.txt") from None
+        raise InputError(
+            f"{file}: is packed with LZ4; pip install -r requirements-data.txt"
+        ) from None
     with suppress(lz4.block.LZ4BlockError):
         raw = lz4.block.decompress(block, uncompressed_size=2 * LIDAR_PIXELS)
         if len(raw) == 2 * LIDAR_PIXELS:
@@ -162,13 +183,17 @@ class Take:
 
 
 def find(root: Path) -> list[str]:
-    """SCENE/dslr and SCENE/iphone for what has pictures; `root` is the dataset's or its data folder."""
+    """SCENE/dslr and SCENE/iphone for what has pictures; `root` is the dataset's or its data
+    folder.
+    """
     names = []
     for scene in sorted(_data(root).glob("*")):
         names += [f"{scene.name}/dslr"] * bool(_dslr_pictures(scene / "dslr")[0])
         names += [f"{scene.name}/iphone"] * bool(_recording(scene / "iphone", "rgb", "rgb"))
     if not names:
-        raise InputError(f"{root}: has no data/SCENE/dslr or iphone with pictures; give the root of ScanNet++")
+        raise InputError(
+            f"{root}: has no data/SCENE/dslr or iphone with pictures; give the root of ScanNet++"
+        )
     return names
 
 
@@ -180,12 +205,18 @@ def open_scene(root: Path, name: str) -> Source:
         raise InputError(f"{name}: not in {root}; names are SCENE/dslr and SCENE/iphone")
     scans = folder.parent / "scans"
     missing = [file for file in (MESH, SEGMENTS, GROUPS) if not (scans / file).exists()]
-    take = _dslr(folder, notes) if device == "dslr" else _iphone(folder, notes, with_lidar=MESH in missing)
+    take = (
+        _dslr(folder, notes)
+        if device == "dslr"
+        else _iphone(folder, notes, with_lidar=MESH in missing)
+    )
     named = {"picture": take.pictures.stems, "pose": rigid_poses(notes, take.poses)}
     if take.masks:
         named["anonymisation mask"] = take.masks.stems
     else:
-        notes.append("no anonymisation masks: pixels that were made unrecognisable count as any other")
+        notes.append(
+            "no anonymisation masks: pixels that were made unrecognisable count as any other"
+        )
     if take.lidar:
         named["depth"] = take.lidar.stems
     elif MESH in missing:
@@ -204,7 +235,9 @@ def open_scene(root: Path, name: str) -> Source:
         recorded = (part.of(chosen) if part else repeat(None, len(chosen)) for part in parts)
         # Strict, so that videos run to their end, where they tell whether a frame was lost.
         for number, stem, rgb, mask, depth in zip(chosen, stems, *recorded, strict=True):
-            yield _frame(folder / stem, rgb, mask, depth, take.cameras[number], take.poses[number], surface)
+            yield _frame(
+                folder / stem, rgb, mask, depth, take.cameras[number], take.poses[number], surface
+            )
 
     objects = [] if missing else mesh.read_objects(scans / GROUPS)
     return Source(f"{scene}_{device}", list(numbers), frames, objects, notes)
@@ -222,7 +255,10 @@ def _frame(
     size, ids = rgb.shape[1::-1], None
     camera = colmap.fitted(camera, size, at)
     if mask is not None and mask.shape != rgb.shape:
-        raise InputError(f"{at}: its mask is {mask.shape[1]}x{mask.shape[0]}, not {size[0]}x{size[1]}; copy both again")
+        raise InputError(
+            f"{at}: its mask is {mask.shape[1]}x{mask.shape[0]}, not {size[0]}x{size[1]}; copy "
+            "both again"
+        )
     valid = np.ones(rgb.shape[:2], bool) if mask is None else mask.min(-1) == 255
     depth = None if depth is None else nearest(depth, size)
     intrinsics = camera.intrinsics
@@ -265,9 +301,15 @@ def _iphone(folder: Path, notes: list[str], with_lidar: bool) -> Take:
         cameras, poses = colmap.read_model(folder / "colmap", FOREIGN["iphone"], notes)
     else:
         cameras, poses = colmap.read_arkit(folder / "pose_intrinsic_imu.json", notes)
-    pictures, masks, depth = _recorded(folder, "rgb", "rgb"), _recorded(folder, "rgb_mask", "rgb_masks"), None
+    pictures, masks, depth = (
+        _recorded(folder, "rgb", "rgb"),
+        _recorded(folder, "rgb_mask", "rgb_masks"),
+        None,
+    )
     if pictures is None:
-        raise InputError(f"{folder}: has neither rgb.mkv, rgb.mp4 nor rgb/frame_000000.jpg; copy the video")
+        raise InputError(
+            f"{folder}: has neither rgb.mkv, rgb.mp4 nor rgb/frame_000000.jpg; copy the video"
+        )
     if with_lidar and (file := folder / "depth.bin").exists():
         depth = Film(file, partial(lidar_frames, file), sum(1 for _ in lidar_frames(file)))
     elif with_lidar and (files := _files(folder / "depth")):
@@ -296,4 +338,8 @@ def _data(root: Path) -> Path:
 def _files(folder: Path) -> dict[int, Path]:
     """Frame number -> picture of a folder; empty where there is none."""
     files = folder.iterdir() if folder.is_dir() else ()
-    return numbered(f for f in files if f.suffix.lower() in (".jpg", ".jpeg", ".png") and not f.name.startswith("."))
+    return numbered(
+        f
+        for f in files
+        if f.suffix.lower() in (".jpg", ".jpeg", ".png") and not f.name.startswith(".")
+    )

@@ -1,9 +1,9 @@
 """Replica as rendered for Semantic-NeRF: ROOT/SCENE/Sequence_N/{rgb, depth, traj_w_c.txt, ...}.
 
-Depth is 16-bit z-depth in millimetres; poses are camera-to-world, OpenCV axes, world z up; the field of view is 90
-degrees across. Ids (semantic_instance/) are Replica's own, the same in every frame and sequence. They come in a
-separate zip and for Sequence_1 only; elsewhere frames have none. Pixels of class 0 (semantic_class/), void, get id -1.
-Class names are not in this data.
+Depth is 16-bit z-depth in millimetres; poses are camera-to-world, OpenCV axes, world z up; the
+field of view is 90 degrees across. Ids (semantic_instance/) are Replica's own, the same in every
+frame and sequence. They come in a separate zip and for Sequence_1 only; elsewhere frames have none.
+Pixels of class 0 (semantic_class/), void, get id -1. Class names are not in this data.
 
 The camera hops between random places: this is no smooth video.
 """
@@ -29,13 +29,21 @@ def find(root: Path) -> list[str]:
     folders = _folders(root)
     if not folders:
         other = any(next(Path(root).glob(f"{level}traj.txt"), None) for level in ("", "*/"))
-        cure = "this is NICE-SLAM's rendering, use replica" if other else "each has rgb/ and traj_w_c.txt"
+        cure = (
+            "this is NICE-SLAM's rendering, use replica"
+            if other
+            else "each has rgb/ and traj_w_c.txt"
+        )
         raise InputError(f"{root}: holds no Replica scenes of Semantic-NeRF's rendering; {cure}")
     return sorted(folders)
 
 
 def _folders(root: Path) -> dict[str, Path]:
-    found = [f.parent for level in ("", "*/", "*/*/") for f in Path(root).resolve().glob(f"{level}traj_w_c.txt")]
+    found = [
+        f.parent
+        for level in ("", "*/", "*/*/")
+        for f in Path(root).resolve().glob(f"{level}traj_w_c.txt")
+    ]
     return {"/".join(folder.parts[-2:]): folder for folder in found if (folder / "rgb").is_dir()}
 
 
@@ -49,11 +57,16 @@ def open_scene(root: Path, name: str) -> Source:
     ids = _files(folder / "semantic_instance", "semantic_instance")
     classes = _files(folder / "semantic_class", "semantic_class") if ids else {}
     if not ids:
-        notes.append("no semantic_instance/semantic_instance_*.png (a zip of its own): frames come without ids")
+        notes.append(
+            "no semantic_instance/semantic_instance_*.png (a zip of its own): frames come "
+            "without ids"
+        )
     parts |= {part: files for part, files in (("ids", ids), ("class", classes)) if files}
     walls = INSIDE_WALLS.get(name, ())
     numbers = paired(notes, **parts)
-    note_dropped(notes, [number for number in numbers if number in walls], "the camera is inside a wall")
+    note_dropped(
+        notes, [number for number in numbers if number in walls], "the camera is inside a wall"
+    )
     stems = {f"{number:06d}": number for number in numbers if number not in walls}
     if not stems:
         raise InputError(f"{folder}: no frame has {', '.join(parts)}; unzip this scene again")
@@ -68,7 +81,9 @@ def open_scene(root: Path, name: str) -> Source:
                 instance = np.where(values_of_size(classes[number], size) == 0, -1, instance)
             metres = values_of_size(parts["depth"][number], size) / 1000
             intrinsics = (width / 2, width / 2, (width - 1) / 2, (height - 1) / 2)
-            yield SceneFrame(f"{number:06d}", rgb, instance, metres, parts["pose"][number], intrinsics)
+            yield SceneFrame(
+                f"{number:06d}", rgb, instance, metres, parts["pose"][number], intrinsics
+            )
 
     return Source(name.replace("/", "_"), [*stems], frames, [], notes)
 

@@ -1,7 +1,7 @@
 """ScanNet's .sens container, version 4: one RGB-D recording with its cameras and poses.
 
-Pictures are JPEG, depth is zlib-packed uint16; other codecs are refused. Opening reads the header and the frames'
-poses and sizes; pictures are read when asked for.
+Pictures are JPEG, depth is zlib-packed uint16; other codecs are refused. Opening reads the header
+and the frames' poses and sizes; pictures are read when asked for.
 """
 
 import io
@@ -22,7 +22,9 @@ LARGEST_SIDE = 1 << 14  # pixels; more is a damaged header
 
 
 class SensFile:
-    """A recording. Raises InputError for other versions and codecs, and where the file ends too early."""
+    """A recording. Raises InputError for other versions and codecs, and where the file ends too
+    early.
+    """
 
     colour_intrinsics: np.ndarray  # [4, 4] for colour_size
     depth_intrinsics: np.ndarray  # [4, 4] for depth_size
@@ -41,7 +43,9 @@ class SensFile:
             poses = []
             for index in range(count):
                 # 16 floats of pose, two time stamps, two sizes.
-                *pose, _, _, colour, depth = self._take(handle, "<16f4Q", f"frame {index} of {count}")
+                *pose, _, _, colour, depth = self._take(
+                    handle, "<16f4Q", f"frame {index} of {count}"
+                )
                 self._places.append((handle.tell(), colour, depth))
                 self._check_end(handle.tell() + colour + depth, f"frame {index} of {count}")
                 handle.seek(colour + depth, 1)
@@ -54,12 +58,17 @@ class SensFile:
     def _read_header(self, handle: BinaryIO) -> None:
         (version,) = self._take(handle, "<I", "its header")
         if version != VERSION:
-            raise InputError(f"{self.file}: .sens version {version}, known is {VERSION}; is it a ScanNet v2 recording?")
+            raise InputError(
+                f"{self.file}: .sens version {version}, known is {VERSION}; is it a ScanNet v2 "
+                "recording?"
+            )
         (name_bytes,) = self._take(handle, "<Q", "its header")
         self._check_end(handle.tell() + name_bytes, "its header")
         handle.seek(name_bytes, 1)
         matrices = np.reshape(self._take(handle, "<64f", "its header"), (4, 4, 4))
-        self.colour_intrinsics, _, self.depth_intrinsics, _ = matrices  # extrinsics: near identity, nobody uses them
+        self.colour_intrinsics, _, self.depth_intrinsics, _ = (
+            matrices  # extrinsics: near identity, nobody uses them
+        )
         colour, depth, *sides, self.depth_shift = self._take(handle, "<2i4If", "its header")
         for what, codec, wanted, names in (
             ("colour", colour, 2, COLOUR_CODECS),
@@ -68,12 +77,14 @@ class SensFile:
             if codec != wanted:
                 known = f"{wanted} ({names[wanted]})"
                 raise InputError(
-                    f"{self.file}: {what} codec {codec} ({names.get(codec, 'unknown')}), known is {known}; "
+                    f"{self.file}: {what} codec {codec} ({names.get(codec, 'unknown')}), known "
+                    f"is {known}; "
                     "export it with ScanNet's SensReader"
                 )
         if not all(0 < side <= LARGEST_SIDE for side in sides) or not 0 < self.depth_shift < np.inf:
             raise InputError(
-                f"{self.file}: sizes {sides}, depth shift {self.depth_shift:g}; damaged, download it again"
+                f"{self.file}: sizes {sides}, depth shift {self.depth_shift:g}; damaged, "
+                "download it again"
             )
         self.colour_size, self.depth_size = tuple(sides[:2]), tuple(sides[2:])
 
@@ -84,7 +95,9 @@ class SensFile:
 
     def _check_end(self, end: int, where: str) -> None:
         if end > self._bytes:
-            raise InputError(f"{self.file}: ends at byte {self._bytes} inside {where}; download it again")
+            raise InputError(
+                f"{self.file}: ends at byte {self._bytes} inside {where}; download it again"
+            )
 
     def _data(self, index: int) -> tuple[bytes, bytes]:
         offset, colour, depth = self._places[index]
@@ -95,11 +108,15 @@ class SensFile:
     def rgb(self, index: int) -> np.ndarray:
         """[H, W, 3] uint8."""
         try:
-            rgb = np.array(Image.open(io.BytesIO(self._data(index)[0]), formats=["JPEG"]).convert("RGB"))
+            rgb = np.array(
+                Image.open(io.BytesIO(self._data(index)[0]), formats=["JPEG"]).convert("RGB")
+            )
         except Exception as error:  # Pillow's decoders raise many kinds
             raise self._damaged(index, f"colour ({one_line(error)})") from None
         if rgb.shape[1::-1] != self.colour_size:
-            raise self._damaged(index, f"colour is {rgb.shape[1]}x{rgb.shape[0]}, not the header's size")
+            raise self._damaged(
+                index, f"colour is {rgb.shape[1]}x{rgb.shape[0]}, not the header's size"
+            )
         return rgb
 
     def depth(self, index: int) -> np.ndarray:

@@ -1,4 +1,6 @@
-"""What every reader gives, and the steps that readers share: numbers in names, poses, depth and ids at frame size."""
+"""What every reader gives, and the steps that readers share: numbers in names, poses, depth and ids
+at frame size.
+"""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,13 +24,17 @@ class Source:
 
     name: str  # usable as a folder name
     stems: list[str]  # frames in time order
-    frames: Callable[[Sequence[str]], Iterator[SceneFrame]]  # of some of `stems`, given and returned in their order
+    frames: Callable[
+        [Sequence[str]], Iterator[SceneFrame]
+    ]  # of some of `stems`, given and returned in their order
     objects: list[SceneObject] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what was left out and why, one line each
 
 
 def frame_number(name: str) -> int:
-    """The last run of digits in a file's stem: frame_000012.color -> 12. Raises ValueError if there is none."""
+    """The last run of digits in a file's stem: frame_000012.color -> 12. Raises ValueError if there
+    is none.
+    """
     digits = re.findall(r"\d+", name.removesuffix(Path(name).suffix) or name)
     if not digits:
         raise ValueError(f"{name}: no frame number in this name")
@@ -42,7 +48,9 @@ def numbered(files: Iterable[Path]) -> dict[int, Path]:
         if file.name.startswith(".") or not re.search(r"\d", file.stem):
             continue
         if (other := found.setdefault(frame_number(file.name), file)) is not file:
-            raise InputError(f"{file}: has the frame number of {other.name}; keep one of them in that folder")
+            raise InputError(
+                f"{file}: has the frame number of {other.name}; keep one of them in that folder"
+            )
     return dict(sorted(found.items()))
 
 
@@ -70,12 +78,16 @@ def rigid_poses(notes: list[str], poses: Mapping) -> dict:
 
 
 def opencv_from_opengl(camera_to_world: np.ndarray) -> np.ndarray:
-    """[4, 4] of an OpenGL camera (x right, y up, z back) -> of an OpenCV one; the world stays as it is."""
+    """[4, 4] of an OpenGL camera (x right, y up, z back) -> of an OpenCV one; the world stays as it
+    is.
+    """
     return np.asarray(camera_to_world, float) @ np.diag([1.0, -1.0, -1.0, 1.0])
 
 
 def pose_of(quaternion_xyzw: Sequence[float], translation: Sequence[float]) -> np.ndarray:
-    """[4, 4] from a quaternion (x, y, z, w; need not be a unit) and a translation; NaN where it is zero."""
+    """[4, 4] from a quaternion (x, y, z, w; need not be a unit) and a translation; NaN where it is
+    zero.
+    """
     x, y, z, w = np.asarray(quaternion_xyzw, float) / (np.linalg.norm(quaternion_xyzw) or np.nan)
     pose = np.eye(4)
     pose[:3, :3] = (
@@ -88,7 +100,9 @@ def pose_of(quaternion_xyzw: Sequence[float], translation: Sequence[float]) -> n
 
 
 def scaled_intrinsics(
-    intrinsics: Sequence[float],  # fx, fy, cx, cy of an image of size `was`, pixel centres at integers
+    intrinsics: Sequence[
+        float
+    ],  # fx, fy, cx, cy of an image of size `was`, pixel centres at integers
     was: tuple[int, int],  # (width, height)
     size: tuple[int, int],
 ) -> tuple[float, float, float, float]:
@@ -99,7 +113,9 @@ def scaled_intrinsics(
 
 
 def nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Depth or ids [h, w] at another size (width, height): nearest only, averages would invent values."""
+    """Depth or ids [h, w] at another size (width, height): nearest only, averages would invent
+    values.
+    """
     if values.shape[::-1] == tuple(size):
         return values
     columns, rows = ((np.arange(n) + 0.5) * old / n for n, old in zip(size, values.shape[::-1]))
@@ -123,13 +139,17 @@ def resized(frame: SceneFrame, size: tuple[int, int]) -> SceneFrame:
 
 
 def read_numbers(file: Path, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """Numbers of a text file, separated by white space; raises InputError when it is missing or of another shape."""
+    """Numbers of a text file, separated by white space; raises InputError when it is missing or of
+    another shape.
+    """
     try:
         values = np.loadtxt(file, ndmin=2)
     except (OSError, ValueError) as error:
         raise InputError(f"{file}: not a table of numbers ({one_line(error)})") from None
     if shape is not None and values.size != np.prod(shape):
-        raise InputError(f"{file}: holds {values.size} numbers, expected {' x '.join(map(str, shape))}")
+        raise InputError(
+            f"{file}: holds {values.size} numbers, expected {' x '.join(map(str, shape))}"
+        )
     return values if shape is None else values.reshape(shape)
 
 

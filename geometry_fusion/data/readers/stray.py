@@ -1,11 +1,16 @@
 """Stray Scanner's captures, as the app's folder holds them.
 
-    CAPTURE/rgb.mp4, camera_matrix.csv, odometry.csv, depth/000000.png (millimetres, smaller than the video)
+    CAPTURE/rgb.mp4, camera_matrix.csv, odometry.csv, depth/000000.png (millimetres, smaller than
+    the video)
 
-* odometry.csv: its `frame` column says which frame of the video and of depth/ a row belongs to; depth frames can be
-  missing. Poses are camera-to-world with OpenCV axes already (the app turns the camera over); the world is y up.
-* Old captures have depth/000000.npy and an odometry.csv without a header: x, y, z, qx, qy, qz, qw, one row per frame.
-* camera_matrix.csv is for the size of the video, that of the last frame. Frames are read as stored, without the
+* odometry.csv: its `frame` column says which frame of the video and of depth/ a row belongs to;
+depth frames can be
+  missing. Poses are camera-to-world with OpenCV axes already (the app turns the camera over); the
+  world is y up.
+* Old captures have depth/000000.npy and an odometry.csv without a header: x, y, z, qx, qy, qz, qw,
+one row per frame.
+* camera_matrix.csv is for the size of the video, that of the last frame. Frames are read as stored,
+without the
   turn that a player makes, because depth and matrix know none.
 """
 
@@ -17,7 +22,14 @@ import av
 import numpy as np
 
 from geometry_fusion.data.readers.captures import captures, depth_at, load_array
-from geometry_fusion.data.readers.source import Source, numbered, paired, pose_of, read_values, rigid_poses
+from geometry_fusion.data.readers.source import (
+    Source,
+    numbered,
+    paired,
+    pose_of,
+    read_values,
+    rigid_poses,
+)
 from geometry_fusion.data.scenes import SceneFrame
 from geometry_fusion.errors import InputError, one_line
 
@@ -38,10 +50,14 @@ def open_scene(root: Path, name: str) -> Source:
     rows = _odometry(folder / "odometry.csv")
     depths = numbered(f for f in folder.glob("depth/[!.]*") if f.suffix in (".png", ".npy"))
     in_video = dict.fromkeys(range(count))
-    keys = paired(notes, **{"video frame": in_video, "pose": rows, **({"depth": depths} if depths else {})})
+    keys = paired(
+        notes, **{"video frame": in_video, "pose": rows, **({"depth": depths} if depths else {})}
+    )
     poses = rigid_poses(notes, {n: pose_of(rows[n][3:], rows[n][:3]) for n in keys})
     if not poses:
-        raise InputError(f"{folder}: no frame is complete ({'; '.join(notes)}); copy the capture again")
+        raise InputError(
+            f"{folder}: no frame is complete ({'; '.join(notes)}); copy the capture again"
+        )
 
     def frames(stems: Sequence[str]) -> Iterator[SceneFrame]:
         for stem, rgb in _stored_frames(video, stems):
@@ -52,7 +68,9 @@ def open_scene(root: Path, name: str) -> Source:
 
 
 def _captures(root: Path) -> dict[str, Path]:
-    return captures(root, lambda folder: (folder / "odometry.csv").is_file(), "odometry.csv of Stray Scanner")
+    return captures(
+        root, lambda folder: (folder / "odometry.csv").is_file(), "odometry.csv of Stray Scanner"
+    )
 
 
 def _rows(file: Path) -> list[list[str]]:
@@ -93,7 +111,11 @@ def _odometry(file: Path) -> dict[int, np.ndarray]:
         header = list(COLUMNS[1:])
     lacking = [name for name in COLUMNS if name not in header and (headed or name != "frame")]
     if lacking or (not headed and len(rows[0]) != len(header)):
-        what = f"no column {lacking[0]!r}" if lacking else f"{len(rows[0])} columns and no header, expected 7"
+        what = (
+            f"no column {lacking[0]!r}"
+            if lacking
+            else f"{len(rows[0])} columns and no header, expected 7"
+        )
         raise InputError(f"{file}: has {what}; copy it again from the app")
     found: dict[int, np.ndarray] = {}
     for index, row in enumerate(rows[headed:]):
@@ -104,7 +126,9 @@ def _odometry(file: Path) -> dict[int, np.ndarray]:
                 raise ValueError(f"frame {values['frame']}")
         except (ValueError, OverflowError) as error:
             line = index + 1 + headed
-            raise InputError(f"{file}: row {line} is not usable ({one_line(error)}); delete it or copy again") from None
+            raise InputError(
+                f"{file}: row {line} is not usable ({one_line(error)}); delete it or copy again"
+            ) from None
         if frame in found:
             raise InputError(f"{file}: frame {frame} has two rows; delete one")
         found[frame] = np.array([values[name] for name in COLUMNS[1:]])
@@ -114,7 +138,9 @@ def _odometry(file: Path) -> dict[int, np.ndarray]:
 def _depth(file: Path) -> np.ndarray:
     """[h, w] float32 metres, 0 = unknown."""
     millimetres = load_array(file) if file.suffix == ".npy" else read_values(file)
-    return np.where(np.isfinite(millimetres) & (millimetres > 0), millimetres / 1000, 0).astype(np.float32)
+    return np.where(np.isfinite(millimetres) & (millimetres > 0), millimetres / 1000, 0).astype(
+        np.float32
+    )
 
 
 def _opened(video: Path):
@@ -123,7 +149,9 @@ def _opened(video: Path):
     try:
         container = av.open(str(video), metadata_errors="replace")
     except av.FFmpegError as error:
-        raise InputError(f"{video}: not a readable video ({one_line(error)}); copy it again") from None
+        raise InputError(
+            f"{video}: not a readable video ({one_line(error)}); copy it again"
+        ) from None
     if not container.streams.video:
         raise InputError(f"{video}: has no video stream; copy it again")
     container.streams.video[0].thread_type = "AUTO"
@@ -137,9 +165,13 @@ def _size_and_count(video: Path) -> tuple[tuple[int, int], int]:
         if stream.codec_context is None:
             raise InputError(f"{video}: is of a codec that is not known; copy it again")
         try:
-            count = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
+            count = sum(
+                1 for packet in container.demux(stream) if packet.size and not packet.is_discard
+            )
         except av.FFmpegError as error:
-            raise InputError(f"{video}: cannot be read to its end ({one_line(error)}); copy it again") from None
+            raise InputError(
+                f"{video}: cannot be read to its end ({one_line(error)}); copy it again"
+            ) from None
         return (stream.codec_context.width, stream.codec_context.height), count
 
 
@@ -156,6 +188,10 @@ def _stored_frames(video: Path, stems: Sequence[str]) -> Iterator[tuple[str, np.
                     if not waiting or int(waiting[0]) < index:
                         break
             except av.FFmpegError as error:
-                raise InputError(f"{video}: damaged before frame {waiting[0]} ({one_line(error)}); copy it") from None
+                raise InputError(
+                    f"{video}: damaged before frame {waiting[0]} ({one_line(error)}); copy it"
+                ) from None
             if len(waiting) == before:
-                raise InputError(f"{video}: frame {waiting[0]} cannot be decoded; copy the video again")
+                raise InputError(
+                    f"{video}: frame {waiting[0]} cannot be decoded; copy the video again"
+                )
