@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Exact versions of everything but torch, whose build depends on the machine: what CI last passed with.
+# Exact versions of everything but torch, whose build depends on the machine: those CI last used.
 PIP := $(BIN)/pip install --disable-pip-version-check --constraint constraints.txt
 TORCH := "torch>=2.6" "torchvision>=0.21"
 # Builds without CUDA, a tenth of the size; taken where there is no GPU and this index answers.
@@ -11,8 +11,9 @@ TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 .PHONY: demo test test-slow check bench soak constraints clean
 
 demo: $(VENV)/run.stamp
-	$(BIN)/python ab_iou.py --sample twins --checkpoint checkpoints/fusion_tiny_fine.safetensors
+	$(BIN)/python ab_iou.py --sample twins
 
+# Everything but the slow tests; on all cores. CI runs `make check`, which ends with this.
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest
 
@@ -22,7 +23,8 @@ test-slow: $(VENV)/dev.stamp
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest tests/test_architecture.py -n 0
+	$(MAKE) test
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/speed.py
@@ -53,17 +55,17 @@ sys.exit(b".whl" not in page)
 endef
 export PROBE
 
-$(VENV)/run.stamp: requirements.txt constraints.txt | $(VENV)/bin/python
+$(VENV)/run.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 	if ! command -v nvidia-smi && $(BIN)/python -c "$$PROBE" $(TORCH_CPU_INDEX)/torch/; then \
 		$(PIP) --index-url $(TORCH_CPU_INDEX) $(TORCH); \
 	else \
 		$(PIP) $(TORCH); \
 	fi
-	$(PIP) setuptools wheel
-	SAM2_BUILD_CUDA=0 $(PIP) --no-build-isolation -r requirements.txt
+	$(PIP) setuptools wheel hatchling editables
+	SAM2_BUILD_CUDA=0 $(PIP) --no-build-isolation -e .
 	touch $@
 
-$(VENV)/dev.stamp: $(VENV)/run.stamp requirements-train.txt requirements-data.txt requirements-dev.txt
-	$(PIP) -r requirements-train.txt -r requirements-data.txt -r requirements-dev.txt
+$(VENV)/dev.stamp: $(VENV)/run.stamp
+	$(PIP) --no-build-isolation -e ".[dev]"
 	$(PIP) --no-deps vos-benchmark==0.1.0
 	touch $@

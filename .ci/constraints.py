@@ -15,8 +15,10 @@ def constraints_of(frozen: list[str]) -> list[str]:
     index.
     """
     torch = ", ".join(line for line in frozen if re.match(r"torch(vision)?==", line))
-    header = f"# Versions that the tests last passed with, beside {torch or 'an unknown torch'}; "
-    "made by: make constraints"
+    header = (
+        f"# Versions that the tests last passed with, beside {torch or 'an unknown torch'}; "
+        "made by: make constraints"
+    )
     exact = [
         line for line in frozen if "==" in line and " @ " not in line and not line.startswith("#")
     ]
