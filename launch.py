@@ -1,17 +1,17 @@
-"""Run train.py, evaluate.py or cache_geometry.py as jobs: sweeps and clusters through Hydra's
-submitit launcher.
+"""Run train.py, evaluate.py or cache_geometry.py as jobs, by Hydra's submitit launcher.
 
-    python launch.py --multirun seed=0,1,2 'args="experiment=tiny_fusion trainer.seed=${seed}
-    name=seed_${seed}"'
-    python launch.py --multirun hydra/launcher=submitit_slurm hydra.launcher.partition=gpu
-    hydra.launcher.nodes=4 \\
-        hydra.launcher.gpus_per_node=8 hydra.launcher.tasks_per_node=8 'args="experiment=paper"'
-    python launch.py --multirun hydra/launcher=submitit_slurm script=cache_geometry
-    'shard=range(64)' \\
-        'args="experiment=paper --shard ${shard}/64"'
+A sweep in processes on this machine, a training on a cluster, and a sharded cache:
 
-A job with several tasks is one training: every task becomes one process of it. Jobs that a cluster
-stops and queues again continue, as the scripts do. `hydra/launcher=submitit_local` does the same in
+    python launch.py --multirun seed=0,1,2 \\
+        'args="experiment=tiny_fusion trainer.seed=${seed} name=seed_${seed}"'
+    python launch.py --multirun hydra/launcher=submitit_slurm hydra.launcher.partition=gpu \\
+        hydra.launcher.nodes=4 hydra.launcher.gpus_per_node=8 \\
+        hydra.launcher.tasks_per_node=8 'args="experiment=paper"'
+    python launch.py --multirun hydra/launcher=submitit_slurm script=cache_geometry \\
+        'shard=range(64)' 'args="experiment=paper --shard ${shard}/64"'
+
+A job with several tasks is one training, and every task one process of it. Jobs that a cluster
+stops and queues again resume, as the scripts do. `hydra/launcher=submitit_local` runs the jobs in
 processes on this machine.
 """
 
@@ -34,8 +34,9 @@ SCRIPTS = ("train", "evaluate", "cache_geometry")
 
 
 def process_group() -> dict[str, str]:
-    """Environment variables that make this task one process of its job's training; empty for a job
-    of one task.
+    """Environment variables that make this task one process of its job's training.
+
+    Empty outside a job, and for a job of one task.
     """
     try:
         import submitit
@@ -45,13 +46,14 @@ def process_group() -> dict[str, str]:
         return {}
     if job.num_tasks == 1:
         return {}
-    found = submitit.helpers.TorchDistributedEnvironment()
+    environment = submitit.helpers.TorchDistributedEnvironment()
     names = ("master_addr", "master_port", "rank", "world_size", "local_rank", "local_world_size")
-    return {name.upper(): str(getattr(found, name)) for name in names}
+    return {name.upper(): str(getattr(environment, name)) for name in names}
 
 
 @hydra.main(config_path="configs", config_name="launch", version_base="1.3")
 def main(config: DictConfig) -> None:
+    """Run the configured script in a process of its own. Raises RuntimeError if it fails."""
     if config.script not in SCRIPTS:
         sys.exit(f"error: script={config.script}: unknown; known are: {', '.join(SCRIPTS)}")
     command = [sys.executable, str(ROOT / f"{config.script}.py"), *shlex.split(str(config.args))]
@@ -62,7 +64,7 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    # Tasks of a training wait for one that died, on GPUs for hours: let srun end them, so that the
-    # job fails at once.
+    # The tasks of a training would wait for one that died, for hours and on GPUs. With this srun
+    # ends them, and the job fails at once.
     os.environ.setdefault("SLURM_KILL_BAD_EXIT", "1")
     main()

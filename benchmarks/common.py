@@ -1,4 +1,7 @@
-"""What the benchmarks share: the bundled `return` clip, for ever, and the tiny arms that ship."""
+"""What the benchmarks share: the bundled `return` clip, endlessly, and the tiny arms that ship.
+
+Importing this module makes `geometry_fusion` of this repository importable.
+"""
 
 import sys
 from collections.abc import Iterator
@@ -10,28 +13,30 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "benchmarks/out"
 CLIP = ROOT / "videos/samples/return/video.mp4"
-CLICK = (158.0, 97.0)  # on the object that the clip is about
+ARMS = ("upstream", "baseline", "3am")  # of speed.py
+CLICK = (158.0, 97.0)  # x, y on the object that the clip is about
 sys.path.insert(0, str(ROOT))
 
 
-def endless_clip() -> Iterator[np.ndarray]:
-    """The clip there and back again and again, RGB uint8 [H, W, 3]; decoded once, so that what
-    grows is the tracker's."""
-    from geometry_fusion.video import VideoFile
+def there_and_back(frames: list) -> Iterator:
+    """The frames forwards and backwards, again and again, without repeating the turning points."""
+    yield from cycle([*frames, *frames[-2:0:-1]])
 
-    images = list(VideoFile(CLIP))
-    yield from cycle([*images, *images[-2:0:-1]])
+
+def endless_clip() -> Iterator[np.ndarray]:
+    """The clip's frames, RGB uint8 [H, W, 3], forwards and backwards again and again.
+
+    Decoded once, so that memory which grows is the tracker's.
+    """
+    from geometry_fusion.io.video_file import VideoFile
+
+    yield from there_and_back(list(VideoFile(CLIP)))
 
 
 def tiny_predictor(arm: str, precision: str = "auto", **options):
     """The predictor of "sam2" or "3am" on the CPU, with the weights that ship."""
-    import fusion
-    import sam2_model
+    from geometry_fusion import load
 
-    predictor = sam2_model.build_predictor("tiny", device="cpu", **options)
-    if arm == "3am":
-        checkpoint = fusion.DEFAULT_CHECKPOINTS["tiny", "tiny"]
-        fusion.fuse_checkpoint(
-            predictor, checkpoint, sam2="tiny", sam2_file=None, must3r="tiny", precision=precision
-        )
-    return predictor
+    geometry = "must3r" if arm == "3am" else "none"
+    tracker = load("tiny", geometry=geometry, device="cpu", precision=precision, **options)
+    return tracker.predictor

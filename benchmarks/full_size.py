@@ -3,8 +3,8 @@
     python benchmarks/full_size.py --sam2 t l --must3r 512 --frames 3
 
 Weights are random, in files of the published layouts (SAM2.1 .pt, MUSt3R .pth, a `paper` merger):
-what is measured and proven is that they build, load strictly and run ab_iou.py end to end. Writes
-benchmarks/out/full_size.json.
+the run proves that they build, load strictly and run ab_iou.py end to end, and measures what that
+costs. Writes benchmarks/out/full_size.json.
 """
 
 import argparse
@@ -15,7 +15,6 @@ import re
 import subprocess
 import sys
 import tempfile
-from argparse import Namespace
 from pathlib import Path
 
 import torch
@@ -23,56 +22,57 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import fusion  # noqa: E402
-import sam2_model  # noqa: E402
-from geometry_fusion.downloads import file_digest  # noqa: E402
-from geometry_fusion.frame_folder import FrameFolder  # noqa: E402
-from geometry_fusion.mask_files import write_rgb  # noqa: E402
+from geometry_fusion.io.extract import extract_frames  # noqa: E402
+from geometry_fusion.io.frame_folder import FrameFolder  # noqa: E402
+from geometry_fusion.io.mask_writer import write_rgb  # noqa: E402
+from geometry_fusion.models.identity import WeightFile  # noqa: E402
+from geometry_fusion.models.must3r_official import write_official  # noqa: E402
+from geometry_fusion.models.names import SAM2_MODELS  # noqa: E402
+from geometry_fusion.models.sam2 import build_sam2  # noqa: E402
+from geometry_fusion.models.spec import spec_of  # noqa: E402
 from geometry_fusion.must3r import Dust3rEncoder, MUSt3R  # noqa: E402
 from geometry_fusion.training.checkpoints import save_weights  # noqa: E402
-from geometry_fusion.video import extract_frames  # noqa: E402
 
 OUT = ROOT / "benchmarks/out/full_size.json"
 SIZES = {"224": 224, "512": 512}
 
 
 def write_sam2(name: str, file: Path) -> None:
-    """A file of Meta's layout with random weights."""
-    torch.save({"model": sam2_model.build_sam2(name, random_weights=True).state_dict()}, file)
+    """A file in Meta's layout with random weights."""
+    torch.save({"model": build_sam2(name, random_weights=True).state_dict()}, file)
 
 
 def write_must3r(name: str, file: Path) -> None:
-    """A file of the official layout with random weights (docs/must3r_spec.md section 5)."""
-    side = SIZES[name]
-    encoder, decoder = (
-        Dust3rEncoder(img_size=(side, side)),
-        MUSt3R(img_size=(side, side), feedback_type="single_mlp"),
-    )
-    strings = Namespace(
-        encoder=f"Dust3rEncoder(img_size=({side}, {side}), patch_embed='ManyAR_PatchEmbed')",
-        decoder=f"CausalMUSt3R(img_size=({side}, {side}), feedback_type='single_mlp', "
-        "memory_mode='norm_y')",
-    )
-    torch.save(
-        {"encoder": encoder.state_dict(), "decoder": decoder.state_dict(), "args": strings}, file
-    )
+    """A file in the official layout with random weights (docs/must3r_spec.md, section 5)."""
+    size = (SIZES[name], SIZES[name])
+    arguments = {
+        "encoder": {"img_size": size, "patch_embed": "ManyAR_PatchEmbed"},
+        "decoder": {"img_size": size, "feedback_type": "single_mlp", "memory_mode": "norm_y"},
+    }
+    networks = {
+        "encoder": Dust3rEncoder(**arguments["encoder"]),
+        "decoder": MUSt3R(**arguments["decoder"]),
+    }
+    weights = {key: network.state_dict() for key, network in networks.items()}
+    write_official(file, arguments, weights)
 
 
 def write_fusion(sam2: tuple[str, Path], must3r: tuple[str, Path], file: Path) -> None:
-    """A `paper` merger that changes what it merges, for these two backbones."""
-    spec = fusion.spec_of("paper")
+    """A `paper` merger for these two backbones (name, file), with an output layer that is not zero.
+
+    A fresh merger's output is zero, which would hide errors.
+    """
+    spec = spec_of("paper")
     merger = spec.build_merger()
     torch.nn.init.normal_(merger.block[-1].weight, std=0.02)
-    files = {"sam2": sam2, "must3r": must3r}
-    backbones = {
-        role: {"name": name, "sha256": file_digest(path)} for role, (name, path) in files.items()
-    }
+    files = {"sam2": WeightFile(*sam2), "must3r": WeightFile(*must3r)}
+    backbones = {role: weights.facts() for role, weights in files.items()}
     weights = {f"merger.{name}": value for name, value in merger.state_dict().items()}
     save_weights(file, weights, {**spec.metadata(), "backbones": backbones})
 
 
 def write_frames(folder: Path, count: int) -> None:
-    """Frames of the bundled walk, enlarged to 640x480."""
+    """`count` frames of the sample `walk`, enlarged to 640x480, in `folder`/frames."""
     frames = folder / "all"
     extract_frames(ROOT / "videos/samples/walk/video.mp4", frames, every=4, size=(640, 480))
     (folder / "frames").mkdir()
@@ -81,7 +81,7 @@ def write_frames(folder: Path, count: int) -> None:
 
 
 def write_all(folder: Path, sam2: str, must3r: str) -> Path:
-    """Files of both backbones and of a merger between them; returns `folder`."""
+    """Write files of both backbones and of their merger; returns `folder`."""
     write_sam2(sam2, folder / f"{sam2}.pt")
     write_must3r(must3r, folder / f"{must3r}.pth")
     backbones = (
@@ -93,50 +93,39 @@ def write_all(folder: Path, sam2: str, must3r: str) -> Path:
 
 
 def measure(folder: Path, sam2: str, must3r: str) -> dict:
-    """ab_iou.py in a process of its own, as a user runs it."""
-    command = [
-        sys.executable,
-        ROOT / "ab_iou.py",
-        "--frames",
-        folder / "frames",
-        "--point",
-        "320,240",
-    ]
-    command += [
-        "--sam2",
-        sam2,
-        "--sam2-checkpoint",
-        folder / f"{sam2}.pt",
-        "--must3r",
-        folder / f"{must3r}.pth",
-    ]
+    """Seconds per frame and peak memory of ab_iou.py, in a process of its own as a user runs it."""
+    command = [sys.executable, ROOT / "ab_iou.py"]
+    command += ["--frames", folder / "frames", "--point", "320,240"]
+    command += ["--sam2", sam2, "--sam2-checkpoint", folder / f"{sam2}.pt"]
+    command += ["--must3r", folder / f"{must3r}.pth"]
     command += ["--checkpoint", folder / "fusion.safetensors", "--out", folder / "out"]
     printed = folder / "printed.txt"
     with open(printed, "w") as output:
         process = subprocess.Popen(
-            [str(w) for w in command], stdout=output, stderr=subprocess.STDOUT, cwd=folder
+            [str(word) for word in command], stdout=output, stderr=subprocess.STDOUT, cwd=folder
         )
+        # wait4, because it alone gives the peak memory of this one process.
         _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"ab_iou.py failed: {printed.read_text()}")
-    pace = [float(x) for x in re.findall(r"([\d.]+) frames/s", printed.read_text())]
-    peak = usage.ru_maxrss / 2**20
-    baseline, geometry = (round(1 / p, 2) if p else None for p in pace)
+    rates = [float(rate) for rate in re.findall(r"([\d.]+) frames/s", printed.read_text())]
+    baseline, geometry = [round(1 / rate, 2) if rate else None for rate in rates]
     return {
         "sam2": sam2,
         "must3r": must3r,
         "baseline_s": baseline,
         "geometry_s": geometry,
-        "peak_gb": round(peak, 2),
+        "peak_gb": round(usage.ru_maxrss / 2**20, 2),
     }
 
 
 def main() -> None:
+    """Measure all pairs of sizes and write the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--sam2", nargs="+", default=["t"], choices=[m for m in sam2_model.MODELS if m != "tiny"]
+        "--sam2", nargs="+", default=["t"], choices=[m for m in SAM2_MODELS if m != "tiny"]
     )
     parser.add_argument("--must3r", nargs="+", default=["512"], choices=SIZES)
     parser.add_argument("--frames", type=int, default=3, choices=range(1, 16), metavar="1..15")

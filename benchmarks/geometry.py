@@ -1,18 +1,20 @@
-"""How good is the geometry? Streams whole walks of rooms nobody trained on and compares with depth
-and poses.
+"""How good is the geometry? Streams rooms that no network was trained on, with known geometry.
 
     python benchmarks/geometry.py [--seeds 100000:100020] [--must3r tiny] [--out FILE.json]
 
-Per frame, relative to the mean distance of the walk's points (prediction and truth each divided by
-their own):
-* local: error of the points in the own camera's frame; global: error of the points in the reference
-frame;
-* constant: the same errors of the best constant pointmap at the identity pose, the median over
-frames of the truth;
-* centre: error of the camera centre after the whole trajectory was aligned by a similarity (Umeyama
-1991), and the
-  rotation error in degrees, both as answered when the frame came.
-Grouped by the angle between the viewing directions of this frame and the first.
+Per frame, relative to the mean distance of the sequence's points (prediction and ground truth each
+divided by their own):
+
+* local: error of the points in the frame's own camera axes;
+* global: error of the points in the axes of the reference frame;
+* constant: the same errors of the best constant pointmap (the median of the ground truth over all
+  frames) at the identity pose;
+* centre: error of the camera centre after aligning the whole trajectory by a similarity (Umeyama,
+  "Least-squares estimation of transformation parameters between two point patterns", 1991);
+* rotation: error of the camera's rotation in degrees. Centre and rotation are those that were
+  answered when the frame came.
+
+The table groups frames by the angle between their viewing direction and that of the first frame.
 """
 
 import argparse
@@ -24,76 +26,90 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this repository's package
 
-import fusion
-import must3r_loader
 from geometry_fusion.data.rooms import room_folder, seed_range, write_rooms
 from geometry_fusion.data.scenes import Scene
 from geometry_fusion.errors import OneLineParser, run_cli
+from geometry_fusion.geometry.cameras import directions_of, rotation_angle
+from geometry_fusion.models.geometry import SourceOptions, source_maker
+from geometry_fusion.models.must3r import model_file
+from geometry_fusion.models.names import MUST3R_MODELS
+from geometry_fusion.models.spec import merger_of, spec_of
 
 GRID = 32  # points per side at which pointmaps are compared
-ANGLES = (0, 10, 30, 60, 90, 180.1)
+COLUMNS = ("local", "local_constant", "global", "global_constant", "rotation", "centre")
+ANGLES = (0, 10, 30, 60, 90, 180.1)  # degrees, edges of the table's groups
 
 
 def true_points(scene: Scene, index: int) -> np.ndarray:
-    """Points [GRID, GRID, 3] in the camera's own frame at the centres of a grid over the image."""
+    """Points [GRID, GRID, 3] in metres, in the camera's axes, at the centres of a grid's cells."""
     depth, (_, k) = scene.depth(index), scene.camera(index)
     height, width = depth.shape
-    x, y = np.meshgrid(*((np.arange(GRID) + 0.5) * n / GRID - 0.5 for n in (width, height)))
-    at = depth[y.round().astype(int), x.round().astype(int)]
-    return (
-        np.stack([(x - k[0, 2]) / k[0, 0], (y - k[1, 2]) / k[1, 1], np.ones_like(x)], -1)
-        * at[..., None]
-    )
+    columns = (np.arange(GRID) + 0.5) * width / GRID - 0.5
+    rows = (np.arange(GRID) + 0.5) * height / GRID - 0.5
+    u, v = np.meshgrid(columns, rows)
+    at = depth[v.round().astype(int), u.round().astype(int)]
+    return np.ascontiguousarray(np.moveaxis(directions_of(k, u, v) * at, 0, -1))
 
 
-def move(pose: np.ndarray, points: np.ndarray) -> np.ndarray:
+def moved(pose: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Points [..., 3] after a pose [4, 4]."""
     return points @ pose[:3, :3].T + pose[:3, 3]
 
 
-def aligned(found: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """`found` [N, 3] moved onto `truth` by the similarity that fits best."""
-    a, b = found - found.mean(0), truth - truth.mean(0)
+def aligned(estimate: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """`estimate` [N, 3] moved onto `truth` [N, 3] by the best similarity (Umeyama 1991)."""
+    a, b = estimate - estimate.mean(0), truth - truth.mean(0)
     u, s, vt = np.linalg.svd(b.T @ a)
-    sign = np.diag([1, 1, np.linalg.det(u @ vt)])
+    sign = np.diag([1, 1, np.linalg.det(u @ vt)])  # no reflections
     rotation = u @ sign @ vt
     scale = np.trace(np.diag(s) @ sign) / max((a**2).sum(), 1e-12)
     return scale * a @ rotation.T + truth.mean(0)
 
 
+def mean_error(estimate: np.ndarray, scale: float, truth: np.ndarray, true_scale: float):
+    """Mean distance [T] between two sequences of maps [T, h, w, 3], each divided by its scale."""
+    difference = np.array(estimate) / scale - truth / true_scale
+    return np.linalg.norm(difference, axis=-1).mean((1, 2))
+
+
 def measure(scene: Scene, stream) -> dict[str, np.ndarray]:
-    """Per-frame errors of one walk, and the truth that the constant predictor is made from."""
+    """Errors of every frame of a scene, [T] each, and the true points for the constant map."""
     poses = np.array([scene.camera(i)[0] for i in range(len(scene))])
-    poses = np.linalg.inv(poses[0]) @ poses
-    local = np.array([true_points(scene, i) for i in range(len(scene))])
-    world = np.array([move(pose, points) for pose, points in zip(poses, local)])
-    found_local, found_world, found_poses = [], [], []
+    poses = np.linalg.inv(poses[0]) @ poses  # the reference frame is the first
+    true_local = np.array([true_points(scene, i) for i in range(len(scene))])
+    true_global = np.array([moved(pose, points) for pose, points in zip(poses, true_local)])
+    local, in_reference = [], []
+    estimated_poses = []
     for index in range(len(scene)):
         answer = stream.push(index, scene.rgb(index))
-        rows, columns = (n // GRID for n in answer.confidence.shape)
-        every = (slice(rows // 2, None, rows), slice(columns // 2, None, columns))
-        found_world.append(stream.maps.points[every].numpy())
-        found_local.append(stream.maps.local[every].numpy())
-        found_poses.append(answer.camera.camera_to_world.numpy())
-    found_poses = np.array(found_poses)
-    own, true = np.linalg.norm(found_world, axis=-1).mean(), np.linalg.norm(world, axis=-1).mean()
-    error = lambda a, b: np.linalg.norm(np.array(a) / own - b / true, axis=-1).mean((1, 2))  # noqa: E731
-    turned = np.einsum("tij,tij->t", found_poses[:, :3, :3], poses[:, :3, :3])
-    centres = aligned(found_poses[:, :3, 3], poses[:, :3, 3])
+        height, width = answer.confidence.shape
+        row_step, column_step = height // GRID, width // GRID
+        cells = (slice(row_step // 2, None, row_step), slice(column_step // 2, None, column_step))
+        in_reference.append(stream.maps.points[cells].numpy())
+        local.append(stream.maps.local[cells].numpy())
+        estimated_poses.append(answer.camera.camera_to_world.numpy())
+    estimated_poses = np.array(estimated_poses)
+    scale = np.linalg.norm(in_reference, axis=-1).mean()
+    true_scale = np.linalg.norm(true_global, axis=-1).mean()
+    centres = aligned(estimated_poses[:, :3, 3], poses[:, :3, 3])
+    # Between viewing directions only: a camera that rolls still looks at the same place.
+    between_views = np.arccos(np.clip(poses[:, 2, 2], -1, 1))
     return {
-        "local": error(found_local, local),
-        "global": error(found_world, world),
-        "rotation": np.degrees(np.arccos(np.clip((turned - 1) / 2, -1, 1))),
-        "centre": np.linalg.norm(centres - poses[:, :3, 3], axis=-1) / true,
-        "angle": np.degrees(np.arccos(np.clip(poses[:, 2, 2], -1, 1))),
-        "true_local": local / true,
-        "true_world": world / true,
+        "local": mean_error(local, scale, true_local, true_scale),
+        "global": mean_error(in_reference, scale, true_global, true_scale),
+        "rotation": np.degrees(rotation_angle(estimated_poses, poses)),
+        "centre": np.linalg.norm(centres - poses[:, :3, 3], axis=-1) / true_scale,
+        "angle": np.degrees(between_views),
+        "true_local": true_local / true_scale,
+        "true_global": true_global / true_scale,
         "keyframes": np.array(len(stream.keyframes)),
     }
 
 
 def main(argv=None) -> None:
+    """Measure, print the table and write it where `--out` says."""
     parser = OneLineParser(description=__doc__)
     parser.add_argument("--seeds", default="100000:100020", help="rooms, first:last")
     parser.add_argument(
@@ -102,9 +118,7 @@ def main(argv=None) -> None:
         default=Path("data/rooms/val"),
         help="folder of the rooms, rendered there",
     )
-    parser.add_argument(
-        "--must3r", default="tiny", help=f"model: {', '.join(must3r_loader.MODELS)}"
-    )
+    parser.add_argument("--must3r", default="tiny", help=f"model: {', '.join(MUST3R_MODELS)}")
     parser.add_argument(
         "--weights", type=Path, metavar="FILE", help="weights, if not those of --must3r"
     )
@@ -112,57 +126,52 @@ def main(argv=None) -> None:
     args = parser.parse_args(argv)
     table = run(args)
     print(
-        f"{'angle':<10}{'frames':>7}{'local':>8}{'constant':>10}{'global':>8}{'constant':>10}{'rotation':>10}{'centre':>8}"
+        f"{'angle':<10}{'frames':>7}{'local':>8}{'constant':>10}{'global':>8}{'constant':>10}"
+        f"{'rotation':>10}{'centre':>8}"
     )
     for row in table["rows"]:
         print(
-            f"{row['angle']:<10}{row['frames']:>7}{row['local']:>8.3f}{row['local_constant']:>10.3f}"
-            f"{row['global']:>8.3f}{row['global_constant']:>10.3f}{row['rotation']:>9.1f}°{row['centre']:>8.3f}"
+            f"{row['angle']:<10}{row['frames']:>7}{row['local']:>8.3f}"
+            f"{row['local_constant']:>10.3f}{row['global']:>8.3f}{row['global_constant']:>10.3f}"
+            f"{row['rotation']:>9.1f}°{row['centre']:>8.3f}"
         )
-    print(f"{table['rooms']} rooms, {table['keyframes']:.1f} keyframes a walk")
+    print(f"{table['rooms']} rooms, {table['keyframes']:.1f} keyframes per sequence")
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(table, indent=1))
 
 
 def run(args: argparse.Namespace) -> dict:
+    """The table of all rooms, which are rendered if they are missing."""
     seeds = seed_range(args.seeds)
     if not all((room_folder(args.root, seed) / "scene.json").exists() for seed in seeds):
         write_rooms(seeds, args.root, 2)
-    file = args.weights or must3r_loader.model_file(args.must3r)
-    make = fusion.source_maker(
-        fusion.spec_of("tiny" if args.must3r == "tiny" else "paper"), file, "cpu"
-    )
-    walks = [
-        measure(Scene(room_folder(args.root, seed)), make()) for seed in tqdm(seeds, unit="room")
+    file = args.weights or model_file(args.must3r)
+    new_stream = source_maker(spec_of(merger_of("auto", str(file))), file, SourceOptions("cpu"))
+    results = [
+        measure(Scene(room_folder(args.root, seed)), new_stream())
+        for seed in tqdm(seeds, unit="room")
     ]
-    joined = {k: np.concatenate([w[k] for w in walks]) for k in walks[0] if k != "keyframes"}
-    constant = np.median(joined["true_local"], axis=0)
-    for name in ("local", "world"):
-        joined[f"constant_{name}"] = np.linalg.norm(
-            joined[f"true_{name}"] - constant, axis=-1
-        ).mean((1, 2))
+    errors = {
+        key: np.concatenate([result[key] for result in results])
+        for key in results[0]
+        if key != "keyframes"
+    }
+    constant = np.median(errors["true_local"], axis=0)
+    for name in ("local", "global"):
+        distances = np.linalg.norm(errors[f"true_{name}"] - constant, axis=-1)
+        errors[f"{name}_constant"] = distances.mean((1, 2))
     rows = []
     for low, high in (*pairwise(ANGLES), (0, ANGLES[-1])):
-        some = (joined["angle"] >= low) & (joined["angle"] < high)
-        if some.any():
-            mean = lambda key: float(joined[key][some].mean())  # noqa: B023, E731
-            rows.append(
-                {
-                    "angle": "all" if high - low > 180 else f"{low:.0f}..{high:.0f}",
-                    "frames": int(some.sum()),
-                    "local": mean("local"),
-                    "local_constant": mean("constant_local"),
-                    "global": mean("global"),
-                    "global_constant": mean("constant_world"),
-                    "rotation": mean("rotation"),
-                    "centre": mean("centre"),
-                }
-            )
+        in_group = (errors["angle"] >= low) & (errors["angle"] < high)
+        if in_group.any():
+            row = {"angle": "all" if high - low > 180 else f"{low:.0f}..{high:.0f}"}
+            row["frames"] = int(in_group.sum())
+            rows.append(row | {key: float(errors[key][in_group].mean()) for key in COLUMNS})
     return {
         "rows": rows,
-        "rooms": len(walks),
-        "keyframes": float(np.mean([w["keyframes"] for w in walks])),
+        "rooms": len(results),
+        "keyframes": float(np.mean([result["keyframes"] for result in results])),
         "must3r": args.must3r,
         "seeds": args.seeds,
     }

@@ -1,10 +1,10 @@
-"""Memory and pace over 20,000 frames of streamed tracking:  make soak
+"""Memory and speed over 20,000 frames of streamed tracking (`make soak`).
 
     python benchmarks/soak.py --arm 3am
 
 Tracks one object of the bundled `return` clip, forwards and backwards again and again. Prints
-resident memory after 500 frames and at the end, and what a frame cost around frame 200, around
-frame 2000 and at the end; writes benchmarks/out/soak_ARM.json.
+resident memory after 500 frames and at the end, and the cost of a frame around frame 200, around
+frame 2000 and at the end. Writes benchmarks/out/soak_ARM.json.
 """
 
 import argparse
@@ -18,24 +18,27 @@ import psutil
 from common import CLICK, OUT, endless_clip, tiny_predictor
 from tqdm import tqdm
 
-from geometry_fusion.predictor import FRAMES_AT_ONCE
-from geometry_fusion.session import Session
+from geometry_fusion.tracking.encoder import FRAMES_AT_ONCE
+from geometry_fusion.tracking.stream_session import StreamSession
 from geometry_fusion.types import Prompt
 
-SETTLED = 500  # frames after which memory has its size
-WINDOW = (
-    128  # frames over which cost is taken, ending with a batch: more than the clip there and back
-)
-PACE_AT = (200, 2000)  # frames around which cost is taken, besides at the end
+SETTLED = 500  # frames after which memory no longer grows
+# Frames over which the cost is taken; longer than the clip there and back, and whole batches.
+WINDOW = 128
+COST_AT = (200, 2000)  # frames around which the cost is taken, besides the end
 
 
 def typical_ms(stamps: list[float]) -> float:
-    """Median over runs of frames that are encoded at once, the mean of each, milliseconds."""
+    """Milliseconds per frame: the median over batches, of the mean of each batch.
+
+    Frames are encoded in batches, so that single frames differ in cost.
+    """
     steps = np.diff(stamps)
     return round(1000 * float(np.median(steps.reshape(-1, FRAMES_AT_ONCE).mean(1))), 2)
 
 
 def main() -> None:
+    """Track, then print and write the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -44,27 +47,31 @@ def main() -> None:
     args = parser.parse_args()
     if args.frames < 2 * SETTLED:
         raise SystemExit(f"--frames {args.frames}: give at least {2 * SETTLED}")
-    session = Session(tiny_predictor(args.arm))
+    session = StreamSession(tiny_predictor(args.arm))
     session.add(Prompt(points=(CLICK,)))
-    memory, pace, stamps = {}, {}, [time.perf_counter()]
-    windows = {at + WINDOW // 2: f"frame {at}" for at in PACE_AT} | {args.frames: "the end"}
+    memory_mb, cost_ms = {}, {}
+    stamps = [time.perf_counter()]  # of the last WINDOW frames
+    windows = {at + WINDOW // 2: f"frame {at}" for at in COST_AT} | {args.frames: "the end"}
     tracked = session.track(islice(endless_clip(), args.frames))
     for done, _ in enumerate(tqdm(tracked, total=args.frames, mininterval=5), 1):
         stamps.append(time.perf_counter())
         del stamps[: -WINDOW - 1]
         if done in windows:
-            pace[windows[done]] = typical_ms(stamps)
+            cost_ms[windows[done]] = typical_ms(stamps)
         if done in (SETTLED, args.frames):
             gc.collect()
-            memory[done] = psutil.Process().memory_info().rss / 2**20
+            memory_mb[done] = psutil.Process().memory_info().rss / 2**20
+    early, end = memory_mb[SETTLED], memory_mb[args.frames]
     result = {
         "arm": args.arm,
         "frames": args.frames,
-        "mb_after_500": round(memory[SETTLED], 1),
-        "mb_at_the_end": round(memory[args.frames], 1),
-        "end_over_500": round(memory[args.frames] / memory[SETTLED], 4),
-        "ms_a_frame_around": pace,
-        "cost_over_frame_200": {at: round(ms / pace["frame 200"], 3) for at, ms in pace.items()},
+        "mb_after_500": round(early, 1),
+        "mb_at_the_end": round(end, 1),
+        "end_over_500": round(end / early, 4),
+        "ms_a_frame_around": cost_ms,
+        "cost_over_frame_200": {
+            at: round(ms / cost_ms["frame 200"], 3) for at, ms in cost_ms.items()
+        },
     }
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / f"soak_{args.arm}.json").write_text(json.dumps(result, indent=1) + "\n")

@@ -1,18 +1,16 @@
-"""Speed and memory of SAM2's own predictor, our baseline arm and our geometry arm, side by side:
-make bench
+"""Speed and memory of SAM2's own predictor, our baseline arm and our geometry arm (`make bench`).
 
-    python benchmarks/speed.py                            the tiny models that ship; under 10
-    minutes on two cores
-    python benchmarks/speed.py --sam2 t --must3r 512 --lengths 8 16 --objects 1 4     published
-    sizes, random weights
+    python benchmarks/speed.py                  the tiny models; under 10 minutes on two cores
     python benchmarks/speed.py --device cuda
+    python benchmarks/speed.py --sam2 t --must3r 512 --lengths 8 16 --objects 1 4
+                                                published sizes, random weights
 
 All three carry the same weights and track the same prompts through the same folder of frames: the
 bundled `return` clip, forwards and backwards again and again. Each measurement is a process of its
-own, because peak memory is a process's; the three take turns, and ratios are medians over rounds. A
-time is that of a whole pass, from opening the frames to the last mask on the CPU, per frame;
-loading weights and a first short pass are not counted. Writes benchmarks/out/results.json and
-speed.png.
+own, because peak memory is a process's. The three take turns, and ratios are medians over rounds. A
+time is that of a whole pass, from opening the frames to the last mask on the CPU, divided by the
+number of frames; loading weights and a short first pass are not counted. Writes
+benchmarks/out/results.json and speed.png.
 """
 
 import argparse
@@ -20,75 +18,80 @@ import gc
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from itertools import chain, cycle, islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 import psutil
 import torch
-from common import CLIP, OUT
+from common import ARMS, CLIP, OUT, there_and_back
+from speed_tables import draw, summarise, table
 
-ARMS = ("upstream", "baseline", "3am")
-WARM_UP = 24  # frames, before anything is measured; full batches among them
-ROUNDS = {64: 3, 256: 2}  # by frames times objects, at most; longer passes are measured once
-WINDOW = 64  # frames over which the cost early and late in a video is taken; full batches of frames
+WARM_UP = 24  # frames before anything is measured; full batches among them
+ROUNDS = {64: 3, 256: 2}  # frames times objects, at most -> rounds; longer passes have one
+WINDOW = 64  # frames over which the cost early and late in a video is taken; whole batches
 
 
 def prompts(objects: int, size: tuple[int, int]) -> list[tuple[float, float]]:
-    """One click per object, spread over the frame."""
+    """One click (x, y) per object, spread over a frame of `size` (width, height)."""
     columns = int(np.ceil(np.sqrt(objects)))
-    cells = [
-        ((i % columns + 0.5) / columns, (i // columns + 0.5) / columns) for i in range(objects)
-    ]
-    return [(x * size[0], y * size[1]) for x, y in cells]
+    clicks = []
+    for i in range(objects):
+        x, y = (i % columns + 0.5) / columns, (i // columns + 0.5) / columns
+        clicks.append((x * size[0], y * size[1]))
+    return clicks
 
 
 def write_clip(folder: Path, length: int) -> None:
-    """`length` frames of the sample, there and back again, as JPEG files."""
-    from geometry_fusion.video import extract_frames
+    """`length` frames of the sample, forwards and backwards, as JPEG files in `folder`/clip.
+
+    The first WARM_UP of them are in `folder`/warm as well.
+    """
+    from geometry_fusion.io.extract import extract_frames
 
     files = extract_frames(CLIP, folder / "once", every=1, progress=False)
-    there_and_back = cycle([*files, *files[-2:0:-1]])
     (folder / "clip").mkdir()
-    for index, file in enumerate(islice(there_and_back, length)):
+    (folder / "warm").mkdir()
+    for index, file in enumerate(islice(there_and_back(files), length)):
         os.link(file, folder / "clip" / f"{index:05d}.jpg")
+        if index < WARM_UP:
+            os.link(file, folder / "warm" / f"{index:05d}.jpg")
 
 
 def build(arm: str, args: argparse.Namespace):
     """The arm's predictor, with the weights that ship or those in `args.weights`."""
     from sam2.sam2_video_predictor import SAM2VideoPredictor
 
-    import fusion
-    import sam2_model
+    from geometry_fusion import load
+    from geometry_fusion.models.sam2 import build_sam2
 
-    file = Path(args.weights) / f"{args.sam2}.pt" if args.weights else None
+    weights = Path(args.weights) if args.weights else None
+    file = weights / f"{args.sam2}.pt" if weights else None
     if arm == "upstream":
-        post = {"binarize_mask_from_pts_for_mem_enc": True}
-        return sam2_model.build_sam2(
-            args.sam2, target=SAM2VideoPredictor, checkpoint=file, device=args.device, **post
+        return build_sam2(
+            args.sam2,
+            target=SAM2VideoPredictor,
+            checkpoint=file,
+            device=args.device,
+            binarize_mask_from_pts_for_mem_enc=True,  # as SAM2's own builder sets it
         )
-    predictor = sam2_model.build_predictor(args.sam2, file, args.device, compile=args.compile)
+    geometry, checkpoint = "none", None
     if arm == "3am":
-        weights = Path(args.weights) if args.weights else None
-        checkpoint = (
-            weights / "fusion.safetensors"
-            if weights
-            else fusion.DEFAULT_CHECKPOINTS["tiny", "tiny"]
-        )
-        must3r = str(weights / f"{args.must3r}.pth") if weights else args.must3r
-        fusion.fuse_checkpoint(predictor, checkpoint, sam2=args.sam2, sam2_file=file, must3r=must3r)
-    return predictor
+        geometry = f"must3r:{weights / args.must3r}.pth" if weights else f"must3r:{args.must3r}"
+        checkpoint = weights / "fusion.safetensors" if weights else None
+    files = {"sam2_checkpoint": file, "checkpoint": checkpoint}
+    options = {"device": args.device, "compile": args.compile}
+    return load(args.sam2, geometry=geometry, **files, **options).predictor
 
 
 def masks_of(arm: str, predictor, folder: Path, clicks: list):
-    """Yield every frame's masks, as a user of the arm gets them on the CPU."""
+    """Masks of every frame, as a user of the arm gets them on the CPU."""
     from geometry_fusion.devices import autocast
-    from geometry_fusion.session import Session
+    from geometry_fusion.tracking.stream_session import StreamSession
     from geometry_fusion.types import Prompt
 
     if arm == "upstream":
@@ -103,24 +106,19 @@ def masks_of(arm: str, predictor, folder: Path, clicks: list):
             for _, _, logits in predictor.propagate_in_video(state):
                 yield (logits > 0).cpu().numpy()
         return
-    session = Session(predictor)
+    session = StreamSession(predictor)
     for number, click in enumerate(clicks):
         session.add(Prompt(object_id=number + 1, points=(click,)))
-    for _, ids in session.track(folder):
-        yield ids
+    for frame in session.track(folder):
+        yield frame.ids
 
 
 def measure_here(args: argparse.Namespace) -> None:
-    """One arm, one length, one number of objects; prints a JSON line."""
-    arm, length, objects, folder = (
-        args.one[0],
-        int(args.one[1]),
-        int(args.one[2]),
-        Path(args.one[3]),
-    )
-    from geometry_fusion.frame_folder import FrameFolder
-    from geometry_fusion.predictor import FRAMES_AT_ONCE
+    """Measure one arm, length and number of objects in this process; prints a JSON line."""
+    from geometry_fusion.io.frame_folder import FrameFolder
 
+    arm, folder = args.one[0], Path(args.one[3])
+    length, objects = int(args.one[1]), int(args.one[2])
     predictor = build(arm, args)
     clicks = prompts(objects, FrameFolder(folder / "warm").size)
     began = time.perf_counter()
@@ -130,33 +128,45 @@ def measure_here(args: argparse.Namespace) -> None:
     gc.collect()  # what the first pass held is free for the second
     if args.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    process, began, stamps = psutil.Process(), time.perf_counter(), []
+    process = psutil.Process()
+    stamps = [time.perf_counter()]
     peak = 0
     for index, _ in enumerate(masks_of(arm, predictor, folder / "clip", clicks)):
         stamps.append(time.perf_counter())
         if index % 8 == 0:
             peak = max(peak, process.memory_info().rss)
-    assert len(stamps) == length, (len(stamps), length)
-    steps = np.diff([began, *stamps])
+    assert len(stamps) == length + 1, (len(stamps), length)
     result = {
-        "seconds_per_frame": (stamps[-1] - began) / length,
+        "seconds_per_frame": (stamps[-1] - stamps[0]) / length,
         "peak_mb": peak / 2**20,
         "warm_up_s": warm_up_s,
     }
     if args.device == "cuda":
         result["peak_cuda_mb"] = torch.cuda.max_memory_allocated() / 2**20
-    if length >= 4 * WINDOW:  # what a frame costs early and late; the first ones fill memory
-        # Some frames are encoded with those before them: a frame's cost is that of a run of them.
-        result["ms_early"], result["ms_late"] = (
-            1000 * float(np.median(part.reshape(-1, FRAMES_AT_ONCE).mean(1)))
-            for part in (steps[WINDOW : 2 * WINDOW], steps[-WINDOW:])
-        )
+    if length >= 4 * WINDOW:
+        steps = np.diff(stamps)
+        # Not the very first frames, in which memory fills.
+        result["ms_early"] = typical_ms(steps[WINDOW : 2 * WINDOW])
+        result["ms_late"] = typical_ms(steps[-WINDOW:])
     print(json.dumps(result))
 
 
+def typical_ms(steps: np.ndarray) -> float:
+    """Milliseconds per frame: the median over batches, of the mean of each batch."""
+    from geometry_fusion.tracking.encoder import FRAMES_AT_ONCE
+
+    return 1000 * float(np.median(steps.reshape(-1, FRAMES_AT_ONCE).mean(1)))
+
+
 def measure(
-    args: argparse.Namespace, arm: str, length: int, objects: int, folder: Path, weights: str | None
+    args: argparse.Namespace,
+    arm: str,
+    length: int,  # frames
+    objects: int,
+    folder: Path,  # of the frames
+    weights: str | None,  # folder of weight files; None: those that ship
 ) -> dict:
+    """Run `measure_here` in a process of its own; SystemExit with its last output if it fails."""
     command = [sys.executable, __file__, "--one", arm, str(length), str(objects), str(folder)]
     command += ["--sam2", args.sam2, "--must3r", args.must3r, "--device", args.device]
     command += ["--weights", weights] if weights else []
@@ -169,115 +179,34 @@ def measure(
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def summarise(rows: list[dict]) -> dict:
-    """The ratios, from medians over rounds; slopes of peak memory over length, per object."""
+def measure_all(args: argparse.Namespace, folder: Path) -> list[dict]:
+    """All measurements, each as a row with arm, frames and objects; frames lie in `folder`."""
+    weights = None
+    if args.sam2 != "tiny":
+        import full_size
 
-    def of(arm: str, key: str, length: int, objects: int) -> list[float]:
-        return [
-            r[key] for r in rows if (r["arm"], r["frames"], r["objects"]) == (arm, length, objects)
-        ]
-
-    def ratio(a: str, b: str, length: int, objects: int) -> float:
-        pairs = zip(
-            of(a, "seconds_per_frame", length, objects), of(b, "seconds_per_frame", length, objects)
-        )
-        return round(statistics.median(x / y for x, y in pairs), 3)
-
-    lengths = sorted({r["frames"] for r in rows if r["objects"] == 1})
-    counts = sorted({r["objects"] for r in rows})
-    short, longest = lengths[0], lengths[-1]
-    most = counts[-1]
-    slopes = {
-        arm: round(
-            float(np.polyfit(lengths, [min(of(arm, "peak_mb", n, 1)) for n in lengths], 1)[0]), 4
-        )
-        for arm in ARMS
-        if len(lengths) > 1
-    }
-    return {
-        "time_ratio": {
-            "baseline_over_upstream": ratio("baseline", "upstream", longest, 1),
-            "3am_over_baseline": ratio("3am", "baseline", longest, 1),
-            f"objects{most}_over_upstream{most}": ratio("baseline", "upstream", short, most),
-            "baseline_over_upstream_by_length": {
-                n: ratio("baseline", "upstream", n, 1) for n in lengths
-            },
-            "3am_over_baseline_by_length": {n: ratio("3am", "baseline", n, 1) for n in lengths},
-            "baseline_over_upstream_by_objects": {
-                n: ratio("baseline", "upstream", short, n) for n in counts
-            },
-            "3am_over_baseline_by_objects": {n: ratio("3am", "baseline", short, n) for n in counts},
-        },
-        "memory_slope_mb_per_frame": slopes,
-        "late_over_early": {
-            arm: round(r["ms_late"] / r["ms_early"], 3)
-            for arm in ARMS
-            for r in rows
-            if r["arm"] == arm and r["frames"] == longest and "ms_late" in r
-        },
-    }
+        weights = str(full_size.write_all(folder, args.sam2, args.must3r))
+    lengths = sorted(args.lengths)
+    plan = [(length, 1) for length in lengths]
+    plan += [(lengths[0], objects) for objects in args.objects if objects > 1]
+    rows = []
+    for length, objects in plan:
+        clip_folder = folder / f"{length}-{objects}"
+        clip_folder.mkdir()
+        write_clip(clip_folder, length)
+        rounds = next((n for most, n in ROUNDS.items() if length * objects <= most), 1)
+        for number in range(rounds):
+            # Each round begins with another arm: the first runs on a cooler machine.
+            first = number % len(ARMS)
+            for arm in islice(chain(ARMS, ARMS), first, first + len(ARMS)):
+                result = measure(args, arm, length, objects, clip_folder, weights)
+                rows.append({"arm": arm, "frames": length, "objects": objects, **result})
+                print(rows[-1], flush=True)
+    return rows
 
 
-def table(rows: list[dict], summary: dict) -> str:
-    lines = [
-        f"{'frames':>6} {'objects':>7}"
-        + "".join(f"{arm + ' ms':>14}{'peak MB':>10}" for arm in ARMS)
-    ]
-    for length, objects in sorted(
-        {(r["frames"], r["objects"]) for r in rows}, key=lambda key: key[::-1]
-    ):
-        line = f"{length:>6} {objects:>7}"
-        for arm in ARMS:
-            here = [
-                r for r in rows if (r["arm"], r["frames"], r["objects"]) == (arm, length, objects)
-            ]
-            milliseconds = 1000 * statistics.median(r["seconds_per_frame"] for r in here)
-            line += f"{milliseconds:>14.1f}{statistics.median(r['peak_mb'] for r in here):>10.0f}"
-        lines.append(line)
-    ratios = {k: v for k, v in summary["time_ratio"].items() if not isinstance(v, dict)}
-    lines += ["", *(f"{name}: {value}" for name, value in ratios.items())]
-    lines += [f"memory slope, MB a frame: {summary['memory_slope_mb_per_frame']}"]
-    lines += [f"cost of a frame, late over early: {summary['late_over_early']}"]
-    return "\n".join(lines)
-
-
-def draw(rows: list[dict], file: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, panels = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
-    short = min(r["frames"] for r in rows)
-    one, few = ([r for r in rows if r["objects"] == 1], [r for r in rows if r["frames"] == short])
-    for panel, chosen, x, y, scale in (
-        (panels[0], one, "frames", "seconds_per_frame", 1000),
-        (panels[1], one, "frames", "peak_mb", 1),
-        (panels[2], few, "objects", "seconds_per_frame", 1000),
-    ):
-        for colour, arm in enumerate(ARMS):
-            here = [(r[x], scale * r[y]) for r in chosen if r["arm"] == arm]
-            places = sorted({place for place, _ in here})
-            medians = [
-                statistics.median(value for place, value in here if place == at) for at in places
-            ]
-            panel.plot(places, medians, "-", color=f"C{colour}", label=arm)
-            panel.plot(*zip(*here), ".", color=f"C{colour}")  # every round
-    for panel, title, x in zip(
-        panels,
-        (
-            "time, one object (ms a frame)",
-            "peak memory, one object (MB)",
-            f"time, {short} frames (ms a frame)",
-        ),
-        ("frames", "frames", "objects"),
-    ):
-        panel.set(title=title, xlabel=x, ylim=(0, None))
-        panel.legend()
-    figure.savefig(file, dpi=110)
-
-
-def main() -> None:
+def parse() -> argparse.Namespace:
+    """The command line; --one and --weights are for the processes that it starts."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -297,34 +226,18 @@ def main() -> None:
     )
     parser.add_argument("--weights", help=argparse.SUPPRESS)
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure, then print the table and write results and figure."""
+    args = parse()
     if args.one:
         measure_here(args)
         return
-    lengths = sorted(args.lengths)
-    plan = [(n, 1) for n in lengths] + [(lengths[0], k) for k in args.objects if k > 1]
-    rows, began = [], time.perf_counter()
+    began = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
-        weights = None
-        if args.sam2 != "tiny":
-            import full_size
-
-            weights = str(full_size.write_all(Path(name), args.sam2, args.must3r))
-        for length, objects in plan:
-            folder = Path(name) / f"{length}-{objects}"
-            folder.mkdir()
-            write_clip(folder, length)
-            (folder / "warm").mkdir()
-            for file in sorted((folder / "clip").iterdir())[:WARM_UP]:
-                os.link(file, folder / "warm" / file.name)
-            for round_ in range(
-                next((n for most, n in ROUNDS.items() if length * objects <= most), 1)
-            ):
-                # Each round begins with another arm: who comes first finds a cooler machine.
-                for arm in islice(chain(ARMS, ARMS), round_ % 3, round_ % 3 + 3):
-                    found = measure(args, arm, length, objects, folder, weights)
-                    rows.append({"arm": arm, "frames": length, "objects": objects, **found})
-                    print(rows[-1], flush=True)
+        rows = measure_all(args, Path(name))
     summary = summarise(rows)
     facts = {
         "sam2": args.sam2,
@@ -338,9 +251,8 @@ def main() -> None:
         "minutes": round((time.perf_counter() - began) / 60, 1),
     }
     OUT.mkdir(exist_ok=True)
-    (OUT / "results.json").write_text(
-        json.dumps({**summary, "measured_on": facts, "rows": rows}, indent=1) + "\n"
-    )
+    results = {**summary, "measured_on": facts, "rows": rows}
+    (OUT / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     draw(rows, OUT / "speed.png")
     print(table(rows, summary))
 

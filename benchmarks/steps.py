@@ -1,10 +1,12 @@
-"""What the parts of a frame cost:  python benchmarks/steps.py [--threads 1] [--precision bf16]
+"""What each step of a frame costs.
 
-Streams the bundled `return` clip, forwards and backwards again and again, one object, tiny models,
-and prints the milliseconds a frame that each part takes after memory has filled (means: some parts
-run once for several frames). Parts are indented under what they belong to; calling them through a
-clock adds some microseconds each. Writes benchmarks/out/steps.json. `make bench` compares whole
-passes.
+    python benchmarks/steps.py [--threads 1] [--precision bf16]
+
+Streams the bundled `return` clip, forwards and backwards again and again, with one object and the
+tiny models, and prints the milliseconds per frame of each step after memory has filled. These are
+means, because some steps run once for several frames. Steps are indented under the one that they
+are part of; the clock adds some microseconds to each. Writes benchmarks/out/steps.json.
+`make bench` compares whole passes.
 """
 
 import argparse
@@ -17,24 +19,26 @@ from itertools import islice
 import torch
 from common import CLICK, OUT, endless_clip, tiny_predictor
 
-from geometry_fusion.geometry import Must3rStream
-from geometry_fusion.session import Session
+from geometry_fusion.geometry.keyframes import Keyframes
+from geometry_fusion.geometry.must3r_stream import Must3rStream
+from geometry_fusion.geometry.tokens import FrameTokens
+from geometry_fusion.tracking.stream_session import StreamSession
 from geometry_fusion.types import Prompt
 
-FILLED = 120  # frames after which memory and keyframes have filled
+FILLED = 120  # frames after which SAM2's and MUSt3R's memory are full
 
 
-def parts_of(predictor) -> list[tuple[str, object, str]]:
-    """(label, owner, method) in the order of a frame."""
+def steps_of(predictor) -> list[tuple[str, object, str]]:
+    """(label, owner, method) of all steps, in the order of a frame."""
     return [
         ("tracking one frame", predictor, "track_frame"),
         ("  SAM2 image encoder", predictor, "forward_image"),
         ("  MUSt3R stream", Must3rStream, "push_all"),
-        ("    encoder", Must3rStream, "_encode"),
+        ("    encoder", FrameTokens, "of"),
         ("    decoder", Must3rStream, "_read_apart"),
-        ("    points, focal length, pose", Must3rStream, "_views"),
-        ("    overlap rule: reading", Must3rStream, "_sights"),
-        ("    overlap rule: judging", Must3rStream, "_is_keyframe"),
+        ("    points, focal length, pose", Must3rStream, "_decoded"),
+        ("    overlap rule: reading", Keyframes, "views_of"),
+        ("    overlap rule: judging", Keyframes, "judge"),
         ("    keyframes", Must3rStream, "_keep"),
         ("    answer", Must3rStream, "_answers"),
         ("  merger", predictor.merger, "forward"),
@@ -47,7 +51,7 @@ def parts_of(predictor) -> list[tuple[str, object, str]]:
 
 @contextmanager
 def clocked(owner, method: str, seconds: list[float]):
-    """Append what every call of `owner.method` took to `seconds`."""
+    """Inside the `with`, append the duration of every call of `owner.method` to `seconds`."""
     original = getattr(owner, method)
     inherited = method not in vars(owner)
 
@@ -68,27 +72,30 @@ def clocked(owner, method: str, seconds: list[float]):
 
 
 def measure(arm: str, frames: int, compile: bool, precision: str) -> dict[str, float]:
-    """Milliseconds a frame per part, and of a whole frame."""
+    """Milliseconds per frame of each step, and of the whole frame."""
     predictor = tiny_predictor(arm, precision, compile=compile)
-    session = Session(predictor, precision=precision)
+    session = StreamSession(predictor, precision=precision)
     session.add(Prompt(points=(CLICK,)))
     seconds = defaultdict(list)
     with ExitStack() as stack:
-        for label, owner, method in parts_of(predictor):
+        for label, owner, method in steps_of(predictor):
             stack.enter_context(clocked(owner, method, seconds[label]))
         for number, _ in enumerate(session.track(islice(endless_clip(), frames)), 1):
             if number == FILLED:
                 began = time.perf_counter()
                 for spent in seconds.values():
                     spent.clear()
-    a_frame = lambda spent: round(1000 * spent / (frames - FILLED), 2)  # noqa: E731
-    whole = a_frame(time.perf_counter() - began)
-    return {"whole frame": whole} | {
-        label: a_frame(sum(spent)) for label, spent in seconds.items() if spent
-    }
+
+    def per_frame(spent: float) -> float:
+        return round(1000 * spent / (frames - FILLED), 2)
+
+    whole = per_frame(time.perf_counter() - began)
+    steps = {label: per_frame(sum(spent)) for label, spent in seconds.items() if spent}
+    return {"whole frame": whole} | steps
 
 
 def main() -> None:
+    """Measure the arms, print the table and write it."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -101,22 +108,23 @@ def main() -> None:
     if args.frames < 2 * FILLED:
         raise SystemExit(f"--frames {args.frames}: give at least {2 * FILLED}")
     torch.set_num_threads(args.threads)
-    found = {arm: measure(arm, args.frames, args.compile, args.precision) for arm in args.arms}
-    labels = list(dict.fromkeys(label for parts in found.values() for label in parts))
-    print(f"{f'milliseconds, {args.threads} threads':<34}" + "".join(f"{arm:>8}" for arm in found))
+    steps = {arm: measure(arm, args.frames, args.compile, args.precision) for arm in args.arms}
+    labels = list(dict.fromkeys(label for of_arm in steps.values() for label in of_arm))
+    title = f"milliseconds, {args.threads} threads"
+    print(f"{title:<34}" + "".join(f"{arm:>8}" for arm in steps))
     for label in labels:
-        print(f"{label:<34}" + "".join(f"{parts.get(label, ''):>8}" for parts in found.values()))
+        values = "".join(f"{of_arm.get(label, ''):>8}" for of_arm in steps.values())
+        print(f"{label:<34}{values}")
     facts = {
         "threads": args.threads,
         "compile": args.compile,
         "precision": args.precision,
         "torch": torch.__version__,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }
-    facts["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
     OUT.mkdir(exist_ok=True)
-    (OUT / "steps.json").write_text(
-        json.dumps({"milliseconds": found, "measured_on": facts}, indent=1) + "\n"
-    )
+    results = {"milliseconds": steps, "measured_on": facts}
+    (OUT / "steps.json").write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

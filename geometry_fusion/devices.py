@@ -1,6 +1,4 @@
-"""The one place that knows device names: cuda, mps and cpu, and in which precision each
-computes.
-"""
+"""Devices (cuda, mps, cpu): choosing one, the precision it computes in, and its memory."""
 
 import ctypes
 import os
@@ -12,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from geometry_fusion.choices import DEVICES, PRECISIONS
 from geometry_fusion.errors import InputError
 
 try:
@@ -19,13 +18,11 @@ try:
 except ImportError:
     resource = None
 
-DEVICES = ("auto", "cuda", "mps", "cpu")
-PRECISIONS = ("auto", "fp32", "bf16")
-
 
 def pick_device(name: str = "auto") -> torch.device:
-    """`auto` prefers cuda, then mps, then cpu. Raises InputError for unknown or unavailable
-    devices.
+    """The device of a name such as `cpu` or `cuda:1`; `auto` prefers cuda, then mps, then cpu.
+
+    Raises InputError for unknown or unavailable devices.
     """
     available = {
         "cuda": torch.cuda.is_available(),
@@ -38,9 +35,7 @@ def pick_device(name: str = "auto") -> torch.device:
     if kind not in available or (index and not index.isdigit()):
         raise InputError(f"device {name!r}: unknown; choose one of {', '.join(DEVICES)}")
     if not available[kind]:
-        raise InputError(
-            f"device {name!r}: not available on this machine; use --device auto or cpu"
-        )
+        raise InputError(f"device {name!r}: not available on this machine; choose auto or cpu")
     if index and kind == "cuda" and int(index) >= torch.cuda.device_count():
         raise InputError(
             f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices; use "
@@ -50,20 +45,17 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def use_local_device() -> None:
-    """In one of several processes (torchrun): let `cuda` mean the GPU of this process. Elsewhere
-    nothing.
-    """
+    """In one of several processes (torchrun), let `cuda` mean the GPU of this process."""
     if torch.cuda.is_available() and (rank := os.environ.get("LOCAL_RANK")):
         torch.cuda.set_device(int(rank) % torch.cuda.device_count())
 
 
 def uses_bf16(device: torch.device, precision: str = "auto") -> bool:
-    """Whether to compute under bf16 autocast. `auto`: on CUDA devices with native bf16, fp32
-    elsewhere.
+    """Whether to compute under bf16 autocast. `auto`: on CUDA devices with native bf16 only.
 
-    On the CPU at hand (AVX-512, two cores) a training step of the tiny SAM2 was not faster under
-    bf16 autocast than in fp32 with channels-last convolutions, and CPUs without it only emulate
-    bf16, far slower: fp32 unless asked.
+    CPUs use fp32 unless asked. Measured on AVX-512 with two cores: a training step of the tiny SAM2
+    was not faster under bf16 autocast than in fp32 with channels-last convolutions. CPUs without
+    native bf16 emulate it, far slower. Raises InputError for an unknown precision.
     """
     if precision not in PRECISIONS:
         raise InputError(f"precision {precision!r}: unknown; choose one of {', '.join(PRECISIONS)}")
@@ -73,67 +65,60 @@ def uses_bf16(device: torch.device, precision: str = "auto") -> bool:
 
 
 def autocast(device: torch.device, precision: str = "auto") -> AbstractContextManager:
-    """A bf16 autocast context for `device`, or nothing where fp32 is used."""
-    return (
-        torch.autocast(device.type, torch.bfloat16)
-        if uses_bf16(device, precision)
-        else nullcontext()
-    )
+    """A bf16 autocast context for `device`, or an empty context where fp32 is used."""
+    if uses_bf16(device, precision):
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()
 
 
 def check_compiler() -> None:
-    """Raise InputError where torch.compile has no C++ compiler: it would say so minutes later, at
-    the first frame.
+    """Raise InputError where torch.compile has no C++ compiler. It would fail minutes later, at the
+    first frame.
     """
-    compiler, *_ = shlex.split(
-        os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
-    )
+    default = "clang++" if sys.platform == "darwin" else "g++"
+    compiler = shlex.split(os.environ.get("CXX") or default)[0]
     if not shutil.which(compiler):
         raise InputError(
-            f"--compile: needs a C++ compiler, and {compiler} is not here; install one or leave "
-            "it out"
+            f"compile: needs a C++ compiler, and {compiler} is not here; install one or leave it "
+            "out"
         )
 
 
 def keep_freed_memory() -> bool:
-    """For the CPU, in this process from now on: use memory that was freed again, instead of giving
-    it back.
+    """Let this process reuse freed memory from now on, instead of returning it to the system.
 
-    glibc returns larger blocks with every free and takes them anew, page by page; a tiny model
-    spends up to a fifth of its time there, depending on what else was allocated
-    (docs/performance.md). Up to 256 MB stay that are not in use. Returns whether the C library has
-    the switch.
+    glibc returns larger blocks with every free and requests them again, page by page. A tiny model
+    on a CPU spends up to a fifth of its time there, depending on what else was allocated
+    (docs/performance.md). Up to 256 MB stay allocated without being in use. Returns whether the C
+    library has the switch.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
-    trim_threshold, mmap_threshold = (
-        -1,
-        -3,
-    )  # malloc.h; both, since setting one ends the automatic choice of the other
+    # Numbers of malloc.h. Both are set, because setting one ends the automatic choice of the other.
+    trim_threshold = -1
+    mmap_threshold = -3
     mallopt = ctypes.CDLL(None).mallopt
     return bool(mallopt(mmap_threshold, 32 * 2**20) and mallopt(trim_threshold, 256 * 2**20))
 
 
 def give_back_freed_memory(device: torch.device) -> None:
-    """On a CPU, return the pages that are free to the system (glibc).
+    """On a CPU, return free pages to the system (glibc). For long runs, now and then.
 
-    Kept memory falls into pieces as a long run goes on, and the process grows though it holds no
-    more. Given back now and then, it does not: 16 MB in 20,000 frames otherwise.
+    Kept memory fragments, so that the process grows although it holds no more: by 16 MB in 20,000
+    frames without this.
     """
     if device.type == "cpu" and platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def free_memory(device: torch.device) -> None:
-    """Give back what torch keeps for later, after memory ran out."""
+    """After memory ran out, return what torch's allocator caches to the device."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes that this process has held at most: of the device's memory where that is counted, else
-    of the machine's.
-    """
+    """The most bytes that this process has held so far, of the GPU's memory or of the machine's."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
     if resource is None:  # Windows

@@ -1,7 +1,7 @@
-"""How bad input ends: `InputError` carries one line that names the value, the file and the cure.
+"""Errors that users see: `InputError`, whose one line names the value, the file and the cure.
 
-Scripts run their `main` through `run_cli`: bad input exits with 2 and that one line, a signal with
-128 + its number (Ctrl-C: 130). Anything else keeps its traceback, because it is a bug.
+Scripts run their `main` through `run_cli`. Bad input prints that line and exits with 2; a signal
+exits with 128 + its number (Ctrl-C: 130). Any other exception keeps its traceback: it is a bug.
 """
 
 import argparse
@@ -11,88 +11,84 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from geometry_fusion.interrupts import MESSAGE, Stopped, stopping_on_signals
-from geometry_fusion.temporary import sweep_working_folders
+from geometry_fusion.io.temporary import sweep_working_folders
 
-LONGEST = 1500  # characters of a message
+LONGEST = 1500  # characters of a message; longer ones lose their middle
 INTERRUPTED = 130  # 128 + SIGINT, what shells expect
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used. The message is one line that is safe to print: value,
-    file, cure.
-    """
+    """The user's input cannot be used. The message is one safe line: value, file, cure."""
 
     def __init__(self, message: str):
         text = one_line(message)
-        # What it quotes may be a whole file in one line; the cure stands at the end.
-        super().__init__(
-            text if len(text) <= LONGEST else f"{text[: LONGEST - 300]} ... {text[-250:]}"
-        )
+        if len(text) > LONGEST:
+            # A message may quote a whole file in one line. Its end holds the cure, so keep that.
+            text = f"{text[: LONGEST - 300]} ... {text[-250:]}"
+        super().__init__(text)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows defaults, but not "(default: None)", and keeps the line breaks of descriptions."""
+    """Shows defaults except None and False, and keeps the line breaks of descriptions."""
 
     def _get_help_string(self, action):
         return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """As ArgumentParser, but a wrong command line is an InputError: one line, without the usage
-    before it.
-    """
+    """As ArgumentParser, but a wrong command line raises InputError, without the usage text."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **{"formatter_class": HelpFormatter, **kwargs})
 
     def parse_known_args(self, args=None, namespace=None):
-        """As ArgumentParser, plus: a value may start with a minus (--point -5,5), so that it is
-        told to be outside.
+        """As ArgumentParser, plus: coordinates may start with a minus (--point -5,5).
+
+        argparse would take them for an option; here they are reported as outside the image.
         """
-        args, joined = list(sys.argv[1:] if args is None else args), []
-        for word in args:
-            if (
-                joined
-                and joined[-1].startswith("--")
-                and "=" not in joined[-1]
-                and re.match(r"-[\d.][^ ]*,", word)
-            ):
+        words = sys.argv[1:] if args is None else args
+        joined = []
+        for word in words:
+            follows_flag = joined and joined[-1].startswith("--") and "=" not in joined[-1]
+            if follows_flag and re.match(r"-[\d.][^ ]*,", word):
                 joined[-1] += f"={word}"
             else:
                 joined.append(word)
         return super().parse_known_args(joined, namespace)
 
     def error(self, message: str):
+        """As ArgumentParser, but raises InputError instead of printing and exiting."""
         raise InputError(f"{message}; see {self.prog} --help")
 
 
 def one_line(error: BaseException | str) -> str:
-    """The text of an error as a single line that is safe to print, for messages that quote
-    libraries and files.
+    """The text of an error as one line that is safe to print. For messages that quote libraries
+    and files.
     """
     return printable(" ".join(str(error).split()))
 
 
 def printable(text: str) -> str:
-    """Text from elsewhere with every character escaped that a terminal obeys or that has no shape.
+    """Text from elsewhere, with every character escaped that controls a terminal or is invisible.
 
-    Names in files may hold colours, cursor movements, the change of direction of writing, or bytes
+    Names in files may hold colours, cursor movements, changes of the writing direction, or bytes
     that are no text.
     """
     if text.isprintable():
         return text
     return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
+        for char in text
     )
 
 
 def run_cli(main: Callable[[], int | None]) -> int:
-    """Run a script's `main` and return its exit code: 0, 2 on bad input, 128 + number of a signal
-    that ended it.
+    """Run a script's `main` and return the exit code of the process.
+
+    0, 2 for bad input, or 128 + the number of the signal that ended it.
     """
     if hasattr(sys.stdout, "reconfigure"):
-        # Names of files need not be text, nor has every terminal all letters: print such characters
-        # escaped.
+        # File names need not be valid text, and terminals lack letters: escape such characters.
         sys.stdout.reconfigure(errors="backslashreplace")
     with stopping_on_signals():
         try:
@@ -101,8 +97,8 @@ def run_cli(main: Callable[[], int | None]) -> int:
         except InputError as error:
             return _failed(error)
         except OSError as error:
-            # Full disks, read-only folders, missing permissions: the system's own words and the
-            # file say it best.
+            # A full disk, a read-only folder, missing permissions: the system's own message names
+            # the reason and the file.
             return _failed(error)
         except KeyboardInterrupt as stop:
             with suppress(OSError):  # after SIGHUP the terminal may be gone
@@ -111,6 +107,7 @@ def run_cli(main: Callable[[], int | None]) -> int:
 
 
 def _failed(error: Exception) -> int:
+    """Print the error; returns the exit code."""
     with suppress(OSError):
         print(f"error: {one_line(error)}", file=sys.stderr)
     return 2

@@ -1,7 +1,7 @@
-"""Ctrl-C, SIGTERM and SIGHUP end a script with one line, after it has removed its temporary files.
+"""Signals: Ctrl-C, SIGTERM and SIGHUP end a script with one line, after it has cleaned up.
 
-Needs nothing but the standard library: scripts call `watch_imports` before they import torch and
-other large packages.
+Imports only the standard library: scripts call `watch_imports` before they import torch and other
+large packages.
 """
 
 import os
@@ -20,7 +20,7 @@ RAISE_AGAIN_S = 0.05
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked the process to end. Like Ctrl-C it runs every `finally` on its way."""
+    """Raised when a signal asks the process to end. As with Ctrl-C, every `finally` runs."""
 
     def __init__(self, number: int):
         super().__init__(number)
@@ -28,15 +28,15 @@ class Stopped(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
+        """128 + the number of the signal, as shells expect."""
         return 128 + self.number
 
 
 def watch_imports() -> None:
-    """Until `stopping_on_signals` takes over, a signal ends the process at once, with one line and
-    no traceback.
+    """Until `stopping_on_signals`, a signal ends the process at once, with one line, no traceback.
 
-    During imports there is nothing to remove, and an exception might be swallowed by a package that
-    is being imported.
+    During imports there is nothing to clean up, and a package that is being imported might swallow
+    an exception.
     """
     for number in SIGNALS:
         if _is_default(signal.getsignal(number)):
@@ -45,9 +45,7 @@ def watch_imports() -> None:
 
 @contextmanager
 def stopping_on_signals() -> Iterator[None]:
-    """Inside the block the signals raise `Stopped`. Signals that are ignored, as under `nohup`,
-    stay ignored.
-    """
+    """Inside the block, signals raise `Stopped`. Ignored signals (under `nohup`) stay ignored."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers
         return
@@ -56,7 +54,12 @@ def stopping_on_signals() -> Iterator[None]:
     for number, handler in before.items():
         if _is_default(handler) or handler is _end_at_once:
             signal.signal(number, _raise)
-    sys.unraisablehook = lambda unraisable: _raise_again(unraisable) or hook(unraisable)
+
+    def send_again_or_report(unraisable) -> None:
+        if not _send_again(unraisable):
+            hook(unraisable)
+
+    sys.unraisablehook = send_again_or_report
     try:
         yield
     finally:
@@ -66,11 +69,29 @@ def stopping_on_signals() -> Iterator[None]:
 
 
 @contextmanager
-def ignored_by_children() -> Iterator[None]:
-    """Processes started in the block ignore Ctrl-C and SIGHUP from their first moment on; the
-    parent ends them.
+def loading() -> Iterator[None]:
+    """Inside the block, within `stopping_on_signals`, a signal ends the process at once, as in
+    `watch_imports`: for imports of large packages before anything was begun.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    replaced = [number for number in SIGNALS if signal.getsignal(number) is _raise]
+    for number in replaced:
+        signal.signal(number, _end_at_once)
+    try:
+        yield
+    finally:
+        for number in replaced:
+            signal.signal(number, _raise)
 
-    A terminal sends both to all processes, and workers would print tracebacks while they import.
+
+@contextmanager
+def ignored_by_children() -> Iterator[None]:
+    """Processes that start in the block ignore Ctrl-C and SIGHUP; the parent ends them.
+
+    A terminal sends both signals to all processes, and workers would print tracebacks during their
+    imports.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -102,9 +123,10 @@ def _raise(number: int, _frame) -> None:
     raise Stopped(number)
 
 
-def _raise_again(unraisable) -> bool:
-    """Python drops exceptions that a signal raises inside a destructor or a callback: send the
-    signal again.
+def _send_again(unraisable) -> bool:
+    """Send a signal again whose `Stopped` Python dropped; returns whether it was one.
+
+    Python drops exceptions that a signal raises inside a destructor or a callback.
     """
     if not isinstance(unraisable.exc_value, Stopped):
         return False

@@ -1,8 +1,8 @@
-"""What settings may be: one place for train.py, evaluate.py and the options of main.py.
+"""Ranges of all numeric settings: those of train.py and evaluate.py, and options of main.py.
 
-`LIMITS` names every number of the configs by its key (`*` is any name or place) with its range. A
-setting that cannot work is refused before anything is rendered, loaded or trained, by key, value
-and range.
+`LIMITS` names every number of the configs by its key (`*` is any name or place in a list) with its
+range. A setting that cannot work is refused before anything is rendered, loaded or trained; the
+message names key, value and range.
 """
 
 import math
@@ -12,24 +12,23 @@ from dataclasses import dataclass
 from omegaconf import DictConfig, OmegaConf
 
 from geometry_fusion.errors import InputError
-from geometry_fusion.parsing import is_number, is_whole
+from geometry_fusion.io.parsing import is_number, is_whole
 
-MANY = 1_000_000_000
+MANY = 1_000_000_000  # stands for "no upper limit"
 
 
 @dataclass(frozen=True)
 class Limit:
-    """Numbers from `low` to `high`, both included unless `above`; whole ones only; `null` means the
-    default.
-    """
+    """A range of numbers. Its text completes "KEY=VALUE: must be ..."."""
 
     low: float
-    high: float
-    whole: bool = True
-    null: bool = False
-    above: bool = False  # low itself is too little
+    high: float  # included
+    whole: bool = True  # whole numbers only
+    null: bool = False  # null is allowed too, and means the default
+    above: bool = False  # `low` itself is not allowed
 
     def allows(self, value: object) -> bool:
+        """Whether a value of a config is in the range; booleans, text and NaN are not."""
         if value is None:
             return self.null
         if not (is_whole(value) if self.whole else is_number(value) and math.isfinite(value)):
@@ -51,7 +50,7 @@ PROCESSES, THREADS = Limit(1, 256), Limit(1, 4096, null=True)
 SECONDS = Limit(0, 604_800, whole=False)  # a week
 SECONDS_ABOVE_0 = Limit(0, 604_800, whole=False, above=True)
 LIMITS = {
-    # Everywhere.
+    # several scripts
     "data.workers": PROCESSES,
     "data.min_area": Limit(0, MANY),
     # train.py
@@ -108,7 +107,7 @@ LIMITS = {
     "reappear.frames": COUNT,
     "data.paper.*.*": Limit(0, 1, whole=False),
 }
-RANGES = {  # [least, most]
+RANGES = {  # settings that are a list [least, most], and the limit of both
     "sampling.steps": Limit(1, 100_000),
     "batches.kinds.*.steps": Limit(0, 100_000),
     "batches.kinds.*.overlap": SHARE,
@@ -116,9 +115,21 @@ RANGES = {  # [least, most]
 
 
 def check_number(key: str, value: object, limit: Limit) -> None:
-    """Raise InputError naming key, value and range."""
+    """Raise InputError for a value outside its limit, naming key, value and range."""
     if not limit.allows(value):
         raise InputError(f"{key}={value}: must be {limit}")
+
+
+def check_choice(key: str, value: object, choices: Iterable[str]) -> None:
+    """Raise InputError, naming the choices, for a value that is none of them."""
+    if value not in choices:
+        raise InputError(f"{key}={value}: unknown; known are: {', '.join(choices)}")
+
+
+def check_keys(group: str, settings: Iterable[str], keys: Iterable[str]) -> None:
+    """Raise InputError, naming the known keys, for the first key of a group that is unknown."""
+    if unknown := sorted(set(settings) - set(keys)):
+        raise InputError(f"{group}.{unknown[0]}: unknown key; known are: {', '.join(keys)}")
 
 
 def check_numbers(config: DictConfig) -> None:
@@ -138,8 +149,9 @@ def check_numbers(config: DictConfig) -> None:
 
 
 def check_paths(config: DictConfig, needed: Iterable[str], optional: Iterable[str] = ()) -> None:
-    """Raise InputError for the first of these keys that is no path; `optional` ones may be null or
-    not there.
+    """Raise InputError for the first key whose value is no path.
+
+    optional: keys that may be null or missing.
     """
     for key in (*needed, *optional):
         value = OmegaConf.select(config, key)
@@ -156,8 +168,9 @@ def check_option(flag: str, value: float, limit: Limit) -> None:
 
 
 def _values(node: object, parts: list[str], key: str = "") -> Iterator[tuple[str, object]]:
-    """(key, value) of every setting that a pattern names. Raises InputError for a value in place of
-    a group.
+    """(key, value) of every setting that a pattern names.
+
+    Raises InputError where a single value stands in place of a group.
     """
     if not parts:
         yield key, node
@@ -168,6 +181,7 @@ def _values(node: object, parts: list[str], key: str = "") -> Iterator[tuple[str
     if not isinstance(node, (Mapping, list)):
         raise InputError(f"{key}={node}: must be a group of settings or a list")
     items = node if isinstance(node, Mapping) else dict(enumerate(node))
-    chosen = items.items() if first == "*" else ((first, items[first]),) if first in items else ()
-    for name, value in chosen:
-        yield from _values(value, rest, f"{key}.{name}".lstrip("."))
+    names = items if first == "*" else [first]
+    for name in names:
+        if name in items:
+            yield from _values(items[name], rest, f"{key}.{name}".lstrip("."))

@@ -1,1 +1,1 @@
-"""Data: scenes on disk, synthetic rooms, frame sampling."""
+"""Data: scenes on disk, readers of datasets and captures, annotations, rooms, frame sampling."""

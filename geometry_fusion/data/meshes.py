@@ -1,11 +1,12 @@
-"""Meshes of the synthetic rooms: numpy arrays with normals and atlas coordinates, z up, standing on
-z = 0.
+"""Meshes of the synthetic rooms: numpy arrays with normals and texture coordinates.
 
-An object's texture is an atlas of 2 x 2 tiles; every part of an object picks one tile. `PART_KINDS`
-names the object builders; each takes a random generator and returns one `Mesh` of roughly 0.4 to
-1.6 m.
+z is up, and objects stand on z = 0. An object's texture is an atlas of 2 x 2 tiles; every part of
+an object uses one tile. `PART_KINDS` names the builders of objects; each takes a random generator
+and returns one `Mesh` of roughly 0.4 to 1.6 m. The order of their random draws is part of every
+room.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +16,15 @@ ATLAS_TILES = 2  # tiles per side of an object's texture atlas
 
 @dataclass(frozen=True)
 class Mesh:
+    """A triangle mesh."""
+
     vertices: np.ndarray  # [V, 3] metres
     normals: np.ndarray  # [V, 3] unit, outwards
     uvs: np.ndarray  # [V, 2] in 0..1
     faces: np.ndarray  # [F, 3] counter-clockwise from outside
 
-    def moved(self, offset) -> "Mesh":
+    def moved(self, offset: tuple[float, float, float]) -> "Mesh":
+        """The mesh shifted by `offset`, metres."""
         return Mesh(self.vertices + np.asarray(offset), self.normals, self.uvs, self.faces)
 
     @property
@@ -30,10 +34,12 @@ class Mesh:
 
     @property
     def height(self) -> float:
+        """Largest z, metres."""
         return float(self.vertices[:, 2].max())
 
 
 def merge(parts: list[Mesh]) -> Mesh:
+    """One mesh of several."""
     offsets = np.cumsum([0] + [len(p.vertices) for p in parts[:-1]])
     return Mesh(
         np.concatenate([p.vertices for p in parts]),
@@ -44,12 +50,13 @@ def merge(parts: list[Mesh]) -> Mesh:
 
 
 def _in_tile(uvs: np.ndarray, tile: int) -> np.ndarray:
+    """Coordinates [V, 2] in 0..1 of one tile as coordinates in the atlas."""
     corner = np.array([tile % ATLAS_TILES, tile // ATLAS_TILES])
     # The margin keeps nearest-neighbour look-ups from reading the neighbouring tile.
     return (corner + 0.02 + 0.96 * uvs) / ATLAS_TILES
 
 
-def box(size, tile: int = 0) -> Mesh:
+def box(size: Sequence[float], tile: int = 0) -> Mesh:
     """Axis-aligned box of `size` (x, y, z) metres, centred in x and y, standing on z = 0."""
     vertices, normals, uvs, faces = [], [], [], []
     half = np.array(size) / 2
@@ -71,9 +78,15 @@ def box(size, tile: int = 0) -> Mesh:
     return mesh.moved((0, 0, half[2]))
 
 
-def revolve(profile, tile: int = 0, segments: int = 20, bumps=None) -> Mesh:
-    """Surface of revolution of `profile` [(radius, z), ...] from bottom to top; `bumps(angle, z)`
-    scales the radius.
+def revolve(
+    profile: np.ndarray | list[tuple[float, float]],  # [P, 2] radius and z, from bottom to top
+    tile: int = 0,
+    segments: int = 20,
+    bumps: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,  # (angle, z) -> scale
+) -> Mesh:
+    """Surface of revolution of `profile` around z; `bumps` scales the radius where given.
+
+    A point that is in the profile twice makes a sharp edge.
     """
     profile = np.asarray(profile, float)
     angle = np.linspace(0, 2 * np.pi, segments + 1)
@@ -82,7 +95,7 @@ def revolve(profile, tile: int = 0, segments: int = 20, bumps=None) -> Mesh:
         radius = radius * bumps(angle[None], z)
     vertices = np.stack([radius * np.cos(angle), radius * np.sin(angle), z], -1)
     du, dv = np.gradient(vertices, axis=1), np.gradient(vertices, axis=0)
-    # The seam is one point seen twice: periodic differences there.
+    # Both ends of the seam are the same points, so differences are periodic there.
     du[:, 0] = du[:, -1] = vertices[:, 1] - vertices[:, -2]
     normals = np.cross(du, dv)
     length = np.linalg.norm(normals, axis=-1, keepdims=True)
@@ -97,38 +110,37 @@ def revolve(profile, tile: int = 0, segments: int = 20, bumps=None) -> Mesh:
 
 
 def cylinder(radius: float, height: float, tile: int = 0, segments: int = 16) -> Mesh:
-    return revolve(
-        [(0, 0), (radius, 0), (radius, 0), (radius, height), (radius, height), (0, height)],
-        tile,
-        segments,
-    )
+    """Closed cylinder that stands on z = 0, metres."""
+    return revolve(_with_caps(radius, 0, radius, height), tile, segments)
 
 
-def table(rng) -> Mesh:
+def _with_caps(bottom: float, low: float, top: float, high: float) -> list[tuple[float, float]]:
+    """Profile of a closed cone section with sharp edges: radius and z at its bottom and top."""
+    return [(0, low), (bottom, low), (bottom, low), (top, high), (top, high), (0, high)]
+
+
+def table(rng: np.random.Generator) -> Mesh:
+    """A top, four legs and a shelf below."""
     width, depth, height = rng.uniform(0.8, 1.4), rng.uniform(0.6, 0.9), rng.uniform(0.55, 0.8)
     parts = [box((width, depth, 0.09), 0).moved((0, 0, height - 0.09))]
     for x in (-1, 1):
         for y in (-1, 1):
-            parts.append(
-                box((0.09, 0.09, height - 0.09), 1).moved(
-                    (x * (width / 2 - 0.07), y * (depth / 2 - 0.07), 0)
-                )
-            )
+            leg = box((0.09, 0.09, height - 0.09), 1)
+            parts.append(leg.moved((x * (width / 2 - 0.07), y * (depth / 2 - 0.07), 0)))
     parts.append(box((width * 0.8, depth * 0.7, 0.06), 2).moved((0, 0, height * 0.3)))
     return merge(parts)
 
 
-def chair(rng) -> Mesh:
+def chair(rng: np.random.Generator) -> Mesh:
+    """A box for the legs, a seat and a back."""
     side, seat, back = rng.uniform(0.45, 0.6), rng.uniform(0.4, 0.5), rng.uniform(0.45, 0.65)
-    parts = [
-        box((side, side, seat - 0.12), 1).moved((0, 0, 0)),
-        box((side + 0.04, side + 0.04, 0.12), 0).moved((0, 0, seat - 0.12)),
-    ]
-    parts.append(box((0.1, side, back), 2).moved((-side / 2, 0, seat)))
-    return merge(parts)
+    legs = box((side, side, seat - 0.12), 1).moved((0, 0, 0))
+    cushion = box((side + 0.04, side + 0.04, 0.12), 0).moved((0, 0, seat - 0.12))
+    return merge([legs, cushion, box((0.1, side, back), 2).moved((-side / 2, 0, seat))])
 
 
-def sofa(rng) -> Mesh:
+def sofa(rng: np.random.Generator) -> Mesh:
+    """A seat, a back and two arms."""
     width, depth, seat = rng.uniform(1.0, 1.5), rng.uniform(0.6, 0.75), rng.uniform(0.35, 0.45)
     parts = [
         box((depth, width, seat), 0),
@@ -138,7 +150,8 @@ def sofa(rng) -> Mesh:
     return merge(parts)
 
 
-def shelf(rng) -> Mesh:
+def shelf(rng: np.random.Generator) -> Mesh:
+    """A back, two sides and three or four compartments with blocks."""
     width, depth, height = rng.uniform(0.6, 1.0), rng.uniform(0.3, 0.4), rng.uniform(1.0, 1.6)
     levels = int(rng.integers(3, 5))
     parts = [box((0.05, width, height), 0).moved((-depth / 2, 0, 0))]
@@ -152,48 +165,37 @@ def shelf(rng) -> Mesh:
     return merge(parts)
 
 
-def cabinet(rng) -> Mesh:
+def cabinet(rng: np.random.Generator) -> Mesh:
+    """A box with two drawers and a top."""
     size = rng.uniform((0.5, 0.6, 0.6), (0.7, 1.0, 1.2))
-    drawers = [
-        box((0.04, size[1] * 0.85, size[2] * 0.35), 1).moved(
-            (size[0] / 2 + 0.02, 0, size[2] * (0.1 + 0.45 * i))
-        )
-        for i in (0, 1)
-    ]
-    return merge(
-        [
-            box(size, 0),
-            *drawers,
-            box((size[0] * 1.1, size[1] * 1.05, 0.06), 2).moved((0, 0, size[2])),
-        ]
-    )
+    drawers = []
+    for i in (0, 1):
+        drawer = box((0.04, size[1] * 0.85, size[2] * 0.35), 1)
+        drawers.append(drawer.moved((size[0] / 2 + 0.02, 0, size[2] * (0.1 + 0.45 * i))))
+    top = box((size[0] * 1.1, size[1] * 1.05, 0.06), 2).moved((0, 0, size[2]))
+    return merge([box(size, 0), *drawers, top])
 
 
-def lamp(rng) -> Mesh:
+def lamp(rng: np.random.Generator) -> Mesh:
+    """A foot, a pole and a shade."""
     height, shade = rng.uniform(1.0, 1.5), rng.uniform(0.22, 0.34)
     top = rng.uniform(0.4, 0.9) * shade
-    parts = [cylinder(shade * 0.9, 0.1, 1), cylinder(0.07, height - 0.3, 2)]
-    cone = [
-        (0, height - 0.4),
-        (shade, height - 0.4),
-        (shade, height - 0.4),
-        (top, height),
-        (top, height),
-        (0, height),
-    ]
-    return merge(parts + [revolve(cone, 0)])
+    cone = _with_caps(shade, height - 0.4, top, height)
+    foot, pole = cylinder(shade * 0.9, 0.1, 1), cylinder(0.07, height - 0.3, 2)
+    return merge([foot, pole, revolve(cone, 0)])
 
 
-def plant(rng) -> Mesh:
+def plant(rng: np.random.Generator) -> Mesh:
+    """A pot, a stem and a crown."""
     pot, crown, height = rng.uniform(0.2, 0.3), rng.uniform(0.35, 0.5), rng.uniform(0.9, 1.4)
-    parts = [
-        revolve([(0, 0), (pot * 0.7, 0), (pot, 0.35), (0, 0.35)], 1),
-        cylinder(0.06, height - crown, 2),
-    ]
-    return merge(parts + [blob(rng, crown, 0).moved((0, 0, height - 1.6 * crown))])
+    pot_mesh = revolve([(0, 0), (pot * 0.7, 0), (pot, 0.35), (0, 0.35)], 1)
+    stem = cylinder(0.06, height - crown, 2)
+    leaves = blob(rng, crown, 0).moved((0, 0, height - 1.6 * crown))
+    return merge([pot_mesh, stem, leaves])
 
 
-def vase(rng) -> Mesh:
+def vase(rng: np.random.Generator) -> Mesh:
+    """A surface of revolution with a random profile."""
     height, radius = rng.uniform(0.5, 1.0), rng.uniform(0.22, 0.4)
     z = np.linspace(0, 1, 14)
     knots = rng.uniform(0.35, 1.0, 5)
@@ -202,31 +204,32 @@ def vase(rng) -> Mesh:
     return revolve(rows, 0)
 
 
-def blob(rng, radius: float | None = None, tile: int = 0) -> Mesh:
+def blob(rng: np.random.Generator, radius: float | None = None, tile: int = 0) -> Mesh:
+    """A sphere with bumps, about `radius` metres (random if None), that stands on z = 0."""
     radius = rng.uniform(0.3, 0.5) if radius is None else radius
-    stretch, phase, lobes = rng.uniform(0.8, 1.2), rng.uniform(0, 6.28, 2), rng.integers(2, 6)
+    stretch = rng.uniform(0.8, 1.2)
+    phase = rng.uniform(0, 6.28, 2)
+    lobes = rng.integers(2, 6)
     angle = np.linspace(-np.pi / 2, np.pi / 2, 14)
     profile = np.stack([radius * np.cos(angle), radius * stretch * (1 + np.sin(angle))], -1)
     depth = rng.uniform(0.08, 0.22)
-    wave = lambda a, z: 1 + depth * np.sin(lobes * a + phase[0]) * np.cos(4 * z / radius + phase[1])  # noqa: E731
+
+    def wave(angle: np.ndarray, z: np.ndarray) -> np.ndarray:
+        across = np.sin(lobes * angle + phase[0])
+        return 1 + depth * across * np.cos(4 * z / radius + phase[1])
+
     return revolve(profile, tile, 24, wave)
 
 
-def prism(rng) -> Mesh:
+def prism(rng: np.random.Generator) -> Mesh:
+    """A prism or pyramid section with three to six sides."""
     sides, radius, height = int(rng.integers(3, 7)), rng.uniform(0.3, 0.45), rng.uniform(0.5, 1.1)
     taper = rng.uniform(0.1, 1.0)
-    rows = [
-        (0, 0),
-        (radius, 0),
-        (radius, 0),
-        (radius * taper, height),
-        (radius * taper, height),
-        (0, height),
-    ]
-    return revolve(rows, 0, sides)
+    return revolve(_with_caps(radius, 0, radius * taper, height), 0, sides)
 
 
-def stack(rng) -> Mesh:
+def stack(rng: np.random.Generator) -> Mesh:
+    """Two to four boxes and cylinders on top of each other."""
     parts, z = [], 0.0
     for tile in range(int(rng.integers(2, 5))):
         height = rng.uniform(0.2, 0.4)
@@ -239,7 +242,8 @@ def stack(rng) -> Mesh:
     return merge(parts)
 
 
-def arch(rng) -> Mesh:
+def arch(rng: np.random.Generator) -> Mesh:
+    """Two legs and a beam."""
     span, height, thick = rng.uniform(0.6, 0.9), rng.uniform(0.7, 1.2), rng.uniform(0.16, 0.26)
     legs = [
         box((thick * 1.2, thick, height), i).moved((0, s * span / 2, 0))

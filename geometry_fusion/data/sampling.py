@@ -1,8 +1,8 @@
-"""Which frames make a training clip: continuous, random, or field-of-view aware (3AM, arXiv
-2601.08831, section 3.4).
+"""Which frames make a training clip: continuous, random, or field-of-view aware.
 
-The first frame of a clip is the reference, the one that will be prompted. Frames are listed in
-tracking order: from the reference forwards to the end of the walk, then backwards from it.
+Field-of-view sampling is that of 3AM (arXiv 2601.08831, section 3.4). The first frame of a clip is
+the reference, which will be prompted. Frames are listed in tracking order: from the reference
+forwards to the end of the sequence, then from the reference backwards to its start.
 """
 
 from collections.abc import Callable
@@ -10,13 +10,14 @@ from collections.abc import Callable
 import numpy as np
 
 from geometry_fusion.data.scenes import Scene
+from geometry_fusion.geometry.cameras import IN_FRONT_M, back_project, project
 
 SAMPLINGS = ("fov", "random", "continuous")
-PIXEL_STRIDE = 3  # every third masked pixel per axis is back-projected
+PIXEL_STRIDE = 3  # every third pixel along each axis is back-projected
 
 
 def tracking_order(start: int, num_frames: int) -> list[int]:
-    """Frames of a walk in the order in which tracking from `start` meets them."""
+    """All frames of a sequence in tracking order: from `start` forwards, then backwards."""
     return [*range(start, num_frames), *range(start - 1, -1, -1)]
 
 
@@ -27,58 +28,57 @@ def share_in_view(
     reference: tuple[np.ndarray, np.ndarray],  # the same of the reference frame
     reference_size: tuple[int, int],  # width, height
 ) -> float:
-    """Share of the masked pixels with depth whose points fall inside the reference camera's image,
-    in front of it.
+    """Share (0 to 1) of the masked pixels whose points project into the reference camera's image.
 
-    0 if no masked pixel has depth. Occlusion does not count: the reference camera looks towards the
-    place.
+    Only pixels with depth count; the result is 0 if there are none. Occlusion is ignored: what
+    matters is that the reference camera looks towards the place.
     """
     every = (slice(None, None, PIXEL_STRIDE),) * 2
     rows, columns = np.nonzero(mask[every] & (depth[every] > 0))
-    if not len(rows):
+    if len(rows):
+        rows, columns = rows * PIXEL_STRIDE, columns * PIXEL_STRIDE
+    else:  # a small object may lie between the sampled pixels
         rows, columns = np.nonzero(mask & (depth > 0))
         if not len(rows):
             return 0.0
-    else:
-        rows, columns = rows * PIXEL_STRIDE, columns * PIXEL_STRIDE
-    (pose, k), (reference_pose, reference_k) = camera, reference
-    rays = np.linalg.inv(k) @ np.stack([columns, rows, np.ones_like(rows)])
-    world = pose[:3, :3] @ (rays * depth[rows, columns]) + pose[:3, 3:]
-    seen = np.linalg.inv(reference_pose)
-    local = seen[:3, :3] @ world + seen[:3, 3:]
-    x, y, z = reference_k @ local
-    in_front = z > 1e-6
-    z = np.where(in_front, z, 1.0)
+    pose, k = camera
+    reference_pose, reference_k = reference
+    points = back_project(depth[rows, columns], k, pose, columns, rows)
+    u, v, z = project(points, reference_k, reference_pose)
     width, height = reference_size
-    inside = (x / z >= -0.5) & (x / z < width - 0.5) & (y / z >= -0.5) & (y / z < height - 0.5)
-    return float((inside & in_front).mean())
+    inside = (u >= -0.5) & (u < width - 0.5) & (v >= -0.5) & (v < height - 0.5)
+    return float((inside & (z > IN_FRONT_M)).mean())
 
 
 def continuous_frames(
-    rng: np.random.Generator, order: list[int], length: int, steps: tuple[int, int]
+    rng: np.random.Generator,
+    order: list[int],  # frames in tracking order
+    length: int,  # frames of the clip
+    steps: tuple[int, int],  # smallest and largest step, both included
 ) -> list[int]:
-    """The first frame of `order` and the following ones, an equal steps[0]..steps[1] apart (less
-    where it is short).
+    """The first frame of `order` and the ones that follow it at a constant random step.
+
+    The step is reduced where the sequence is too short for it; the clip has fewer than `length`
+    frames only if `order` has.
     """
-    step = max(
-        1, min(int(rng.integers(steps[0], steps[1] + 1)), (len(order) - 1) // max(length - 1, 1))
-    )
+    longest_step = (len(order) - 1) // max(length - 1, 1)
+    step = max(1, min(int(rng.integers(steps[0], steps[1] + 1)), longest_step))
     return order[::step][:length]
 
 
 def random_frames(rng: np.random.Generator, order: list[int], length: int) -> list[int]:
-    """The first frame of `order` and `length` - 1 others, in its order."""
+    """The first frame of `order` and `length` - 1 random others, in tracking order."""
     others = rng.permutation(len(order) - 1)[: length - 1] + 1
     return [order[0], *(order[i] for i in sorted(others))]
 
 
 def fov_frames(
     rng: np.random.Generator,
-    order: list[int],
-    length: int,
+    order: list[int],  # frames in tracking order
+    length: int,  # frames of the clip
     accepts: Callable[[int], bool],  # whether a frame may be in a clip with this reference
 ) -> list[int] | None:
-    """As `random_frames`, of those that `accepts` lets pass; None if they are too few."""
+    """As `random_frames`, but only frames that `accepts` allows; None if there are too few."""
     chosen = []
     for position in rng.permutation(len(order) - 1) + 1:
         if accepts(order[position]):
@@ -91,8 +91,12 @@ def fov_frames(
 def accepted_by_view(
     scene: Scene, reference: int, object_id: int, tau: float
 ) -> Callable[[int], bool]:
-    """The field-of-view rule: a frame that shows the object passes if more than `tau` of it lies in
-    the reference's view; a frame that does not show it passes, it teaches absence."""
+    """The field-of-view rule of 3AM as a predicate over frame indices.
+
+    A frame that shows the object is accepted if more than `tau` (a share, 0 to 1) of the object
+    lies in the view of the reference frame. A frame that does not show it is always accepted: such
+    frames teach the model to report absence.
+    """
     size = scene.rgb(reference).shape[1::-1]
 
     def accepts(frame: int) -> bool:

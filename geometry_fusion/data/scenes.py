@@ -1,21 +1,18 @@
-"""Scenes on disk: RGB, instance ids, depth and cameras of one walk through a place.
+"""Scenes on disk: RGB, instance ids, depth and cameras of one sequence of frames.
 
-    SCENE/rgb/000000.jpg|png       8-bit RGB
-    SCENE/instance/000000.png      16-bit ids, 0 = nothing, 65535 = void; one id is one object in
-    every frame (optional)
-    SCENE/depth/000000.png         16-bit z-depth in millimetres, 0 = no measurement (optional)
-    SCENE/cameras.json             camera-to-world 4x4 (OpenCV axes, metres) and intrinsics per
-    frame (optional)
-    SCENE/scene.json               objects: id, name, twin_of (optional)
+    SCENE/rgb/000000.jpg|png     8-bit RGB
+    SCENE/instance/000000.png    16-bit ids; 0 = background, 65535 = void (optional)
+    SCENE/depth/000000.png       16-bit z-depth in millimetres; 0 = no measurement (optional)
+    SCENE/cameras.json           camera-to-world 4x4 (OpenCV axes, metres) and intrinsics of each
+                                 frame (optional)
+    SCENE/scene.json             objects: id, name, twin_of (optional)
 
-Pixel centres are at integer coordinates. Files pair by stem, never by position. Void pixels belong
-to nothing that is known: they are no object's. What is optional may be there for some frames only,
-but training and evaluation use the frames that have ids.
+An id is the same object in every frame. Pixel centres are at integer coordinates. Files pair by
+stem, never by position. Void pixels are unknown: they belong to no object. Optional parts may be
+there for some frames only, but training and evaluation use the frames that have ids.
 """
 
-import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -23,20 +20,21 @@ import cv2
 import numpy as np
 
 from geometry_fusion.errors import InputError
-from geometry_fusion.files import digest_of, naming, replacing_folder
-from geometry_fusion.mask_rule import VOID_16, VOID_ID, check_regular
-from geometry_fusion.parsing import each, identity, load_json, number, reading
+from geometry_fusion.geometry.cameras import intrinsic_matrix
+from geometry_fusion.io.atomic import digest_of
+from geometry_fusion.io.mask_reader import VOID_16, VOID_ID, check_regular
+from geometry_fusion.io.parsing import each, identity, load_json, number, reading
 
-PARTS = ("rgb", "instance", "depth", "cameras.json", "scene.json")  # of a scene folder
+PARTS = ("rgb", "instance", "depth", "cameras.json", "scene.json")  # what a scene folder may hold
 
 
 @dataclass(frozen=True)
 class SceneFrame:
-    """One frame; None is what is not known of it."""
+    """One frame of a scene; None where something is unknown."""
 
     stem: str
     rgb: np.ndarray  # [H, W, 3] uint8
-    instance: np.ndarray | None = None  # [H, W] int ids, 0 = nothing, -1 = void
+    instance: np.ndarray | None = None  # [H, W] int ids, 0 = background, -1 = void
     depth: np.ndarray | None = None  # [H, W] float, metres, 0 = no measurement
     camera_to_world: np.ndarray | None = None  # [4, 4]
     intrinsics: tuple[float, float, float, float] | None = None  # fx, fy, cx, cy in pixels
@@ -44,98 +42,32 @@ class SceneFrame:
 
 @dataclass(frozen=True)
 class SceneObject:
+    """An object of a scene, as scene.json lists it."""
+
     id: int
     name: str
-    twin_of: int | None = None
+    twin_of: int | None = None  # id of the object with the same mesh and texture
 
 
 def rigid(pose: np.ndarray) -> bool:
-    """Whether [4, 4] is finite, has 0 0 0 1 below, and a right-handed rotation (determinant and
-    rows within 5%).
+    """Whether a pose [4, 4] is finite and a rotation with a translation.
+
+    The last row must be 0 0 0 1; determinant and rows of the right-handed rotation may be off by
+    5%, because captures store rounded numbers.
     """
     pose = np.asarray(pose, float)
-    if (
-        pose.shape != (4, 4)
-        or not np.isfinite(pose).all()
-        or not np.allclose(pose[3], (0, 0, 0, 1), atol=1e-6)
-    ):
+    if pose.shape != (4, 4) or not np.isfinite(pose).all():
         return False
-    turn = pose[:3, :3]
-    return abs(np.linalg.det(turn) - 1) < 0.05 and np.allclose(turn @ turn.T, np.eye(3), atol=0.05)
-
-
-def write_scene(folder: Path, frames: Iterable[SceneFrame], objects: list[SceneObject]) -> None:
-    """Write a scene folder; an existing one is replaced only when the new one is complete.
-
-    Folders and files of what no frame has are left out.
-    """
-    with replacing_folder(folder) as fresh:
-        cameras, size = [], None
-        for frame in frames:
-            (height, width), name = frame.rgb.shape[:2], f"{frame.stem}.png"
-            size = size or (width, height)
-            if (width, height) != size:
-                raise InputError(
-                    f"frame {frame.stem}: is {width}x{height}, those before are "
-                    f"{size[0]}x{size[1]}; pictures of a "
-                    "scene have one size, leave the others out"
-                )
-            _write(
-                fresh / "rgb" / f"{frame.stem}.jpg",
-                frame.rgb[..., ::-1],
-                [cv2.IMWRITE_JPEG_QUALITY, 93],
-            )
-            if frame.instance is not None:
-                ids = np.where(frame.instance < 0, VOID_16, frame.instance)
-                assert ids.shape == (height, width) and ids.max() <= VOID_16, (
-                    frame.stem,
-                    ids.shape,
-                    ids.max(),
-                )
-                _write(fresh / "instance" / name, ids.astype(np.uint16))
-            if frame.depth is not None:
-                assert frame.depth.shape == (height, width), (frame.stem, frame.depth.shape)
-                millimetres = (frame.depth * 1000).round()
-                known = (millimetres > 0) & (
-                    millimetres <= 65535
-                )  # farther than the format reaches is not known
-                _write(fresh / "depth" / name, np.where(known, millimetres, 0).astype(np.uint16))
-            if frame.camera_to_world is not None:
-                fx, fy, cx, cy = map(float, frame.intrinsics)
-                pose = frame.camera_to_world.tolist()
-                camera = {
-                    "stem": frame.stem,
-                    "camera_to_world": pose,
-                    "fx": fx,
-                    "fy": fy,
-                    "cx": cx,
-                    "cy": cy,
-                }
-                cameras.append({**camera, "width": width, "height": height})
-        if not (fresh / "rgb").exists():
-            raise InputError(f"{folder}: there is no frame to write; choose other frames")
-        if cameras:
-            (fresh / "cameras.json").write_text(json.dumps({"frames": cameras}))
-        if objects:
-            (fresh / "scene.json").write_text(
-                json.dumps({"objects": [asdict(o) for o in objects]}, indent=1)
-            )
-
-
-# OpenCV encodes and decodes, but opens no file itself: names that are not UTF-8 crash it.
-def _write(file: Path, image: np.ndarray, options=()) -> None:
-    file.parent.mkdir(exist_ok=True)
-    encoded, content = cv2.imencode(file.suffix, image, list(options))
-    if not encoded:
-        raise OSError(
-            f"{file}: pictures of {image.shape[1]}x{image.shape[0]} cannot be written as "
-            f"{file.suffix}"
-        )
-    with naming(file):  # a full disk does not say which file it was
-        file.write_bytes(content.tobytes())
+    if not np.allclose(pose[3], (0, 0, 0, 1), atol=1e-6):
+        return False
+    rotation = pose[:3, :3]
+    if not abs(np.linalg.det(rotation) - 1) < 0.05:
+        return False
+    return np.allclose(rotation @ rotation.T, np.eye(3), atol=0.05)
 
 
 def _read(file: Path, flags: int) -> np.ndarray:
+    """An image by OpenCV's `flags`; InputError if it is missing or damaged."""
     check_regular(file)
     content = file.read_bytes() if file.is_file() else b""
     try:
@@ -149,12 +81,15 @@ def _read(file: Path, flags: int) -> np.ndarray:
     return image
 
 
-def _read_values(file: Path, what: str) -> np.ndarray:
-    """[H, W] uint8 or uint16."""
+def _read_values(file: Path, expected: str) -> np.ndarray:
+    """[H, W] uint8 or uint16 of a grey image; InputError with `expected` for any other."""
     values = _read(file, cv2.IMREAD_UNCHANGED)
     if values.ndim != 2 or values.dtype not in (np.uint8, np.uint16):
-        found = f"{values.dtype} with {1 if values.ndim == 2 else values.shape[2]} channels"
-        raise InputError(f"{file}: is {found}; {what}, convert the scene again")
+        channels = 1 if values.ndim == 2 else values.shape[2]
+        raise InputError(
+            f"{file}: is {values.dtype} with {channels} channels; "
+            f"{expected}, convert the scene again"
+        )
     return values
 
 
@@ -162,31 +97,22 @@ class Scene:
     """One scene folder, read frame by frame.
 
     `stems` are the frames that have colour and ids; in a scene without any ids, all that have
-    colour.
+    colour. Raises InputError if there are none.
     """
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
-        colour: dict[str, Path] = {}
-        for file in self.folder.glob("rgb/*"):
-            if (
-                file.suffix in (".jpg", ".jpeg", ".png")
-                and colour.setdefault(file.stem, file) != file
-            ):
-                raise InputError(f"{file}: {colour[file.stem].name} is the same frame; remove one")
+        self._colour = _colour_files(self.folder)
         self.has_ids = (self.folder / "instance").is_dir()
-        ids = (
-            {f.stem for f in self.folder.glob("instance/*.png")} if self.has_ids else colour.keys()
-        )
-        self.stems = sorted(colour.keys() & ids)
+        if self.has_ids:
+            with_ids = {file.stem for file in self.folder.glob("instance/*.png")}
+            self.stems = sorted(self._colour.keys() & with_ids)
+            expected = "both rgb/STEM.jpg|png and instance/STEM.png"
+        else:
+            self.stems = sorted(self._colour)
+            expected = "rgb/STEM.jpg|png"
         if not self.stems:
-            wanted = (
-                "both rgb/STEM.jpg|png and instance/STEM.png"
-                if self.has_ids
-                else "rgb/STEM.jpg|png"
-            )
-            raise InputError(f"{self.folder}: no frame has {wanted}")
-        self._colour = colour
+            raise InputError(f"{self.folder}: no frame has {expected}")
 
     def __len__(self) -> int:
         return len(self.stems)
@@ -198,27 +124,27 @@ class Scene:
 
     @property
     def annotated(self) -> np.ndarray:
-        """Which frames have ids, bool [T]: all of them, see `stems`."""
+        """Which frames have ids, bool [T]: all or none, see `stems`."""
         return np.full(len(self), self.has_ids)
 
     @cached_property
     def cache_name(self) -> str:
-        """The scene's name and what tells it from others of that name: its cameras and the sizes of
-        its images.
+        """The scene's name with a digest of its cameras and of its images' names and sizes.
+
+        Caches use it as a key: another scene of the same name gets another.
         """
         cameras = self.folder / "cameras.json"
         facts = [cameras.read_bytes().decode(errors="replace") if cameras.exists() else ""]
         files = sorted((self.folder / "rgb").iterdir())
         facts += [[file.name, file.stat().st_size] for file in files]
-        if len(self.stems) != len(files):  # frames are known by their number among these
+        if len(self.stems) != len(files):  # frames are indexed by their position in `stems`
             facts.append(self.stems)
-        name = self.folder.name.encode(
-            errors="backslashreplace"
-        ).decode()  # safetensors takes UTF-8 alone
+        # safetensors accepts UTF-8 only, and file names may be other bytes.
+        name = self.folder.name.encode(errors="backslashreplace").decode()
         return f"{name}_{digest_of(facts)}"
 
     def rgb(self, index: int) -> np.ndarray:
-        """[H, W, 3] uint8. Raises InputError where it has another size than the first frame."""
+        """[H, W, 3] uint8. Raises InputError if its size is not that of the first frame."""
         file = self._colour[self.stems[index]]
         image = _read(file, cv2.IMREAD_COLOR)[..., ::-1]
         self._check_size(file, image)
@@ -226,25 +152,25 @@ class Scene:
 
     def _check_size(self, file: Path, image: np.ndarray) -> None:
         size = image.shape[1::-1]
-        # The first frame has the size by definition: it is what `size` reads.
+        # The first frame is not checked: `size` reads it, and would call this again.
         first = self._colour[self.stems[0]]
         if file != first and size != self.size:
             raise InputError(
                 f"{file}: is {size[0]}x{size[1]}, {first.name} is {self.size[0]}x{self.size[1]}; "
-                "pictures and ids of a "
-                "scene have one size, convert it again"
+                "images and ids of a scene have one size, convert it again"
             )
 
     def instance(self, index: int) -> np.ndarray:
-        """[H, W] int32 ids, 0 = nothing, -1 = void. Raises InputError in a scene without ids."""
+        """[H, W] int32 ids, 0 = background, -1 = void. Raises InputError in a scene without ids."""
         ids = self._instance_file(index)
         return np.where(ids == VOID_16, VOID_ID, ids.astype(np.int32))
 
     def _instance_file(self, index: int) -> np.ndarray:
+        """[H, W] uint8 or uint16 ids as stored, void as VOID_16."""
         if not self.has_ids:
             raise InputError(
-                f"{self.folder}: has no instance/ folder; this needs masks, import some "
-                "(docs/data.md)"
+                f"{self.folder}: has no instance/ folder; "
+                "this needs masks, import some (docs/data.md)"
             )
         file = self.folder / "instance" / f"{self.stems[index]}.png"
         ids = _read_values(file, "ids are 8 or 16 bits of grey, no colours and no palette")
@@ -252,21 +178,20 @@ class Scene:
         return ids
 
     def depth(self, index: int) -> np.ndarray:
-        """[H, W] float32 metres, 0 = no measurement. Raises InputError where its size is not the
-        camera's.
+        """[H, W] float32 metres, 0 = no measurement.
+
+        Raises InputError if its size is not the one that cameras.json states for the frame.
         """
         file = self.folder / "depth" / f"{self.stems[index]}.png"
         depth = _read_values(file, "depth is 16 bits of grey").astype(np.float32) / 1000
-        camera = (
-            self._cameras.get(self.stems[index], {})
-            if (self.folder / "cameras.json").exists()
-            else {}
-        )
-        stated = (camera.get("height", depth.shape[0]), camera.get("width", depth.shape[1]))
-        if depth.shape != stated:
+        has_cameras = (self.folder / "cameras.json").exists()
+        camera = self._cameras.get(self.stems[index], {}) if has_cameras else {}
+        height, width = depth.shape
+        stated = (camera.get("width", width), camera.get("height", height))
+        if (width, height) != stated:
             raise InputError(
-                f"{file}: depth is {'x'.join(map(str, depth.shape[::-1]))}, cameras.json says "
-                f"{stated[1]}x{stated[0]}; resize it (nearest) to the size of the camera"
+                f"{file}: depth is {width}x{height}, cameras.json says {stated[0]}x{stated[1]}; "
+                "resize it (nearest) to the size of the camera"
             )
         return depth
 
@@ -277,27 +202,28 @@ class Scene:
             return {camera["stem"]: camera for camera in cameras}
 
     def camera(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """camera_to_world [4, 4] and K [3, 3] of a frame. Raises InputError unless rigid, with fx
-        and fy above 0.
+        """Camera-to-world pose [4, 4] and K [3, 3] of a frame.
+
+        Raises InputError if the frame has no camera, its pose is not `rigid`, or a focal length is
+        not above 0.
         """
-        camera = self._cameras.get(self.stems[index])
+        file, stem = self.folder / "cameras.json", self.stems[index]
+        camera = self._cameras.get(stem)
         if camera is None:
-            raise InputError(f"{self.folder / 'cameras.json'}: has no frame {self.stems[index]!r}")
-        where = f"{self.folder / 'cameras.json'}: frame {self.stems[index]!r}"
-        with reading(
-            where, "a camera with camera_to_world 4x4, fx, fy, cx and cy", "see docs/data.md"
-        ):
+            raise InputError(f"{file}: has no frame {stem!r}")
+        expected = "a camera with camera_to_world 4x4, fx, fy, cx and cy"
+        with reading(f"{file}: frame {stem!r}", expected, "see docs/data.md"):
             fx, fy, cx, cy = (number(camera[key]) for key in ("fx", "fy", "cx", "cy"))
             pose = np.array(camera["camera_to_world"], float).reshape(4, 4)
             if not (min(fx, fy) > 0 and rigid(pose)):
                 raise ValueError(
-                    "a focal length is not positive, or the pose is no rotation and place"
+                    "a focal length is not positive, or the pose is not a rotation and a place"
                 )
-            return pose, np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+            return pose, intrinsic_matrix(fx, fy, cx, cy)
 
     @cached_property
     def objects(self) -> list[SceneObject]:
-        """What scene.json says; empty where there is none."""
+        """The objects of scene.json; empty if there is no such file."""
         if not (self.folder / "scene.json").exists():
             return []
         with reading(self.folder / "scene.json", "a list of objects with ids", "see docs/data.md"):
@@ -308,10 +234,11 @@ class Scene:
 
     @cached_property
     def areas(self) -> np.ndarray:
-        """Pixels of every id in every frame, int [T, max_id + 1]; void is counted nowhere."""
-        counts = [
-            np.bincount(ids[ids != VOID_16]) for ids in map(self._instance_file, range(len(self)))
-        ]
+        """Pixels of every id in every frame, int [T, max_id + 1]; void is not counted."""
+        counts = []
+        for index in range(len(self)):
+            ids = self._instance_file(index)
+            counts.append(np.bincount(ids[ids != VOID_16]))
         table = np.zeros((len(self), max(map(len, counts))), int)
         for row, count in zip(table, counts):
             row[: len(count)] = count
@@ -327,6 +254,18 @@ class Scene:
             ) from None
 
 
+def _colour_files(folder: Path) -> dict[str, Path]:
+    """Stem -> colour image; InputError if two images have one stem."""
+    files: dict[str, Path] = {}
+    for file in folder.glob("rgb/*"):
+        if file.suffix not in (".jpg", ".jpeg", ".png"):
+            continue
+        other = files.setdefault(file.stem, file)
+        if other != file:
+            raise InputError(f"{file}: {other.name} is the same frame; remove one")
+    return files
+
+
 def _object_id(value) -> int:
     return identity(value, VOID_16 - 1)
 
@@ -336,11 +275,11 @@ def _twin(entry: dict) -> int | None:
 
 
 def find_scenes(folder: Path) -> list[Path]:
-    """Scene folders directly under `folder`, sorted by name."""
-    found = sorted(d.parent for d in Path(folder).glob("*/instance") if d.is_dir())
-    if not found:
+    """Scene folders directly under `folder`, sorted by name; InputError if there are none."""
+    scenes = sorted(d.parent for d in Path(folder).glob("*/instance") if d.is_dir())
+    if not scenes:
         raise InputError(
-            f"{folder}: holds no scene folders (SCENE/rgb, SCENE/instance); render some or fix "
-            "the path"
+            f"{folder}: holds no scene folders (SCENE/rgb, SCENE/instance); "
+            "render some or fix the path"
         )
-    return found
+    return scenes

@@ -1,9 +1,8 @@
-"""MUSt3R, weight-compatible with the published checkpoints, written from its specification
-(docs/must3r_spec.md).
+"""MUSt3R, written from its specification (docs/must3r_spec.md, "SPEC" in this package).
 
-`Dust3rEncoder` turns an image into tokens; `MUSt3R` decodes tokens into pointmaps while reading and
-extending a `Memory` of the images before; `postprocess` turns its raw maps into points, confidence,
-focal and pose.
+It loads the weights of the published checkpoints. `Dust3rEncoder` turns an image into tokens.
+`MUSt3R` decodes tokens into raw maps, and meanwhile reads and extends a `Memory` of the images
+before. `postprocess` turns raw maps into points, confidence, focal length and pose.
 """
 
 from geometry_fusion.must3r.decoder import MUSt3R

@@ -1,6 +1,6 @@
-"""MUSt3R's decoder: pointmaps of images that talk to each other through memory (SPEC section 4).
+"""MUSt3R's decoder: maps of images that attend to a memory of other images (SPEC section 4).
 
-In: encoder tokens [B, n, N, De] of n images of one size, or lists of those, one entry per size.
+In: encoder tokens [B, n, N, De] of n images of one size, or lists with one entry per size.
 Out: the memory with these images added, raw maps [B, n, H, W, 7] (see `postprocess`), and on
 request the features of every layer.
 """
@@ -11,74 +11,45 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from geometry_fusion.must3r.layers import NORM_EPS, Attention, CrossAttention, Mlp, RoPE2D
+from geometry_fusion.must3r.decoder_block import DecoderBlock
 from geometry_fusion.must3r.memory import Memory
 from geometry_fusion.must3r.postprocess import ACTIVATIONS
+from geometry_fusion.nn import NORM_EPS, Mlp, RoPE2D
 
-MAP_CHANNELS = 7  # pts3d, pts3d_local, confidence
+MAP_CHANNELS = 7  # 3 of pts3d, 3 of pts3d_local, 1 of confidence
 FEEDBACK_TYPES = (None, "single_mlp", "single_linear")
 MEMORY_MODES = ("norm_y", "kv", "raw")
 
 
-class DecoderBlock(nn.Module):
-    """Self-attention inside each image, cross-attention to memory, MLP."""
-
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, rope: RoPE2D):
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.attn = Attention(dim, num_heads, rope)
-        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.cross_attn = CrossAttention(dim, num_heads)
-        self.norm_y = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.norm3 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio))
-
-    def prepare(self, tokens: Tensor, mode: str) -> Tensor:
-        """Raw tokens [B, M, D] -> what memory stores of them (SPEC section 4.3)."""
-        if mode == "raw":
-            return tokens
-        normed = self.norm_y(tokens).to(tokens.dtype)
-        if mode == "norm_y":
-            return normed
-        return torch.cat((self.cross_attn.projk(normed), self.cross_attn.projv(normed)), -1)
-
-    def keys_values(self, stored: Tensor, mode: str) -> tuple[Tensor, Tensor]:
-        """What memory stores -> projected keys and values [B, M, D]."""
-        if mode == "kv":
-            return stored.chunk(2, dim=-1)
-        if mode == "raw":
-            stored = self.norm_y(stored).to(stored.dtype)
-        return self.cross_attn.projk(stored), self.cross_attn.projv(stored)
-
-
 @dataclass
 class _Group:
-    """Images of one size: tokens [B * n, N, D]."""
+    """Images of one size on their way through the blocks."""
 
-    x: Tensor
+    x: Tensor  # tokens [B * n, N, D]
     positions: Tensor  # [B * n, N, 2]
     batch: int
     height: int
     width: int
     portrait: Tensor  # bool [B, n]
-    features: list[Tensor]
+    features: list[Tensor]  # of every layer so far, [B * n, N, De or D]
 
     @property
     def num_images(self) -> int:
+        """n, images per item of the batch."""
         return len(self.x) // self.batch
 
     @property
     def sequence(self) -> Tensor:
-        """The images of an item one after another: [B, n * N, D]."""
+        """The tokens of all images of an item in one sequence: [B, n * N, D]."""
         return self.x.reshape(self.batch, -1, self.x.shape[-1])
 
 
 class MUSt3R(nn.Module):
-    """The multi-view decoder. Arguments are those of the constructor strings in checkpoints (SPEC
-    section 5).
+    """The multi-view decoder.
 
-    `memory_mode` trades memory for time and may be changed while no memory exists: all modes give
-    the same maps. Raises ValueError for unknown variants.
+    Arguments are those of the constructor strings in checkpoints (SPEC section 5). `memory_mode`
+    trades memory for time: all modes give the same maps. It may be changed while no memory exists.
+    Raises ValueError for unknown variants.
     """
 
     def __init__(
@@ -133,21 +104,21 @@ class MUSt3R(nn.Module):
 
     def forward(
         self,
-        tokens: Tensor
-        | Sequence[Tensor],  # [B, n, N, De] from the encoder; a list has one entry per image size
+        # [B, n, N, De] from the encoder; a list has one entry per image size
+        tokens: Tensor | Sequence[Tensor],
         positions: Tensor | Sequence[Tensor],  # int64 [B, n, N, 2]
-        true_shape: Tensor
-        | Sequence[Tensor],  # int64 [B, n, 2] as (height, width), equal inside an entry
+        # int64 [B, n, 2] as (height, width), equal inside an entry
+        true_shape: Tensor | Sequence[Tensor],
         memory: Memory | None = None,
         render: bool = False,  # read the memory without adding to it
         return_feats: bool = False,
     ) -> tuple:
-        """(memory, raw maps) or (memory, raw maps, features); maps and features are lists when the
-        input is.
+        """(memory, raw maps), with `return_feats` (memory, raw maps, features).
 
-        Raw maps are [B, n, H, W, 7]. Features are depth + 1 tensors: the encoder's tokens [B, n, N,
-        De], then every block's output [B, n, N, D], the last one after the final norm. Raises
-        ValueError when `render` lacks a memory or sizes differ inside an entry.
+        Raw maps are [B, n, H, W, 7]. Features are depth + 1 tensors: the encoder's tokens
+        [B, n, N, De], then every block's output [B, n, N, D], the last one after the final norm.
+        Maps and features are lists if the input is. Raises ValueError if `render` lacks a memory
+        or sizes differ inside an entry.
         """
         if render and memory is None:
             raise ValueError("render=True needs a memory")
@@ -175,28 +146,32 @@ class MUSt3R(nn.Module):
         true_shape: Tensor,  # int64 [B, n, 2]
         memory: Memory,
     ) -> tuple[Tensor, list[Tensor], Callable[[int, Memory], Memory]]:
-        """n images at once, each as if it came next alone: raw maps, features as in `forward`, and
-        a function that adds one of them, by its number, to a memory: to this one or one that came
-        of it. For frames of which most will not be kept."""
+        """Decode n images in one call, each as if it alone came next; for frames of which most will
+        not become keyframes.
+
+        Returns raw maps and features as `forward`, and a function that adds one of the images, by
+        its number, to a memory: `memory` or one made from it.
+        """
         group = self._group(tokens, positions, true_shape, has_reference=False)
         exposed, length = self._decode([group], memory, render=True), group.x.shape[1]
         maps = self._finish(group)
         features = [f.unflatten(0, (group.batch, -1)) for f in group.features]
 
         def remembered(number: int, onto: Memory) -> Memory:
-            own = slice(number * length, (number + 1) * length)
-            return self._remember([[received[:, own]] for (received,) in exposed], [length], onto)
+            image = slice(number * length, (number + 1) * length)
+            return self._remember([[received[:, image]] for (received,) in exposed], [length], onto)
 
         return maps, features, remembered
 
     def _finish(self, group: _Group) -> Tensor:
-        """After the last block: the final norm, into the features as well, and the raw maps."""
+        """After the last block: apply the final norm, also to the features; returns raw maps."""
         group.features[-1] = self.norm_dec(group.x)
         return self._maps(group, group.features[-1])
 
     def _group(
         self, tokens: Tensor, positions: Tensor, true_shape: Tensor, has_reference: bool
     ) -> _Group:
+        """Check and project tokens of one size. has_reference: the first image is the reference."""
         batch, num_images = tokens.shape[:2]
         height, width = (int(side) for side in true_shape.reshape(-1, 2)[0])
         portrait = true_shape[..., 1] < true_shape[..., 0]
@@ -212,7 +187,7 @@ class MUSt3R(nn.Module):
                 "true_shape"
             )
         x = self.feat_embed_enc_to_dec(tokens)
-        # All but the reference image, also in renders of the reference itself (SPEC section 4.1).
+        # Added to all but the reference image; also in renders of that image (SPEC section 4.1).
         other = torch.ones(1, num_images, 1, 1, dtype=x.dtype, device=x.device)
         if has_reference:
             other[:, 0] = 0
@@ -230,15 +205,15 @@ class MUSt3R(nn.Module):
     def _decode(
         self, groups: list[_Group], memory: Memory | None, render: bool
     ) -> list[list[Tensor]]:
-        """Run all blocks; per layer and group, the tokens [B, n * N, D] that the block received."""
+        """Run all blocks; returns their inputs, [B, n * N, D] per block and group, for memory."""
         exposed = []
         alone = len(groups) == 1 and groups[0].num_images == 1
         for index, block in enumerate(self.blocks_dec):
             stored = memory.layers[index] if memory is not None else None
             inputs = [group.sequence for group in groups]
             exposed.append(inputs)
-            # A single image reads the memory, or itself if there is none. Others also read each
-            # other.
+            # A single image attends to the memory, or to itself if there is none. Several images
+            # also attend to each other.
             if render or (alone and stored is not None):
                 seen = [block.keys_values(stored, self.memory_mode)] * len(groups)
                 for group, (keys, values) in zip(groups, seen):
@@ -251,11 +226,11 @@ class MUSt3R(nn.Module):
                 for group in groups:
                     length, seen = group.x.shape[1], []
                     for _ in range(group.num_images):
-                        own = slice(start, start + length)
+                        image = slice(start, start + length)
                         seen.append(
                             (keys, values)
                             if alone
-                            else (_without(keys, own), _without(values, own))
+                            else (_without(keys, image), _without(values, image))
                         )
                         start += length
                     self._read(block, group, seen)
@@ -264,9 +239,7 @@ class MUSt3R(nn.Module):
         return exposed
 
     def _read(self, block: DecoderBlock, group: _Group, seen: list[tuple[Tensor, Tensor]]) -> None:
-        """One block on one group. seen: keys and values per image, or a single pair that all images
-        read.
-        """
+        """Apply one block. seen: keys and values for each image, or a single pair for all."""
         x = group.x + block.attn(block.norm1(group.x), group.positions)
         queries = block.norm2(x).reshape(group.batch, len(seen), -1, x.shape[-1])
         read = [
@@ -278,9 +251,7 @@ class MUSt3R(nn.Module):
     def _remember(
         self, exposed: list[list[Tensor]], lengths: list[int], memory: Memory | None
     ) -> Memory:
-        """exposed: per layer, tokens [B, n * N, D] of one or more groups; lengths: tokens of every
-        image in them.
-        """
+        """The memory with new images. exposed: by `_decode`; lengths: number of their tokens."""
 
         def layers() -> list[Tensor]:
             received = [torch.cat(tokens, 1) for tokens in exposed]
@@ -304,7 +275,7 @@ class MUSt3R(nn.Module):
         return memory.appended(layers, labels, len(lengths))
 
     def _maps(self, group: _Group, normed: Tensor) -> Tensor:
-        """Linear head and pixel shuffle, in fp32: [B, n, H, W, 7]."""
+        """Raw maps [B, n, H, W, 7] by linear head and pixel shuffle, in fp32."""
         patch = self.patch_size
         with torch.autocast(normed.device.type, enabled=False):
             out = self.head_dec["proj"](normed.float())
@@ -314,10 +285,10 @@ class MUSt3R(nn.Module):
         maps = out.permute(0, 1, 2, 5, 3, 6, 4).reshape(
             *out.shape[:2], group.height, group.width, MAP_CHANNELS
         )
-        # Training batches store portrait maps in landscape.
+        # Training batches store portrait images in landscape.
         return maps.transpose(2, 3) if self.landscape_only and bool(group.portrait[0, 0]) else maps
 
 
-def _without(tokens: Tensor, own: slice) -> Tensor:
-    """[B, M, D] without the tokens of one image."""
-    return torch.cat((tokens[:, : own.start], tokens[:, own.stop :]), 1)
+def _without(tokens: Tensor, image: slice) -> Tensor:
+    """Tokens [B, M, D] without those of one image."""
+    return torch.cat((tokens[:, : image.start], tokens[:, image.stop :]), 1)

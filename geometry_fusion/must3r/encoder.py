@@ -7,14 +7,15 @@ positions [B, N, 2].
 import torch
 from torch import Tensor, nn
 
-from geometry_fusion.must3r.layers import NORM_EPS, Attention, Mlp, RoPE2D, grid_positions
+from geometry_fusion.nn import NORM_EPS, Attention, Mlp, RoPE2D, grid_positions
 
 PATCH_EMBEDS = ("PatchEmbedDust3R", "ManyAR_PatchEmbed")
 
 
 class PatchEmbed(nn.Module):
-    """One strided convolution; tokens row-major. Images are taken as they are stored
-    (PatchEmbedDust3R).
+    """Patches to tokens, by one strided convolution; row-major. Images are read as they are stored.
+
+    PatchEmbedDust3R of the official code.
     """
 
     def __init__(self, patch_size: int, embed_dim: int):
@@ -23,7 +24,10 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(3, embed_dim, patch_size, stride=patch_size)
 
     def forward(self, images: Tensor, true_shape: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Raises ValueError when height or width is no multiple of the patch size."""
+        """Images [B, 3, H, W] -> tokens [B, N, De], positions int64 [B, N, 2].
+
+        true_shape is not read. Raises ValueError if a side is no multiple of the patch size.
+        """
         height, width = images.shape[-2:]
         if height % self.patch_size or width % self.patch_size:
             raise ValueError(
@@ -35,12 +39,17 @@ class PatchEmbed(nn.Module):
 
 
 class ManyAspectRatioPatchEmbed(PatchEmbed):
-    """All images stored in landscape; those whose `true_shape` (height, width) is portrait are
-    turned back first.
+    """As PatchEmbed, for batches in which all images are stored in landscape.
+
+    Images whose `true_shape` (height, width) is portrait are transposed back first.
+    ManyAR_PatchEmbed of the official code.
     """
 
     def forward(self, images: Tensor, true_shape: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Raises ValueError when the storage is portrait or `true_shape` is missing."""
+        """Images [B, 3, H, W], true_shape [B, 2] -> tokens [B, N, De], positions int64 [B, N, 2].
+
+        Raises ValueError if images are stored in portrait, and without `true_shape`.
+        """
         if true_shape is None or images.shape[-1] < images.shape[-2]:
             raise ValueError("ManyAR_PatchEmbed takes images stored in landscape, with true_shape")
         portrait = true_shape[:, 1] < true_shape[:, 0]
@@ -48,11 +57,14 @@ class ManyAspectRatioPatchEmbed(PatchEmbed):
         if not portrait.any():
             return tokens, positions
         turned, turned_positions = super().forward(images.transpose(-2, -1), None)
+        # Both orientations are computed for the whole batch, and the right one is chosen.
         choose = portrait[:, None, None]
         return torch.where(choose, turned, tokens), torch.where(choose, turned_positions, positions)
 
 
 class EncoderBlock(nn.Module):
+    """Self-attention and MLP, pre-norm, with skips."""
+
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float, rope: RoPE2D):
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
@@ -61,6 +73,7 @@ class EncoderBlock(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
+        """Tokens [B, N, De], positions int64 [B, N, 2] -> tokens [B, N, De]."""
         x = x + self.attn(self.norm1(x), positions)
         return x + self.mlp(self.norm2(x))
 
@@ -99,8 +112,9 @@ class Dust3rEncoder(nn.Module):
         self.norm_enc = nn.LayerNorm(embed_dim, eps=NORM_EPS)
 
     def forward(self, images: Tensor, true_shape: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """images [B, 3, H, W] float in -1..1, true_shape [B, 2] (height, width) -> tokens [B, N,
-        De], positions.
+        """Images [B, 3, H, W], float in -1..1 -> tokens [B, N, De], positions int64 [B, N, 2].
+
+        true_shape: int64 [B, 2], (height, width) of each image before it was stored.
         """
         with torch.autocast(images.device.type, enabled=False):
             x, positions = self.patch_embed(images.float(), true_shape)

@@ -1,13 +1,12 @@
-"""MUSt3R's memory: per decoder layer the tokens of the images seen so far (SPEC sections 4.3 to
-4.6).
+"""MUSt3R's memory: the tokens of earlier images, per decoder layer (SPEC sections 4.3 to 4.6).
 
 A `Memory` never changes: an update returns a new one. Both share one buffer with room to spare, so
-that keeping a frame writes its own tokens and copies nothing else; the buffer doubles when it is
-full. The new tokens are computed and written when the new memory is first read, so that a memory
-that is thrown away (a frame that is no keyframe) costs nothing.
+that adding an image writes its own tokens and copies no others; the buffer doubles when it is full.
+The new tokens are computed and written when the new memory is first read, so that a memory that is
+thrown away (the frame is no keyframe) costs nothing.
 
-It is also the sequence of five items that the published classes exchange: layers, labels, number of
-images, protected images, protected tokens.
+A `Memory` is also the sequence of five items that the published classes exchange: layers, labels,
+number of images, protected images, protected tokens.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,9 @@ from torch import Tensor
 
 
 class _Buffer:
-    """[B, capacity, D] per layer, and labels [B, capacity]; `used` tokens belong to some memory."""
+    """Storage that several memories share: a tensor [B, capacity, D] per layer, then the labels
+    [B, capacity]. Its first `used` tokens belong to some memory.
+    """
 
     def __init__(self, tensors: list[Tensor], used: int):
         self.tensors, self.used = tensors, used
@@ -37,8 +38,8 @@ class _Buffer:
 
 
 class Memory(Sequence):
-    """Tokens of every layer [B, M, D] in the order in which images came, labels [B, M], and how
-    many images came.
+    """Tokens of every layer [B, M, D] in the order of the images, labels [B, M], and the number of
+    images so far, evicted ones included.
     """
 
     def __init__(self, layers: Sequence[Tensor], labels: Tensor, num_images: int):
@@ -54,6 +55,7 @@ class Memory(Sequence):
 
     @property
     def num_tokens(self) -> int:
+        """M, with the tokens that are not computed yet."""
         return self._length + (self._pending[1].shape[1] if self._pending else 0)
 
     @property
@@ -69,8 +71,11 @@ class Memory(Sequence):
     def appended(
         self, layers: Callable[[], list[Tensor]], labels: Tensor, num_images: int
     ) -> "Memory":
-        """This memory followed by new tokens; this one stays as it is. `layers` gives them when
-        they are needed, one [B, N, D] per layer."""
+        """A memory with these tokens and new ones; this memory does not change.
+
+        layers: computes the new tokens, one [B, N, D] per layer, when they are first read. labels:
+        int64 [B, N]. num_images: number of new images.
+        """
         self._settled()
         longer = Memory.__new__(Memory)
         longer._buffer, longer._length = self._buffer, self._length
@@ -79,22 +84,20 @@ class Memory(Sequence):
         return longer
 
     def settle(self) -> None:
-        """Compute and write now what would be when this memory is first read."""
+        """Compute and write the new tokens now, not when this memory is first read."""
         self._settled()
 
     def without(self, image_labels: Sequence[int]) -> "Memory":
-        """A copy that lacks the tokens of some images (eviction). The same images for every item of
-        the batch.
-        """
+        """A copy without the tokens of these images (eviction), for every item of the batch."""
         labels = self.labels
         keep = ~torch.isin(labels[0], torch.tensor(list(image_labels), device=labels.device))
         left = Memory([layer[:, keep] for layer in self.layers], labels[:, keep], self.num_images)
-        left._buffer = left._buffer.grown(
-            left._length, self._buffer.capacity
-        )  # room for the image that comes instead
+        # As large as before, because another image will take the place of the evicted one.
+        left._buffer = left._buffer.grown(left._length, self._buffer.capacity)
         return left
 
     def _settled(self) -> list[Tensor]:
+        """Layers, then labels, with all tokens computed."""
         if self._pending:
             layers, labels = self._pending
             self._write([*layers(), labels])
@@ -102,6 +105,7 @@ class Memory(Sequence):
         return [tensor[:, : self._length] for tensor in self._buffer.tensors]
 
     def _write(self, new: list[Tensor]) -> None:
+        """Append tokens of every layer, then labels, to the buffer."""
         end = self._length + new[-1].shape[1]
         if torch.is_grad_enabled() and any(t.requires_grad for t in (*new, *self._buffer.tensors)):
             # Writing in place would overwrite what the backward pass still needs.
@@ -110,7 +114,7 @@ class Memory(Sequence):
             ]
             self._buffer = _Buffer(joined, end)
         else:
-            # A tail that another memory has written is not ours to overwrite.
+            # If another memory has written behind our tokens, they must not be overwritten.
             if self._buffer.used != self._length or end > self._buffer.capacity:
                 self._buffer = self._buffer.grown(self._length, max(2 * self._buffer.capacity, end))
             for tensor, tokens in zip(self._buffer.tensors, new):

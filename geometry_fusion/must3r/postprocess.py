@@ -1,6 +1,4 @@
-"""From MUSt3R's raw maps to geometry: activations, focal length, camera pose (SPEC sections 4.9 and
-9).
-"""
+"""From MUSt3R's raw maps to geometry: activations, focal length, pose (SPEC sections 4.9 and 9)."""
 
 from typing import NamedTuple
 
@@ -9,8 +7,9 @@ from torch import Tensor
 
 
 def lengths(vectors: Tensor) -> Tensor:
-    """[..., D] -> [..., 1]. As `norm`, which is many times slower for a few components, but has a
-    gradient at 0.
+    """Lengths [..., 1] of vectors [..., D].
+
+    `norm` is many times slower where D is small, but has a gradient at 0, so training uses it.
     """
     if vectors.requires_grad:
         return vectors.norm(dim=-1, keepdim=True)
@@ -18,7 +17,7 @@ def lengths(vectors: Tensor) -> Tensor:
 
 
 def norm_exp(vectors: Tensor) -> Tensor:
-    """Keep the direction of [..., 3], make the length exp(length) - 1."""
+    """Vectors [..., 3] in the same directions, with the length exp(length) - 1."""
     length = lengths(vectors)
     return vectors / length.clamp(min=1e-8) * torch.expm1(length)
 
@@ -27,15 +26,15 @@ ACTIVATIONS = {"norm_exp": norm_exp, "linear": lambda vectors: vectors}
 
 
 class Pointmaps(NamedTuple):
-    """Of one image or many: `[..., H, W, 3]` points and `[..., H, W]` confidence."""
+    """Pointmaps of one image or of many."""
 
-    points: Tensor  # in the frame of the reference camera (pts3d)
-    local: Tensor  # in the own camera's frame: x right, y down, z forward (pts3d_local)
-    confidence: Tensor  # 1..inf, larger = surer
+    points: Tensor  # [..., H, W, 3] in the reference frame (pts3d)
+    local: Tensor  # [..., H, W, 3] in the image's camera: x right, y down, z forward (pts3d_local)
+    confidence: Tensor  # [..., H, W] in 1..inf, larger = surer
 
 
 def pointmaps(raw: Tensor, activation: str = "norm_exp") -> Pointmaps:
-    """Raw maps [..., H, W, 7] -> points and confidence, in fp32."""
+    """Raw maps [..., H, W, 7] -> points and confidence, in fp32. activation: of `ACTIVATIONS`."""
     raw, activate = raw.float(), ACTIVATIONS[activation]
     return Pointmaps(activate(raw[..., 0:3]), activate(raw[..., 3:6]), 1 + raw[..., 6].exp())
 
@@ -44,13 +43,14 @@ def focal_length(
     local: Tensor,  # [..., H, W, 3] points in the camera's frame
     iterations: int = 10,
 ) -> Tensor:  # [...] pixels
-    """The focal length that fits a pointmap best, principal point in the centre, square pixels
-    (Weiszfeld).
+    """The focal length that fits a pointmap best, by Weiszfeld's algorithm.
+
+    The principal point is assumed in the centre, and pixels square. 0 where none can be computed.
     """
     height, width = local.shape[-3:-1]
     u = torch.arange(width, device=local.device) - width / 2
     v = (torch.arange(height, device=local.device) - height / 2)[:, None]
-    # By rows and columns and in two planes: two components in a last dimension take twice the time.
+    # x and y as separate planes: as two components of a last dimension they take twice the time.
     x, y, z = local.unbind(-1)
     x, y = (x / z).nan_to_num(0, 0, 0), (y / z).nan_to_num(0, 0, 0)
     along, square = x * u + y * v, x.square() + y.square()
@@ -67,17 +67,18 @@ def camera_to_world(
     points: Tensor,  # [..., H, W, 3] the same points in the reference frame
     confidence: Tensor,  # [..., H, W] 1..inf
 ) -> Tensor:  # [..., 4, 4]
-    """The rigid motion that carries `local` onto `points`, weighted by confidence - 1 (Kabsch, no
-    scale).
+    """Camera-to-world pose: the rigid motion that best maps `local` to `points`.
+
+    Kabsch's algorithm without scale, with points weighted by confidence - 1.
     """
     x, y = local.flatten(-3, -2), points.flatten(-3, -2)
-    weights = (confidence - 1).flatten(
-        -2
-    ) + 1e-8  # a frame without any confidence weighs its points alike
+    # The small constant gives all points of a frame without confidence the same weight.
+    weights = (confidence - 1).flatten(-2) + 1e-8
     weights = (weights / weights.sum(-1, keepdim=True))[..., None]
     x_mean, y_mean = (weights * x).sum(-2, keepdim=True), (weights * y).sum(-2, keepdim=True)
     covariance = (weights * (y - y_mean)).transpose(-2, -1) @ (x - x_mean)
     u, _, vh = torch.linalg.svd(covariance)
+    # A negative determinant would be a reflection: flip the axis of the smallest singular value.
     flip = torch.ones_like(u[..., 0])
     flip[..., 2] = torch.linalg.det(u) * torch.linalg.det(vh)
     rotation = (u * flip[..., None, :]) @ vh

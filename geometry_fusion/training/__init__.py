@@ -1,3 +1,3 @@
 """Training: one loop for all tasks. A task brings the model, the batches, the losses and the
-validation.
+validation; each task's module describes its recipe.
 """

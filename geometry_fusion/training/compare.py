@@ -1,10 +1,10 @@
-"""Runs side by side: what each differs in, and its last validation.
+r"""Compare training runs: the settings in which they differ, and their last validation.
 
-    python -m geometry_fusion.training.compare sam2_logs/ablation_* --keys variant --out
-    checkpoints/ablation
+    python -m geometry_fusion.training.compare sam2_logs/ablation_* --keys variant \
+        --out checkpoints/ablation
 
-prints a table, best first, and copies it and the small records of every run (config.yaml, log.txt,
-train_stats.json) into OUT. Weights are not copied.
+prints a table, best run first. With --out, writes it and the small records of every run
+(config.yaml, log.txt, train_stats.json) into that folder. Weights are not copied.
 """
 
 from geometry_fusion.interrupts import watch_imports
@@ -20,19 +20,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
-from geometry_fusion.files import check_apart, check_holds_only, replacing_folder
-from geometry_fusion.parsing import load_json
+from geometry_fusion.io.atomic import check_apart, check_holds_only, replacing_folder
+from geometry_fusion.io.parsing import load_json
+from geometry_fusion.io.yaml_file import read_yaml
 from geometry_fusion.training.stats import read_stats
-from geometry_fusion.yaml_file import read_yaml
 
 RECORDS = ("logs/log.txt", "logs/train_stats.json", "config.yaml")
+MISSING = object()
 
 
 def last_validation(run: Path) -> dict:
-    """{"step", measure: value ...} of a run. Raises InputError for folders without one."""
-    validations = [
-        r for r in read_stats(run / "logs/train_stats.json") if "score" in r.get("val", {})
-    ]
+    """{"step": number, measure: value, ...} of a run. Raises InputError where there is none."""
+    records = read_stats(run / "logs/train_stats.json")
+    validations = [record for record in records if "score" in record.get("val", {})]
     if not validations:
         raise InputError(
             f"{run}: no validation in logs/train_stats.json; is it a finished run of train.py?"
@@ -41,40 +41,47 @@ def last_validation(run: Path) -> dict:
 
 
 def rows_of(runs: Sequence[Path], keys: Sequence[str]) -> list[dict]:
-    """One row per run: its name, the config values of `keys`, its last validation; best score
-    first.
+    """One row per run, best score first: name, config values of `keys`, last validation.
+
+    Raises InputError for folders that are no runs, and for keys that a config does not have.
     """
     rows = []
     for run in runs:
         validation = last_validation(run)
-        config, missing = read_yaml(run / "config.yaml"), object()
-        values = {key: _value_of(config, key, missing) for key in keys}
-        if wrong := [key for key, value in values.items() if value is missing]:
-            raise InputError(f"--keys {wrong[0]}: {run / 'config.yaml'} has no such key")
+        config = read_yaml(run / "config.yaml")
+        values = {key: _value_of(config, key) for key in keys}
+        for key, value in values.items():
+            if value is MISSING:
+                raise InputError(f"--keys {key}: {run / 'config.yaml'} has no such key")
         rows.append({"run": run.name, **values, **validation})
     return sorted(rows, key=lambda row: -row["score"])
 
 
-def _value_of(config: dict, key: str, missing: object):
-    """The value of a dotted key."""
-    for part in key.split("."):
-        if not isinstance(config, dict) or part not in config:
-            return missing
-        config = config[part]
+def _value_of(config: dict, key: str):
+    """The value of a dotted key, or MISSING."""
+    for name in key.split("."):
+        if not isinstance(config, dict) or name not in config:
+            return MISSING
+        config = config[name]
     return config
 
 
 def table_of(rows: list[dict]) -> str:
+    """The rows as lines of text; "-" where a row lacks a column."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    cell = lambda value: f"{value:.3f}" if isinstance(value, float) else str(value)  # noqa: E731
-    lines = [columns, *([cell(row.get(key, "-")) for key in columns] for row in rows)]
+    lines = [columns, *([_cell(row.get(key, "-")) for key in columns] for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip() for line in lines
     )
 
 
+def _cell(value) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
 def parse(argv=None) -> argparse.Namespace:
+    """The options of the command line."""
     parser = OneLineParser(prog="python -m geometry_fusion.training.compare", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs: sam2_logs/NAME ...")
     parser.add_argument(
@@ -90,8 +97,9 @@ def parse(argv=None) -> argparse.Namespace:
 
 
 def check_out(out: Path, runs: Sequence[str], overwrite: bool) -> None:
-    """Raise InputError unless `out` is new or an earlier comparison, at least one of whose runs is
-    among `runs`.
+    """Raise InputError unless `out` is new, or an earlier comparison that shares a run with `runs`.
+
+    overwrite: accept comparisons of other runs too.
     """
     if not out.exists():
         return
@@ -116,6 +124,7 @@ def check_out(out: Path, runs: Sequence[str], overwrite: bool) -> None:
 
 
 def main(argv=None) -> None:
+    """Run with these words of a command line. Raises InputError for bad input."""
     args = parse(argv)
     rows = rows_of(args.runs, args.keys)
     table = table_of(rows)

@@ -1,12 +1,12 @@
-"""Put a trained model where it ships, with everything that a stranger needs to trust it:
+r"""Release a trained model together with the records of its training.
 
     python -m geometry_fusion.training.release sam2_logs/tiny_sam2 checkpoints/sam2_tiny
-    python -m geometry_fusion.training.release sam2_logs/tiny_must3r must3r_weights/must3r_tiny
-    --without matcher
+    python -m geometry_fusion.training.release sam2_logs/tiny_must3r \
+        must3r_weights/must3r_tiny --without matcher
 
-writes checkpoints/sam2_tiny.safetensors (the best checkpoint of the run, in half precision: half
-the size) and, in the folder checkpoints/sam2_tiny, the run's config.yaml, log.txt, train_stats.json
-and a curve.png drawn from it.
+writes checkpoints/sam2_tiny.safetensors (the run's best checkpoint in half precision) and, in the
+folder checkpoints/sam2_tiny, the run's config.yaml, log.txt, train_stats.json and a curve.png drawn
+from it.
 """
 
 from geometry_fusion.interrupts import watch_imports
@@ -22,27 +22,25 @@ from pathlib import Path
 import numpy as np
 
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
-from geometry_fusion.files import check_apart, check_holds_only, replacing_folder
-from geometry_fusion.parsing import parse_json
-from geometry_fusion.plots import plt
+from geometry_fusion.io.atomic import check_apart, check_holds_only, replacing_folder
+from geometry_fusion.io.parsing import parse_json
+from geometry_fusion.io.weights import read_metadata, read_weights
+from geometry_fusion.report.pyplot import plt
 from geometry_fusion.training.checkpoints import save_weights
 from geometry_fusion.training.stats import read_stats
-from geometry_fusion.weights import read_metadata, read_weights
 
 LOGS = ("log.txt", "train_stats.json")
 SMOOTHED_OVER = 20  # logged steps
 
 
 def draw_curve(records: list[dict], file: Path) -> None:
-    """Two training figures (running means over logged steps) and the validation scores over steps,
-    as PNG.
-    """
-    train = [r for r in records if "train" in r]
-    val = [r for r in records if "val" in r]
+    """Two training measures (running means over logged steps) and the validation's, as PNG."""
+    train = [record for record in records if "train" in record]
+    val = [record for record in records if "val" in record]
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
-    masks = any("mean_iou" in r["train"] for r in train)
-    curves = (("dice", "dice loss"), ("mean_iou", "IoU in training batches"))
-    if not masks:
+    if any("mean_iou" in record["train"] for record in train):
+        curves = (("dice", "dice loss"), ("mean_iou", "IoU in training batches"))
+    else:  # MUSt3R's training has no masks
         curves = (("total", "loss"), ("points_error", "global error in training batches"))
     for axes, (name, title) in zip((left, right), curves):
         steps = np.array([r["step"] for r in train])
@@ -54,16 +52,12 @@ def draw_curve(records: list[dict], file: Path) -> None:
         axes.set(xlabel="step", title=title)
         axes.spines[["top", "right"]].set_visible(False)
     for name in val[0]["val"] if val else ():
-        if name not in ("score", "fallbacks", "rotation_error") and not name.endswith(
-            "_frames"
-        ):  # other units
-            right.plot(
-                [r["step"] for r in val],
-                [r["val"].get(name, np.nan) for r in val],
-                marker="o",
-                ms=3,
-                label=f"val {name}",
-            )
+        # Other units than 0..1 have no place in this plot.
+        if name in ("score", "fallbacks", "rotation_error") or name.endswith("_frames"):
+            continue
+        steps = [record["step"] for record in val]
+        values = [record["val"].get(name, np.nan) for record in val]
+        right.plot(steps, values, marker="o", ms=3, label=f"val {name}")
     right.set(ylim=(0, 1))
     right.legend(frameon=False, fontsize=8)
     figure.savefig(file, dpi=110, format="png")
@@ -71,8 +65,8 @@ def draw_curve(records: list[dict], file: Path) -> None:
 
 
 def check_target(run_dir: Path, target: Path, overwrite: bool) -> None:
-    """Raise InputError where a release would replace the run itself, other files, or the release of
-    another run.
+    """Raise InputError where a release would replace the run itself, other files, or, without
+    `overwrite`, the release of another run.
     """
     weights = target.with_name(f"{target.name}.safetensors")
     check_apart([target, weights], [run_dir])
@@ -88,10 +82,10 @@ def check_target(run_dir: Path, target: Path, overwrite: bool) -> None:
 def release(
     run_dir: Path, target: Path, without: Sequence[str] = (), overwrite: bool = False
 ) -> None:
-    """Copy the best weights and the records of a run, without modules that only training needs.
+    """Copy the best weights and the records of a run.
 
-    Raises InputError when the run has no checkpoint yet, or no such module, and when `target` is of
-    another run.
+    target: path without suffix. without: modules that only training needs; they are left out.
+    Raises InputError when the run has no checkpoint yet, or no such module, and as `check_target`.
     """
     best = run_dir / "checkpoints" / "checkpoint_best.safetensors"
     if not best.is_file():
@@ -111,7 +105,7 @@ def release(
         for name in LOGS:
             shutil.copyfile(run_dir / "logs" / name, fresh / name)
         draw_curve(read_stats(fresh / "train_stats.json"), fresh / "curve.png")
-        # Last: weights are not replaced where their records cannot be.
+        # Last, so that weights are not replaced where writing their records failed.
         save_weights(
             target.with_name(f"{target.name}.safetensors"),
             tensors,
@@ -120,6 +114,7 @@ def release(
 
 
 def main(argv=None) -> None:
+    """Run with these words of a command line. Raises InputError for bad input."""
     parser = OneLineParser(prog="python -m geometry_fusion.training.release", description=__doc__)
     parser.add_argument("run_dir", type=Path, help="folder of a run: sam2_logs/NAME")
     parser.add_argument(

@@ -1,21 +1,21 @@
-"""What may be in the folder of a training run before it starts."""
+"""Checks of the folder of a training run before it starts."""
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from geometry_fusion.errors import InputError
-from geometry_fusion.files import check_apart
-from geometry_fusion.temporary import sweep
+from geometry_fusion.io.atomic import check_apart
+from geometry_fusion.io.temporary import sweep
 
 
 def check_run_dir(
     run_dir: Path, inputs: Iterable[str | Path | None], config_file: Path | None
 ) -> None:
-    """Raise InputError where the run would replace one of its inputs, or files that are of no run.
+    """Raise InputError where the run would replace one of its inputs, or files of something else.
 
-    config_file: the YAML file the run is started with; that of the run itself is an input too, but
-    may be given to resume it. Sweeps what killed runs left.
+    config_file: the YAML file that the run is started with. To resume a run, its own config.yaml
+    may be given. Also removes the temporary folders of killed runs.
     """
     checkpoints = run_dir / "checkpoints"
     names = ("checkpoint_best.safetensors", "checkpoint_last.safetensors", "resume.pt")
@@ -23,9 +23,8 @@ def check_run_dir(
     config = run_dir / "config.yaml"
     outputs = [config, *logs, *(checkpoints / name for name in names)]
     resumes = (checkpoints / "resume.pt").is_file()
-    check_apart(
-        outputs, [*(Path(given) for given in inputs if given), None if resumes else config_file]
-    )
+    files_read = [Path(file) for file in inputs if file]
+    check_apart(outputs, [*files_read, None if resumes else config_file])
     for file in outputs:
         if os.path.lexists(file) and not file.is_file():
             raise InputError(

@@ -1,4 +1,4 @@
-"""Settings of train.py that must fit together; single numbers have their limits in
+"""Settings of train.py that must fit together; ranges of single numbers are in
 geometry_fusion.limits.
 
 Each function raises InputError naming key and value, before anything is rendered or built.
@@ -9,9 +9,10 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from geometry_fusion.errors import InputError
-from geometry_fusion.parsing import is_text
+from geometry_fusion.io.parsing import is_text
+from geometry_fusion.limits import COUNT, check_keys, check_number
 
-# task -> keys that its experiments have
+# Keys that an experiment has to have, by task.
 NEEDED = {
     "sam2": (
         "sam2",
@@ -35,44 +36,47 @@ NEEDED = {
         "batches.kinds",
     ),
 }
-# task -> settings of a kind of batches: those it needs, those it may have
+# Settings of a kind of batches, by task: the required ones and the optional ones.
 BATCHES = {
     "sam2": (("clips", "frames", "objects"), ("steps",)),
     "must3r": (("clips", "frames"), ("overlap", "heights", "steps")),
     "fusion": (("clips", "frames", "objects"), ()),
 }
+MISSING = object()
 
 
 def check_has_keys(config: DictConfig) -> None:
     """Refuse a task whose settings the chosen experiment lacks."""
-    missing = object()
     for key in NEEDED[config.task]:
-        value = OmegaConf.select(config, key, default=missing)
+        value = OmegaConf.select(config, key, default=MISSING)
         if value is None:
             raise InputError(
                 f"{key}=None: a task '{config.task}' needs it; leave the experiment's value"
             )
-        if value is missing:
+        if value is MISSING:
             raise InputError(
-                f"task={config.task}: this experiment has no {key}; choose one that is made for "
-                "the task"
+                f"task={config.task}: this experiment has no {key}; choose an experiment that is "
+                "made for the task"
+            )
+
+
+def check_folders(config: DictConfig) -> None:
+    """Refuse a run folder that cannot be created, and names that a library cannot write."""
+    run_dir = Path(config.trainer.run_dir)
+    for path in (run_dir, *run_dir.parents):
+        if path.exists() and not path.is_dir():
+            raise InputError(f"trainer.run_dir={run_dir}: {path} is not a folder; choose another")
+    for key in ("trainer.run_dir", "geometry_cache"):
+        folder = OmegaConf.select(config, key) or ""
+        if not is_text(folder):
+            raise InputError(
+                f"{key}={folder}: is not UTF-8, and TensorBoard and safetensors take no other "
+                "names; choose another"
             )
 
 
 def check_rates(config: DictConfig) -> None:
-    """Refuse a run folder that cannot be one, and learning rates that name no module."""
-    run_dir = Path(config.trainer.run_dir)
-    if blocked := next(
-        (p for p in (run_dir, *run_dir.parents) if p.exists() and not p.is_dir()), None
-    ):
-        raise InputError(f"trainer.run_dir={run_dir}: {blocked} is not a folder; choose another")
-    for key in ("trainer.run_dir", "geometry_cache"):
-        if not is_text(OmegaConf.select(config, key) or ""):
-            raise InputError(
-                f"{key}={OmegaConf.select(config, key)}: is not UTF-8, and TensorBoard and "
-                "safetensors "
-                "take no other names; choose another"
-            )
+    """Refuse learning rates that name no module."""
     rates = config.trainer.trainable
     if not rates or not (isinstance(rates, str) or all(isinstance(name, str) for name in rates)):
         raise InputError(
@@ -81,45 +85,43 @@ def check_rates(config: DictConfig) -> None:
 
 
 def check_batches(config: DictConfig) -> None:
-    """Refuse kinds of batches that lack something or have too much, and stages that draw none of
-    them.
-    """
-    needed, optional = BATCHES[config.task]
-    kinds, stages = config.batches.kinds, config.batches.stages
+    """Refuse kinds of batches with missing or unknown settings, and stages without a known kind."""
+    kinds = config.batches.kinds
     for kind, shape in kinds.items():
-        if not OmegaConf.is_dict(shape):
-            raise InputError(
-                f"batches.kinds.{kind}={shape}: must be a group of settings: {', '.join(needed)}"
-            )
-        for key in needed:
-            if key not in shape:
-                raise InputError(
-                    f"batches.kinds.{kind}.{key}=None: must be a whole number of at least 1"
-                )
-        if unknown := sorted(shape.keys() - {*needed, *optional}):
-            known = ", ".join((*needed, *optional))
-            raise InputError(f"batches.kinds.{kind}.{unknown[0]}: unknown here; known are: {known}")
-    if not stages:
+        _check_kind(f"batches.kinds.{kind}", shape, *BATCHES[config.task])
+    if not config.batches.stages:
         raise InputError("batches.stages=[]: must have at least one stage")
-    for number, stage in enumerate(stages):
-        if not OmegaConf.is_dict(stage) or {*stage.keys()} != {"until", "weights"}:
-            raise InputError(
-                f"batches.stages.{number}={stage}: expected {{until: 1.0, weights: {{KIND: 1}}}}"
-            )
-        weights = stage.weights
-        if (
-            not OmegaConf.is_dict(weights)
-            or not sum(weights.values()) > 0
-            or not weights.keys() <= kinds.keys()
-        ):
-            raise InputError(
-                f"batches.stages.{number}.weights={weights}: expected weights, not all 0, of: "
-                f"{', '.join(kinds)}"
-            )
+    for number, stage in enumerate(config.batches.stages):
+        _check_stage(f"batches.stages.{number}", stage, kinds)
+
+
+def _check_kind(key: str, shape, required: tuple[str, ...], optional: tuple[str, ...]) -> None:
+    if not OmegaConf.is_dict(shape):
+        raise InputError(f"{key}={shape}: must be a group of settings: {', '.join(required)}")
+    for name in required:
+        check_number(f"{key}.{name}", shape.get(name), COUNT)
+    check_keys(key, shape, (*required, *optional))
+
+
+def _check_stage(key: str, stage, kinds: DictConfig) -> None:
+    if not OmegaConf.is_dict(stage) or {*stage.keys()} != {"until", "weights"}:
+        raise InputError(f"{key}={stage}: must be {{until: 1.0, weights: {{KIND: 1}}}}")
+    weights = stage.weights
+    if (
+        not OmegaConf.is_dict(weights)
+        or not sum(weights.values()) > 0
+        or not weights.keys() <= kinds.keys()
+    ):
+        raise InputError(
+            f"{key}.weights={weights}: must be weights, not all 0, of: {', '.join(kinds)}"
+        )
 
 
 def check_posed_batches(config: DictConfig, size: int, patch: int) -> None:
-    """Refuse batches that do not fit pictures of `size` pixels a side in patches of `patch`."""
+    """Refuse batches that do not fit the network.
+
+    size: pixels of a side of its square input. patch: pixels of a side of a token.
+    """
     for kind, shape in config.batches.kinds.items():
         heights = shape.get("heights") or [size]
         if wrong := [height for height in heights if height > size or height % patch]:
@@ -128,15 +130,13 @@ def check_posed_batches(config: DictConfig, size: int, patch: int) -> None:
             )
         if config.losses.pixels > min(heights) * size:
             raise InputError(
-                f"losses.pixels={config.losses.pixels}: pictures of '{kind}' have "
-                f"{min(heights) * size} pixels"
+                f"losses.pixels={config.losses.pixels}: must be at most {min(heights) * size}, the "
+                f"pixels of the lowest picture of '{kind}'"
             )
-        if shape.frames < 2:
-            raise InputError(
-                f"batches.kinds.{kind}.frames={shape.frames}: must be at least 2, as MUSt3R starts"
-            )
-    if config.validation.val_frames < 2:
-        raise InputError(
-            f"validation.val_frames={config.validation.val_frames}: must be at least 2, as "
-            "MUSt3R starts"
-        )
+        _check_starts(f"batches.kinds.{kind}.frames", shape.frames)
+    _check_starts("validation.val_frames", config.validation.val_frames)
+
+
+def _check_starts(key: str, frames: int) -> None:
+    if frames < 2:
+        raise InputError(f"{key}={frames}: must be at least 2, because MUSt3R starts with a pair")

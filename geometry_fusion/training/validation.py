@@ -1,9 +1,11 @@
-"""Validation by tracking, as the product tracks: a fresh predictor gets the weights that a
-checkpoint would hold and follows objects through whole videos (geometry_fusion.segment.track).
-What a run says of its weights is what `ab_iou.py` says of the saved file.
+"""Validation of a fusion by tracking, as a user tracks.
+
+A new predictor gets the weights that a checkpoint would hold, and follows objects through whole
+videos (geometry_fusion.tracking.track). A run therefore reports of its weights what `ab_iou.py`
+reports of the saved file.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,135 +14,150 @@ from tqdm import tqdm
 
 from geometry_fusion.data.own_video import Split
 from geometry_fusion.data.scenes import Scene
-from geometry_fusion.geometry import GeometrySource
-from geometry_fusion.mask_files import innermost_point
-from geometry_fusion.segment import track
-from geometry_fusion.training.geometry_cache import CachedWalk, GeometryCache
+from geometry_fusion.geometry.source import GeometrySource
+from geometry_fusion.io.mask_writer import innermost_point
+from geometry_fusion.measure.masks import iou
+from geometry_fusion.tracking.clip_session import track
+from geometry_fusion.tracking.predictor import GeometryVideoPredictor
+from geometry_fusion.training.geometry_cache import CachedSequence, GeometryCache
+from geometry_fusion.training.validation_sequences import ObjectSequence
 from geometry_fusion.types import Prompt
 
-# Weights of a checkpoint and what makes a geometry source -> a predictor of the product.
-PredictorMaker = Callable[[dict[str, Tensor], Callable[[], GeometrySource]], object]
+# (weights of a checkpoint, maker of a geometry source) -> the predictor that a user would get.
+PredictorMaker = Callable[[dict[str, Tensor], Callable[[], GeometrySource]], GeometryVideoPredictor]
 
 
-def mask_iou(predicted: np.ndarray, truth: np.ndarray) -> float:
-    """IoU of two masks [H, W] bool; 1 where both are empty."""
-    union = np.count_nonzero(predicted | truth)
-    return np.count_nonzero(predicted & truth) / union if union else 1.0
+@dataclass(frozen=True)
+class ObjectIoU:
+    """One object in one annotated frame."""
+
+    object_id: int
+    frame: int
+    iou: float
+    present: bool  # whether the ground truth shows it
 
 
 @dataclass(frozen=True)
 class VideoValidation:
     """Tracks all objects of one video at once and scores the frames that are held out.
 
-    make_source: geometry as in the product. precision: auto, fp32 or bf16, of the predictor.
+    make_source: geometry as a user gets it. precision: of the predictor: auto, fp32 or bf16.
     """
 
     split: Split
     make_source: Callable[[], GeometrySource]
     precision: str
 
-    geometry_needed = ()  # it is streamed anew, as the product does
+    geometry_needed = ()  # nothing from disk: it is streamed anew, as for a user
 
     @property
     def notes(self) -> list[str]:
+        """Lines for the log before the first step."""
         return [self.split.describe()]
 
     def measure(self, weights: dict[str, Tensor], predictor_of: PredictorMaker) -> dict[str, float]:
-        """Means over objects of their mean IoU; the numbers of frames are sums over objects.
+        """Means over objects of their mean IoU, and numbers of frames as sums over objects.
 
-        `positive_iou`: held-out frames that show the object; `after_absence_iou`: those of them
-        after an absence; `held_out_iou`: all held-out frames; `annotated_positive_iou`: all
-        annotated frames that show the object, those that are trained on among them, as `ab_iou.py`
-        scores the file with the same masks. `score` is the lower one of `positive_iou` and
+        `positive_iou`: held-out frames that show the object. `after_absence_iou`: of these, those
+        after an absence. `held_out_iou`: all held-out frames. `annotated_positive_iou`: all
+        annotated frames that show the object, training frames included, as `ab_iou.py` scores the
+        file with the same masks. `score` is the lower one of `positive_iou` and
         `annotated_positive_iou`: the few held-out frames alone may miss that an object is lost.
         """
-        ious = self._ious(predictor_of(weights, self.make_source))
-        held, returned = self.split.val.annotated, self.split.returned
-        chosen = {
-            "positive": lambda i, frame, present: held[frame] and present,
-            "after_absence": lambda i, frame, present: frame in returned[i],
-            "held_out": lambda i, frame, present: held[frame],
-            "annotated_positive": lambda i, frame, present: present,
+        results = list(self._track(predictor_of(weights, self.make_source)))
+        held_out, returned = self.split.val.annotated, self.split.returned
+        subsets = {
+            "positive": [r for r in results if held_out[r.frame] and r.present],
+            "after_absence": [r for r in results if r.frame in returned[r.object_id]],
+            "held_out": [r for r in results if held_out[r.frame]],
+            "annotated_positive": [r for r in results if r.present],
         }
-        result = {}
-        for name, counts in chosen.items():
-            values: dict[int, list[float]] = {}
-            for i, frame, iou, present in ious:
-                if counts(i, frame, present):
-                    values.setdefault(i, []).append(iou)
-            if values:
-                result[f"{name}_iou"] = float(np.mean([np.mean(of) for of in values.values()]))
-                result[f"{name}_frames"] = sum(map(len, values.values()))
-        lower = min(result["positive_iou"], result["annotated_positive_iou"])
-        return {"score": lower, **result}
+        measures = {}
+        for name, subset in subsets.items():
+            by_object: dict[int, list[float]] = {}
+            for result in subset:
+                by_object.setdefault(result.object_id, []).append(result.iou)
+            if by_object:
+                measures[f"{name}_iou"] = float(np.mean([np.mean(v) for v in by_object.values()]))
+                measures[f"{name}_frames"] = len(subset)
+        lower = min(measures["positive_iou"], measures["annotated_positive_iou"])
+        return {"score": lower, **measures}
 
-    def _ious(self, predictor) -> list[tuple[int, int, float, bool]]:
-        """Object id, annotated frame, IoU there, and whether the object is in view."""
-        train, val, prompts = self.split.train, self.split.val, self.split.prompts
-        asked = [Prompt(frame, i, mask=train.instance(frame) == i) for i, frame in prompts.items()]
-        steps = track(predictor, train.frames, asked, self.precision, progress=False)
+    def _track(self, predictor: GeometryVideoPredictor) -> Iterator[ObjectIoU]:
+        """The IoU of every object in every annotated frame, in tracking order."""
+        train, val, prompted = self.split.train, self.split.val, self.split.prompts
+        prompts = [
+            Prompt(frame, object_id, mask=train.instance(frame) == object_id)
+            for object_id, frame in prompted.items()
+        ]
+        tracked = track(predictor, train.frames, prompts, self.precision, progress=False)
         bar = {"total": len(train), "desc": "validation", "unit": "frame"}
-        ious = []
-        for frame, ids in tqdm(steps, **bar, leave=False, disable=None):
-            if val.annotated[frame] or train.annotated[frame]:
-                truth = (val if val.annotated[frame] else train).instance(frame)
-                for i in prompts:
-                    present = bool((truth == i).any())
-                    ious.append((i, frame, mask_iou(ids == i, truth == i), present))
-        return ious
+        for frame in tqdm(tracked, **bar, leave=False, disable=None):
+            index = frame.index
+            if not (val.annotated[index] or train.annotated[index]):
+                continue
+            truth = (val if val.annotated[index] else train).instance(index)
+            for object_id in prompted:
+                mask = truth == object_id
+                value = iou(frame.ids == object_id, mask)
+                yield ObjectIoU(object_id, index, value, present=bool(mask.any()))
 
 
-class WalkValidation:
-    """Tracks objects of scenes, each on its own, through every few frames of its walk, from its
-    largest view.
+class SequenceValidation:
+    """Tracks objects of scenes, each on its own, through every few frames of their sequence.
 
-    walks: (scene, frames, [object]), the largest view first. The geometry is that of the whole
-    walk, from the cache.
+    sequences: as `sequences_to_validate`; tracking starts at the largest view. The geometry is that
+    of the whole sequence, from the cache.
     """
 
-    notes = ()
+    notes = ()  # no lines for the log
 
-    def __init__(
-        self,
-        walks: Iterable[tuple[Scene, list[int], list[int]]],
-        cache: GeometryCache,
-        precision: str,
-    ):
-        self._walks, self._cache, self._precision = list(walks), cache, precision
+    def __init__(self, sequences: Sequence[ObjectSequence], cache: GeometryCache, precision: str):
+        self._sequences = list(sequences)
+        self._cache = cache
+        self._precision = precision
 
     @property
     def geometry_needed(self) -> list[tuple[GeometryCache, Scene, int]]:
-        return [(self._cache, scene, frames[0]) for scene, frames, _ in self._walks]
+        """(cache, scene, reference) of the geometry that is read from disk."""
+        return [(self._cache, scene, frames[0]) for scene, frames, _ in self._sequences]
 
     def measure(self, weights: dict[str, Tensor], predictor_of: PredictorMaker) -> dict[str, float]:
-        """Mean IoU over frames that show the object, from a click and from a mask; `score` is the
-        mask's."""
+        """Mean IoU over frames that show the object, from a click and from a mask.
+
+        `score` is that from a mask.
+        """
         ious = {"click": [], "mask": []}
-        sources = [None]  # of the walk at hand
+        sources: list[GeometrySource | None] = [None]  # the one of the current sequence
         predictor = predictor_of(weights, lambda: sources[0])
-        bar = tqdm(self._walks, desc="validation", unit="walk", leave=False, disable=None)
-        for scene, frames, (object_id,) in bar:
-            walk = SomeFrames(scene, sorted(frames))
-            truth = [scene.instance(frame) == object_id for frame in walk.chosen]
-            start = walk.chosen.index(frames[0])
-            point = tuple(map(float, innermost_point(truth[start])))
-            for kind, given in (("click", {"points": (point,)}), ("mask", {"mask": truth[start]})):
-                sources[0] = CachedWalk(self._cache, scene, frames[0], walk.chosen)
-                steps = track(predictor, walk, [Prompt(start, **given)], self._precision, False)
-                shown = ((ids > 0, truth[i]) for i, ids in steps if truth[i].any())
-                ious[kind].append(float(np.mean([mask_iou(*pair) for pair in shown])))
-        result = {f"{kind}_positive_iou": float(np.mean(values)) for kind, values in ious.items()}
-        return {"score": result["mask_positive_iou"], **result}
+        bar = tqdm(self._sequences, desc="validation", unit="object", leave=False, disable=None)
+        for scene, frames, object_id in bar:
+            video = SceneFrames(scene, sorted(frames))
+            truth = [scene.instance(frame) == object_id for frame in video.chosen]
+            start = video.chosen.index(frames[0])
+            x, y = innermost_point(truth[start])
+            click = Prompt(start, points=((float(x), float(y)),))
+            mask = Prompt(start, mask=truth[start])
+            for kind, prompt in (("click", click), ("mask", mask)):
+                sources[0] = CachedSequence(self._cache, scene, frames[0], video.chosen)
+                tracked = track(predictor, video, [prompt], self._precision, progress=False)
+                values = [iou(f.ids > 0, truth[f.index]) for f in tracked if truth[f.index].any()]
+                ious[kind].append(float(np.mean(values)))
+        measures = {f"{kind}_positive_iou": float(np.mean(values)) for kind, values in ious.items()}
+        return {"score": measures["mask_positive_iou"], **measures}
 
 
-class SomeFrames:
-    """Some frames of a scene as a video of their own: `chosen` are their numbers in the scene."""
+class SceneFrames:
+    """Chosen frames of a scene as a video (`Frames`). chosen: their indices in the scene."""
 
     def __init__(self, scene: Scene, chosen: Sequence[int]):
-        self._scene, self.chosen, self.size = scene, list(chosen), scene.size
+        self._scene = scene
+        self.chosen = list(chosen)
+        self.size = scene.size  # (width, height)
 
     def __len__(self) -> int:
         return len(self.chosen)
 
     def __getitem__(self, index: int) -> np.ndarray:
+        """RGB uint8 [H, W, 3]."""
         return self._scene.rgb(self.chosen[index])

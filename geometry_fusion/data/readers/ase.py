@@ -1,14 +1,14 @@
-"""Aria Synthetic Environments: ROOT/SCENE or ROOT/train/SCENE, with rgb, depth, instances and
-trajectory.csv.
+"""Aria Synthetic Environments: ROOT/SCENE or ROOT/train/SCENE.
 
-The fisheye pictures become those of a pinhole camera (`fisheye624.Pinhole`: same size, the lens's
-own focal length) and are then turned upright, 90 degrees clockwise, with camera and pose. Depth on
-disk is millimetres along the ray and becomes z-depth. Beyond the lens depth is 0 and the id -1.
+A scene has rgb/, depth/, instances/ and trajectory.csv. The fisheye images become those of a
+pinhole camera (`fisheye624.Pinhole`: same size, the lens's own focal length) and are then turned
+upright, 90 degrees clockwise, with camera and pose. Depth on disk is millimetres along the ray and
+becomes z-depth. Beyond the lens depth is 0 and the id -1.
 
-Ids are those of the scene (numbers mean nothing in another scene). Empty space and background,
-known by the class name or, without object_instances_to_classes.json, by their usual ids 0 and 1,
-become 0. Walls, floors and ceilings stay: the data counts each as an object; `objects` tells their
-names.
+Ids are those of the scene; the same number means something else in another scene. Empty space and
+background become 0. They are known by their class name or, without
+object_instances_to_classes.json, by their usual ids 0 and 1. Walls, floors and ceilings stay,
+because the data counts each as an object; `objects` has their names.
 """
 
 import csv
@@ -30,12 +30,12 @@ from geometry_fusion.data.readers.source import (
 )
 from geometry_fusion.data.scenes import SceneFrame, SceneObject
 from geometry_fusion.errors import InputError
-from geometry_fusion.mask_files import read_rgb
-from geometry_fusion.mask_rule import VOID_16
-from geometry_fusion.parsing import identity, reading
+from geometry_fusion.io.mask_reader import VOID_16
+from geometry_fusion.io.mask_writer import read_rgb
+from geometry_fusion.io.parsing import identity, reading
 
-SIDES = (704, 1408)  # pixels of the square pictures
-# one calibration for all scenes, of the pictures as they are stored (lying on their side)
+SIDES = (704, 1408)  # pixels of the square images
+# One calibration for all scenes, of the images as they are stored, lying on their side.
 CAMERA_704 = Fisheye624(
     focal=297.6375381,
     centre=(357.6599197, 349.1922497),
@@ -46,53 +46,62 @@ CAMERA_704 = Fisheye624(
 DEVICE_FROM_CAMERA = pose_of(
     (0.326409344, 0.029274992, 0.033361060, 0.944185869), (-0.007530097, -0.010908550, -0.003598063)
 )
-# Turning the picture clockwise makes the old up the new right, and the old right the new down.
+# Turning the image clockwise makes its up the new right, and its right the new down.
 CAMERA_FROM_UPRIGHT = np.array([[0.0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
-NO_RANGE = 65535  # not documented; farther than any room, so no measurement
+NO_RANGE = 65535  # not documented, but farther than any room, so taken as no measurement
 NOT_OBJECTS = ("empty_space", "background")
-USUALLY_NOT_OBJECTS = (0, 1)  # these two, as the authors tell (projectaria_tools issue 49)
+USUALLY_NOT_OBJECTS = (0, 1)  # ids of these two, by the authors (projectaria_tools issue 49)
 
 
 def find(root: Path) -> list[str]:
-    """SCENE, or train/SCENE where `root` holds folders of scenes: both splits use the same
-    numbers.
+    """Names SCENE, or train/SCENE if `root` holds the splits: both use the same numbers.
+
+    Raises InputError if there are none.
     """
     folders = _folders(root)
     if not folders:
         zips = next(Path(root).glob("*.zip"), None)
-        cure = (
-            f"unzip {zips.name} and the others"
-            if zips
-            else "each is a numbered folder with rgb/ and trajectory.csv"
-        )
+        cure = "each is a numbered folder with rgb/ and trajectory.csv"
+        if zips:
+            cure = f"unzip {zips.name} and the others"
         raise InputError(f"{root}: holds no scenes of Aria Synthetic Environments; {cure}")
-    return sorted(folders, key=lambda name: [(len(part), part) for part in name.split("/")])
+    return sorted(folders, key=_by_number)
+
+
+def _by_number(name: str) -> list[tuple[int, str]]:
+    """A sorting key that puts scene 2 before scene 10."""
+    return [(len(word), word) for word in name.split("/")]
 
 
 def _folders(root: Path) -> dict[str, Path]:
+    """Name -> folder of every scene at `root`, or up to two folders below it."""
     root = Path(root).resolve()
-    found = [f.parent for level in ("", "*/", "*/*/") for f in root.glob(f"{level}trajectory.csv")]
-    folders = [folder for folder in found if (folder / "rgb").is_dir()]
+    files = [f for level in ("", "*/", "*/*/") for f in root.glob(f"{level}trajectory.csv")]
+    folders = [file.parent for file in files if (file.parent / "rgb").is_dir()]
     return {f.name if f == root else f.relative_to(root).as_posix(): f for f in folders}
 
 
 def open_scene(root: Path, name: str) -> Source:
-    folder, notes = Path(root) / name, []
+    """One of the names of `find`. Raises InputError if no frame is complete."""
+    folder = Path(root) / name
     if not folder.is_dir():  # `root` is the scene itself
         folder = Path(root)
+    notes: list[str] = []
     colour = numbered((folder / "rgb").glob("vignette*.jpg"))
-    parts = {"rgb": colour, "pose": rigid_poses(notes, _trajectory(folder / "trajectory.csv"))}
+    poses = rigid_poses(notes, _trajectory(folder / "trajectory.csv"))
     depth = _optional(notes, folder / "depth", "depth")
     ids = _optional(notes, folder / "instances", "instance")
-    parts |= {part: files for part, files in (("depth", depth), ("ids", ids)) if files}
-    stems = {f"{number:06d}": number for number in paired(notes, **parts)}
+    tables = {"rgb": colour, "pose": poses}
+    tables |= {name: files for name, files in (("depth", depth), ("ids", ids)) if files}
+    stems = {f"{number:06d}": number for number in paired(notes, **tables)}
     if not stems:
-        raise InputError(f"{folder}: no frame has {', '.join(parts)}; unzip this scene again")
-    objects, nothing = _objects(notes, folder) if ids else ([], ())
+        raise InputError(f"{folder}: no frame has {', '.join(tables)}; unzip this scene again")
+    objects, background = _objects(notes, folder) if ids else ([], ())
 
     def frames(wanted: Sequence[str]) -> Iterator[SceneFrame]:
-        for number in map(stems.__getitem__, wanted):
-            yield _frame(number, colour, depth, ids, parts["pose"][number], nothing)
+        for stem in wanted:
+            number = stems[stem]
+            yield _frame(number, colour, depth, ids, poses[number], background)
 
     return Source(name.replace("/", "_"), [*stems], frames, objects, notes)
 
@@ -103,11 +112,13 @@ def _frame(
     depth: Mapping[int, Path],  # empty: the set has none
     ids: Mapping[int, Path],  # empty: the set has none
     world_from_device: np.ndarray,  # [4, 4]
-    nothing: Sequence[int],  # ids that become 0
+    background: Sequence[int],  # ids that become 0
 ) -> SceneFrame:
+    """One frame, as an upright pinhole camera would see it."""
     rgb = read_rgb(colour[number])
     side = _side(rgb, colour[number], SIDES)
-    pinhole, z_depth, instance = _pinhole(side), None, None
+    pinhole = _pinhole(side)
+    z_depth = instance = None
     if depth:
         millimetres = read_values(depth[number])
         _side(millimetres, depth[number], (side,))
@@ -115,12 +126,12 @@ def _frame(
     if ids:
         values = read_values(ids[number])
         _side(values, ids[number], (side,))
-        instance = pinhole.values(np.where(np.isin(values, nothing), 0, values), -1)
+        instance = pinhole.values(np.where(np.isin(values, background), 0, values), -1)
     upright = [
         None if image is None else _clockwise(image)
         for image in (pinhole.colour(rgb), instance, z_depth)
     ]
-    # The principal point is the middle of a square: turning leaves it there.
+    # The principal point is the middle of a square, where turning leaves it.
     intrinsics = (pinhole.fisheye.focal, pinhole.fisheye.focal, pinhole.centre, pinhole.centre)
     pose = world_from_device @ DEVICE_FROM_CAMERA @ CAMERA_FROM_UPRIGHT
     return SceneFrame(f"{number:06d}", *upright, pose, intrinsics)
@@ -128,6 +139,7 @@ def _frame(
 
 @cache
 def _pinhole(side: int) -> Pinhole:
+    """Cached, because its look-up tables are the same for all frames."""
     return Pinhole(CAMERA_704.scaled(side / SIDES[0]), side)
 
 
@@ -136,18 +148,19 @@ def _clockwise(image: np.ndarray) -> np.ndarray:
 
 
 def _side(image: np.ndarray, file: Path, sides: Sequence[int]) -> int:
+    """The width of a square image; InputError if it is not one of `sides`."""
     height, width = image.shape[:2]
     if height != width or width not in sides:
-        known = " or ".join(f"{side}x{side}" for side in sides)
+        expected = " or ".join(f"{side}x{side}" for side in sides)
         raise InputError(
-            f"{file}: is {width}x{height}, expected {known}: the calibration is for pictures as "
-            "published"
+            f"{file}: is {width}x{height}, expected {expected}: "
+            "the calibration is for pictures as published"
         )
     return width
 
 
 def _optional(notes: list[str], folder: Path, prefix: str) -> dict[int, Path]:
-    """Files of a part that the test set does not have."""
+    """Frame number -> depth or ids, which the test set lacks; InputError if they are JPEGs."""
     files = numbered(folder.glob(f"{prefix}*.png"))
     if not files and (wrong := next(folder.glob(f"{prefix}*.jpg"), None)):
         raise InputError(
@@ -159,14 +172,14 @@ def _optional(notes: list[str], folder: Path, prefix: str) -> dict[int, Path]:
 
 
 def _trajectory(file: Path) -> dict[int, np.ndarray]:
-    """World from device [4, 4] by frame number: row i, after the header, belongs to frame i."""
+    """World-from-device poses [4, 4] by frame number: row i after the header is frame i."""
     try:
         rows = [row for row in csv.reader(file.read_text(encoding="utf-8").splitlines()) if row]
     except (ValueError, csv.Error):
         raise InputError(f"{file}: not a CSV file; unzip this scene again") from None
     if not rows or _is_number(rows[0][-1]):
         raise InputError(
-            f"{file}: has no header line; without it every row would count for the wrong frame"
+            f"{file}: has no header line, so rows may be of other frames; unzip this scene again"
         )
     poses = {}
     for index, row in enumerate(rows[1:]):
@@ -174,8 +187,8 @@ def _trajectory(file: Path) -> dict[int, np.ndarray]:
             tx, ty, tz, qx, qy, qz, qw = map(float, row[3:10])
         except ValueError:
             raise InputError(
-                f"{file}: line {index + 2} lacks tx ty tz qx qy qz qw in columns 4 to 10; unzip "
-                "this scene again"
+                f"{file}: line {index + 2} lacks tx ty tz qx qy qz qw in columns 4 to 10; "
+                "unzip this scene again"
             ) from None
         poses[index] = pose_of((qx, qy, qz, qw), (tx, ty, tz))
     return poses
@@ -190,20 +203,19 @@ def _is_number(text: str) -> bool:
 
 
 def _objects(notes: list[str], folder: Path) -> tuple[list[SceneObject], Sequence[int]]:
-    """Objects with their class names, and the ids that are none."""
+    """Objects with their class names, and the ids of background."""
     file = folder / "object_instances_to_classes.json"
     if not file.exists():
         notes.append(
-            f"no {file.name} (some scenes lack it): objects have no names, ids 0 and 1 count as "
-            "background"
+            f"no {file.name} (some scenes lack it): "
+            "objects have no names, ids 0 and 1 count as background"
         )
         return [], USUALLY_NOT_OBJECTS
     table = read_json(file)
     with reading(file, "a table of id and class name", "unzip this scene again"):
         names = {identity(int(key), VOID_16 - 1): str(name) for key, name in table.items()}
-    nothing = [
+    background = [
         key for key, name in names.items() if name.strip().lower().replace(" ", "_") in NOT_OBJECTS
     ]
-    return [
-        SceneObject(key, name) for key, name in sorted(names.items()) if key not in nothing
-    ], nothing
+    objects = [SceneObject(i, names[i]) for i in sorted(names) if i not in background]
+    return objects, background

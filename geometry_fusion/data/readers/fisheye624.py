@@ -1,8 +1,7 @@
-"""The camera model of Project Aria's colour camera (Fisheye624), and its pictures made into a
-pinhole camera's.
+"""The camera model of Project Aria's colour camera (Fisheye624), and images made pinhole images.
 
-Thin-prism terms are left out: the camera of Aria Synthetic Environments has none. Pixel centres are
-at integers.
+The model is FISHEYE624 of projectaria_tools, without thin-prism terms: the camera of Aria Synthetic
+Environments has none. Pixel centres are at integers.
 """
 
 from dataclasses import dataclass, replace
@@ -11,11 +10,14 @@ from functools import cached_property
 import cv2
 import numpy as np
 
+from geometry_fusion.geometry.cameras import directions_of, intrinsic_matrix
+
 
 @dataclass(frozen=True)
 class Fisheye624:
-    """Radial (6) and tangential (2) distortion of the angle off axis; nothing is seen beyond a
-    circle and an angle.
+    """A fisheye lens with radial (6) and tangential (2) distortion of the angle off its axis.
+
+    It sees nothing beyond a circle in the image and an angle off the axis.
     """
 
     focal: float  # pixels per radian on the axis
@@ -26,23 +28,24 @@ class Fisheye624:
     max_angle: float = 1.0  # radians off axis
 
     def scaled(self, scale: float) -> "Fisheye624":
-        """The same camera with pictures `scale` times as large."""
+        """The same camera with images `scale` times as large."""
         centre = tuple(scale * (c + 0.5) - 0.5 for c in self.centre)
         return replace(
             self, focal=scale * self.focal, centre=centre, valid_radius=scale * self.valid_radius
         )
 
     def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Points [..., 3] in the camera (z forward) -> pixels [..., 2] as x, y, and whether the
-        lens sees them [...].
+        """Project points [..., 3], in camera axes with z forward.
 
-        Pixels of points that it does not see mean nothing.
+        Returns pixels [..., 2] as x, y, and whether the lens sees the points, bool [...]. Pixels of
+        points that it does not see have no meaning.
         """
         x, y, z = np.moveaxis(np.asarray(points, float), -1, 0)
         across = np.hypot(x, y)
         angle = np.arctan2(across, z)
         bent = angle * (1 + sum(k * angle ** (2 * i + 2) for i, k in enumerate(self.radial)))
-        xr, yr = (bent * side / np.where(across > 0, across, 1.0) for side in (x, y))
+        divisor = np.where(across > 0, across, 1.0)  # on the axis x and y are 0
+        xr, yr = bent * x / divisor, bent * y / divisor
         p0, p1 = self.tangential
         square = xr**2 + yr**2
         u = xr + (2 * xr**2 + square) * p0 + 2 * xr * yr * p1
@@ -54,17 +57,16 @@ class Fisheye624:
 
 @dataclass(frozen=True)
 class Pinhole:
-    """A pinhole camera at the place of a fisheye camera, looking the same way; square pictures of
-    the same size.
+    """A pinhole camera in place of a fisheye camera: same centre, axes and (square) image size.
 
-    Its focal length is the fisheye's own, so that the middle of the picture keeps its resolution: a
-    longer one would enlarge blurred pixels, a shorter one would throw sharp ones away. At Aria's
-    lens this shows 99.5 of the 115 degrees across; what is lost lies at the rim, where a pinhole
-    picture would be stretched more than twice. Only the outermost corners lie beyond the lens.
+    Its focal length is the fisheye's own, so that the middle of the image keeps its resolution: a
+    longer one would enlarge blurred pixels, a shorter one would throw sharp ones away. With Aria's
+    lens this shows 99.5 of the 115 degrees across. What is lost lies at the rim, where a pinhole
+    image would be stretched more than twice. Only the outermost corners lie beyond the lens.
     """
 
     fisheye: Fisheye624
-    side: int  # pixels
+    side: int  # pixels of the image's width and height
 
     @property
     def centre(self) -> float:
@@ -73,16 +75,14 @@ class Pinhole:
 
     @cached_property
     def rays(self) -> np.ndarray:
-        """[side, side, 3], z is 1."""
-        across = (np.arange(self.side) - self.centre) / self.fisheye.focal
-        x, y = np.meshgrid(across, across)
-        return np.stack([x, y, np.ones_like(x)], -1)
+        """Viewing directions of the pixels [side, side, 3], with z = 1."""
+        k = intrinsic_matrix(self.fisheye.focal, self.fisheye.focal, self.centre, self.centre)
+        u, v = np.meshgrid(np.arange(self.side), np.arange(self.side))
+        return np.ascontiguousarray(np.moveaxis(directions_of(k, u, v), 0, -1))
 
     @cached_property
     def _source(self) -> tuple[np.ndarray, np.ndarray]:
-        """Where each pixel lies in the fisheye picture [side, side, 2] float32, and whether it is
-        in it.
-        """
+        """Places of all pixels in the fisheye image, [side, side, 2] float32, and if they exist."""
         pixels, seen = self.fisheye.project(self.rays)
         inside = ((pixels >= -0.5) & (pixels < self.side - 0.5)).all(-1)
         return pixels.astype(np.float32), seen & inside
@@ -102,5 +102,5 @@ class Pinhole:
         return np.where(seen, fisheye_values[rows, columns], unseen)
 
     def z_depth(self, fisheye_range: np.ndarray) -> np.ndarray:
-        """[side, side] z-depth from distances along rays, in their unit; 0 = not known stays 0."""
+        """[side, side] z-depth from distances along rays, in their unit; 0 (unknown) stays 0."""
         return self.values(fisheye_range, 0) / np.linalg.norm(self.rays, axis=-1)

@@ -1,5 +1,6 @@
-"""What every reader gives, and the steps that readers share: numbers in names, poses, depth and ids
-at frame size.
+"""What every reader returns, and the steps that readers share.
+
+Numbers in file names, pairing of files, poses, intrinsics, depth and ids at the size of the frame.
 """
 
 import re
@@ -12,28 +13,30 @@ import numpy as np
 
 from geometry_fusion.data.scenes import SceneFrame, SceneObject, rigid
 from geometry_fusion.errors import InputError, one_line
-from geometry_fusion.mask_files import open_image
-from geometry_fusion.parsing import load_json
+from geometry_fusion.io.mask_writer import open_image
+from geometry_fusion.io.parsing import load_json
 
-SHOWN = 5  # names in a note
+SHOWN = 5  # frames that a note names
+
+Intrinsics = tuple[float, float, float, float]  # fx, fy, cx, cy in pixels, centres at integers
 
 
 @dataclass(frozen=True)
 class Source:
-    """One scene of a dataset. Nothing but names and poses is read before `frames` is asked for."""
+    """One scene of a dataset. Only names and poses are read before `frames` is called."""
 
     name: str  # usable as a folder name
-    stems: list[str]  # frames in time order
-    frames: Callable[
-        [Sequence[str]], Iterator[SceneFrame]
-    ]  # of some of `stems`, given and returned in their order
+    stems: list[str]  # of all frames, in time order
+    # Some of `stems` -> their frames, in the order given.
+    frames: Callable[[Sequence[str]], Iterator[SceneFrame]]
     objects: list[SceneObject] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what was left out and why, one line each
 
 
 def frame_number(name: str) -> int:
-    """The last run of digits in a file's stem: frame_000012.color -> 12. Raises ValueError if there
-    is none.
+    """The last run of digits in a file's stem: frame_000012.color -> 12.
+
+    Raises ValueError if there is none.
     """
     digits = re.findall(r"\d+", name.removesuffix(Path(name).suffix) or name)
     if not digits:
@@ -42,25 +45,29 @@ def frame_number(name: str) -> int:
 
 
 def numbered(files: Iterable[Path]) -> dict[int, Path]:
-    """Frame number -> file, sorted by number. Raises InputError when two files have one number."""
-    found: dict[int, Path] = {}
+    """Frame number -> file, sorted by number; hidden files and names without digits are skipped.
+
+    Raises InputError if two files have one number.
+    """
+    by_number: dict[int, Path] = {}
     for file in files:
         if file.name.startswith(".") or not re.search(r"\d", file.stem):
             continue
-        if (other := found.setdefault(frame_number(file.name), file)) is not file:
+        other = by_number.setdefault(frame_number(file.name), file)
+        if other is not file:
             raise InputError(
                 f"{file}: has the frame number of {other.name}; keep one of them in that folder"
             )
-    return dict(sorted(found.items()))
+    return dict(sorted(by_number.items()))
 
 
-def paired(notes: list[str], **parts: Mapping) -> list:
-    """Keys that all `parts` have, sorted; what each lacks is told in `notes` under its name."""
-    keys = set.intersection(*(set(part) for part in parts.values()))
-    every = set.union(*(set(part) for part in parts.values()))
-    for name, part in parts.items():
-        note_dropped(notes, sorted(every - set(part)), f"no {name}")
-    return sorted(keys)
+def paired(notes: list[str], **tables: Mapping) -> list:
+    """Keys that all `tables` have, sorted; `notes` receives what each table lacks, by its name."""
+    common = set.intersection(*(set(table) for table in tables.values()))
+    every = set.union(*(set(table) for table in tables.values()))
+    for name, table in tables.items():
+        note_dropped(notes, sorted(every - set(table)), f"no {name}")
+    return sorted(common)
 
 
 def note_dropped(notes: list[str], frames: Sequence, reason: str) -> None:
@@ -71,22 +78,24 @@ def note_dropped(notes: list[str], frames: Sequence, reason: str) -> None:
 
 
 def rigid_poses(notes: list[str], poses: Mapping) -> dict:
-    """The poses that are `rigid`; the others are told in `notes`."""
-    good = {key: np.asarray(pose, float) for key, pose in poses.items() if rigid(pose)}
-    note_dropped(notes, sorted(set(poses) - set(good)), "pose not finite or not rigid")
-    return good
+    """The poses that are `rigid`, as float; the others are listed in `notes`."""
+    usable = {key: np.asarray(pose, float) for key, pose in poses.items() if rigid(pose)}
+    note_dropped(notes, sorted(set(poses) - set(usable)), "pose not finite or not rigid")
+    return usable
 
 
 def opencv_from_opengl(camera_to_world: np.ndarray) -> np.ndarray:
-    """[4, 4] of an OpenGL camera (x right, y up, z back) -> of an OpenCV one; the world stays as it
-    is.
+    """Pose [4, 4] of an OpenCV camera from that of an OpenGL one (x right, y up, z backwards).
+
+    Only the camera's axes change; the world stays as it is.
     """
     return np.asarray(camera_to_world, float) @ np.diag([1.0, -1.0, -1.0, 1.0])
 
 
 def pose_of(quaternion_xyzw: Sequence[float], translation: Sequence[float]) -> np.ndarray:
-    """[4, 4] from a quaternion (x, y, z, w; need not be a unit) and a translation; NaN where it is
-    zero.
+    """Pose [4, 4] from a quaternion (x, y, z, w) and a translation.
+
+    The quaternion need not have unit length; the rotation is NaN if its length is zero.
     """
     x, y, z, w = np.asarray(quaternion_xyzw, float) / (np.linalg.norm(quaternion_xyzw) or np.nan)
     pose = np.eye(4)
@@ -100,37 +109,57 @@ def pose_of(quaternion_xyzw: Sequence[float], translation: Sequence[float]) -> n
 
 
 def scaled_intrinsics(
-    intrinsics: Sequence[
-        float
-    ],  # fx, fy, cx, cy of an image of size `was`, pixel centres at integers
+    intrinsics: Sequence[float],  # fx, fy, cx, cy for an image of size `was`
     was: tuple[int, int],  # (width, height)
-    size: tuple[int, int],
-) -> tuple[float, float, float, float]:
+    size: tuple[int, int],  # (width, height)
+) -> Intrinsics:
     """Intrinsics of the same image resized to `size`."""
     fx, fy, cx, cy = intrinsics
     sx, sy = size[0] / was[0], size[1] / was[1]
+    # Centres are at integers, so the left and upper edges of the image are at -0.5.
     return fx * sx, fy * sy, (cx + 0.5) * sx - 0.5, (cy + 0.5) * sy - 0.5
 
 
 def nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Depth or ids [h, w] at another size (width, height): nearest only, averages would invent
-    values.
+    """Depth or ids [h, w] resized to `size` (width, height).
+
+    Nearest only: averages would invent depths and ids between two objects.
     """
     if values.shape[::-1] == tuple(size):
         return values
-    columns, rows = ((np.arange(n) + 0.5) * old / n for n, old in zip(size, values.shape[::-1]))
+    rows = (np.arange(size[1]) + 0.5) * values.shape[0] / size[1]
+    columns = (np.arange(size[0]) + 0.5) * values.shape[1] / size[0]
     return values[np.ix_(rows.astype(int), columns.astype(int))]
 
 
+def seen_by_other(
+    depth: np.ndarray,  # [h, w] z-depth, 0 = no measurement
+    camera: Intrinsics,  # of the depth map
+    other: Intrinsics,  # of another camera at the same place, looking the same way
+    size: tuple[int, int],  # (width, height) of the other camera's image
+) -> np.ndarray:  # [height, width]
+    """Depth at the pixels of another camera: that of the nearest pixel on each ray.
+
+    0 where the ray misses the depth map.
+    """
+    fx, fy, cx, cy = other
+    columns = np.rint((np.arange(size[0]) - cx) / fx * camera[0] + camera[2]).astype(int)
+    rows = np.rint((np.arange(size[1]) - cy) / fy * camera[1] + camera[3]).astype(int)
+    height, width = depth.shape
+    inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))
+    values = depth[np.ix_(rows.clip(0, height - 1), columns.clip(0, width - 1))]
+    return np.where(inside, values, depth.dtype.type(0))
+
+
 def resized(frame: SceneFrame, size: tuple[int, int]) -> SceneFrame:
-    """A frame at another size (width, height)."""
+    """A frame at another size (width, height), with everything in it."""
     was = frame.rgb.shape[1::-1]
     if was == tuple(size):
         return frame
-    shrinks = size[0] < was[0]
+    interpolation = cv2.INTER_AREA if size[0] < was[0] else cv2.INTER_CUBIC
     return SceneFrame(
         frame.stem,
-        cv2.resize(frame.rgb, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC),
+        cv2.resize(frame.rgb, size, interpolation=interpolation),
         None if frame.instance is None else nearest(frame.instance, size),
         None if frame.depth is None else nearest(frame.depth, size),
         frame.camera_to_world,
@@ -139,8 +168,9 @@ def resized(frame: SceneFrame, size: tuple[int, int]) -> SceneFrame:
 
 
 def read_numbers(file: Path, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """Numbers of a text file, separated by white space; raises InputError when it is missing or of
-    another shape.
+    """Numbers of a text file, separated by white space, float of `shape` or [rows, columns].
+
+    Raises InputError if the file is missing, holds anything else, or too few or many numbers.
     """
     try:
         values = np.loadtxt(file, ndmin=2)
@@ -154,7 +184,7 @@ def read_numbers(file: Path, shape: tuple[int, ...] | None = None) -> np.ndarray
 
 
 def read_json(file: Path):
-    """The content of a JSON file; raises InputError when it is missing or damaged."""
+    """The content of a JSON file; raises InputError if it is missing or damaged."""
     try:
         return load_json(file, "copy it again")
     except FileNotFoundError:
@@ -162,9 +192,9 @@ def read_json(file: Path):
 
 
 def read_values(file: Path) -> np.ndarray:
-    """[H, W] values of a one-channel picture (8 or 16 bits, or palette indices) as they are, int32.
+    """[H, W] int32 values of a one-channel image (8 or 16 bits, or palette indices), unscaled.
 
-    Raises InputError for missing, damaged and colour pictures.
+    Raises InputError for missing, damaged and colour images.
     """
     with open_image(file) as image:
         try:

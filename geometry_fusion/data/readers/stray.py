@@ -1,17 +1,15 @@
 """Stray Scanner's captures, as the app's folder holds them.
 
-    CAPTURE/rgb.mp4, camera_matrix.csv, odometry.csv, depth/000000.png (millimetres, smaller than
-    the video)
+    CAPTURE/rgb.mp4, camera_matrix.csv, odometry.csv
+    CAPTURE/depth/000000.png    millimetres, smaller than the video
 
-* odometry.csv: its `frame` column says which frame of the video and of depth/ a row belongs to;
-depth frames can be
-  missing. Poses are camera-to-world with OpenCV axes already (the app turns the camera over); the
-  world is y up.
+* The column `frame` of odometry.csv says which frame of the video and of depth/ a row belongs to;
+  depth frames may be missing. Poses are camera-to-world with OpenCV axes already (the app converts
+  them); the world is y up.
 * Old captures have depth/000000.npy and an odometry.csv without a header: x, y, z, qx, qy, qz, qw,
-one row per frame.
-* camera_matrix.csv is for the size of the video, that of the last frame. Frames are read as stored,
-without the
-  turn that a player makes, because depth and matrix know none.
+  one row per frame.
+* camera_matrix.csv is for the size of the video, and of its last frame. Frames are read as stored,
+  without the rotation that a player applies, because depth and matrix have none.
 """
 
 import csv
@@ -23,6 +21,7 @@ import numpy as np
 
 from geometry_fusion.data.readers.captures import captures, depth_at, load_array
 from geometry_fusion.data.readers.source import (
+    Intrinsics,
     Source,
     numbered,
     paired,
@@ -34,14 +33,16 @@ from geometry_fusion.data.scenes import SceneFrame
 from geometry_fusion.errors import InputError, one_line
 
 COLUMNS = ("frame", "x", "y", "z", "qx", "qy", "qz", "qw")
-OFF_CENTRE = 0.1  # of a side: how far from the middle the principal point of a phone may lie
+OFF_CENTRE = 0.1  # largest distance of a phone's principal point from the middle, of a side
 
 
 def find(root: Path) -> list[str]:
+    """Names of the captures at `root`; InputError if there are none."""
     return sorted(_captures(root))
 
 
 def open_scene(root: Path, name: str) -> Source:
+    """One of the names of `find`. Raises InputError if no frame is complete."""
     folder = _captures(root)[name]
     video = folder / "rgb.mp4"
     notes: list[str] = []
@@ -49,11 +50,11 @@ def open_scene(root: Path, name: str) -> Source:
     intrinsics = _intrinsics(folder / "camera_matrix.csv", size)
     rows = _odometry(folder / "odometry.csv")
     depths = numbered(f for f in folder.glob("depth/[!.]*") if f.suffix in (".png", ".npy"))
-    in_video = dict.fromkeys(range(count))
-    keys = paired(
-        notes, **{"video frame": in_video, "pose": rows, **({"depth": depths} if depths else {})}
-    )
-    poses = rigid_poses(notes, {n: pose_of(rows[n][3:], rows[n][:3]) for n in keys})
+    tables = {"video frame": dict.fromkeys(range(count)), "pose": rows}
+    if depths:
+        tables["depth"] = depths
+    complete = paired(notes, **tables)
+    poses = rigid_poses(notes, {n: pose_of(rows[n][3:], rows[n][:3]) for n in complete})
     if not poses:
         raise InputError(
             f"{folder}: no frame is complete ({'; '.join(notes)}); copy the capture again"
@@ -61,20 +62,20 @@ def open_scene(root: Path, name: str) -> Source:
 
     def frames(stems: Sequence[str]) -> Iterator[SceneFrame]:
         for stem, rgb in _stored_frames(video, stems):
-            depth = depth_at(_depth(depths[int(stem)]), size, depths[int(stem)]) if depths else None
-            yield SceneFrame(stem, rgb, None, depth, poses[int(stem)], intrinsics)
+            n = int(stem)
+            depth = depth_at(_depth(depths[n]), size, depths[n]) if depths else None
+            yield SceneFrame(stem, rgb, None, depth, poses[n], intrinsics)
 
     return Source(name, [f"{n:06d}" for n in sorted(poses)], frames, notes=notes)
 
 
 def _captures(root: Path) -> dict[str, Path]:
-    return captures(
-        root, lambda folder: (folder / "odometry.csv").is_file(), "odometry.csv of Stray Scanner"
-    )
+    wanted = "odometry.csv of Stray Scanner"
+    return captures(root, lambda folder: (folder / "odometry.csv").is_file(), wanted)
 
 
 def _rows(file: Path) -> list[list[str]]:
-    """The cells of a CSV file, without the spaces around them."""
+    """The cells of a CSV file, stripped; InputError if it is missing or not CSV."""
     try:
         with open(file, newline="", encoding="utf-8") as handle:
             rows = [[cell.strip() for cell in row] for row in csv.reader(handle)]
@@ -85,7 +86,8 @@ def _rows(file: Path) -> list[list[str]]:
     return [row for row in rows if any(row)]
 
 
-def _intrinsics(file: Path, size: tuple[int, int]) -> tuple[float, float, float, float]:
+def _intrinsics(file: Path, size: tuple[int, int]) -> Intrinsics:
+    """Intrinsics of camera_matrix.csv; InputError unless they fit a video of `size`."""
     try:
         k = np.array(_rows(file), float)
     except ValueError:
@@ -102,48 +104,55 @@ def _intrinsics(file: Path, size: tuple[int, int]) -> tuple[float, float, float,
 
 
 def _odometry(file: Path) -> dict[int, np.ndarray]:
-    """Frame -> x, y, z, qx, qy, qz, qw."""
+    """Frame number -> x, y, z, qx, qy, qz, qw. Raises InputError for damaged and repeated rows."""
     rows = _rows(file)
     if not rows:
         raise InputError(f"{file}: is empty; copy the capture again")
-    header = [name.lower() for name in rows[0]]
-    if not (headed := bool(set(header) & set(COLUMNS))):
-        header = list(COLUMNS[1:])
-    lacking = [name for name in COLUMNS if name not in header and (headed or name != "frame")]
-    if lacking or (not headed and len(rows[0]) != len(header)):
-        what = (
-            f"no column {lacking[0]!r}"
-            if lacking
-            else f"{len(rows[0])} columns and no header, expected 7"
-        )
-        raise InputError(f"{file}: has {what}; copy it again from the app")
-    found: dict[int, np.ndarray] = {}
-    for index, row in enumerate(rows[headed:]):
+    header, is_headed = _header(file, rows)
+    poses: dict[int, np.ndarray] = {}
+    for index, row in enumerate(rows[is_headed:]):
         try:
             values = dict(zip(header, map(float, row), strict=True))
-            frame = int(values["frame"]) if headed else index
-            if headed and frame != values["frame"]:
+            frame = int(values["frame"]) if is_headed else index
+            if is_headed and frame != values["frame"]:
                 raise ValueError(f"frame {values['frame']}")
         except (ValueError, OverflowError) as error:
-            line = index + 1 + headed
+            line = index + 1 + is_headed
             raise InputError(
                 f"{file}: row {line} is not usable ({one_line(error)}); delete it or copy again"
             ) from None
-        if frame in found:
+        if frame in poses:
             raise InputError(f"{file}: frame {frame} has two rows; delete one")
-        found[frame] = np.array([values[name] for name in COLUMNS[1:]])
-    return found
+        poses[frame] = np.array([values[name] for name in COLUMNS[1:]])
+    return poses
+
+
+def _header(file: Path, rows: list[list[str]]) -> tuple[list[str], bool]:
+    """Names of the columns, and whether the first row states them; InputError if some lack."""
+    header = [name.lower() for name in rows[0]]
+    if set(header) & set(COLUMNS):
+        lacking = [name for name in COLUMNS if name not in header]
+        if lacking:
+            raise InputError(f"{file}: has no column {lacking[0]!r}; copy it again from the app")
+        return header, True
+    header = list(COLUMNS[1:])
+    if len(rows[0]) != len(header):
+        raise InputError(
+            f"{file}: has {len(rows[0])} columns and no header, expected 7; "
+            "copy it again from the app"
+        )
+    return header, False
 
 
 def _depth(file: Path) -> np.ndarray:
-    """[h, w] float32 metres, 0 = unknown."""
+    """[h, w] float32 metres, 0 = no measurement."""
     millimetres = load_array(file) if file.suffix == ".npy" else read_values(file)
-    return np.where(np.isfinite(millimetres) & (millimetres > 0), millimetres / 1000, 0).astype(
-        np.float32
-    )
+    measured = np.isfinite(millimetres) & (millimetres > 0)
+    return np.where(measured, millimetres / 1000, 0).astype(np.float32)
 
 
 def _opened(video: Path):
+    """PyAV's container of a video; InputError if it is missing or not a video."""
     if not video.is_file():
         raise InputError(f"{video}: missing; copy the whole capture")
     try:
@@ -159,15 +168,14 @@ def _opened(video: Path):
 
 
 def _size_and_count(video: Path) -> tuple[tuple[int, int], int]:
-    """(width, height) as stored, and how many frames there are, without decoding them."""
+    """(width, height) as stored, and the number of frames, counted without decoding them."""
     with _opened(video) as container:
         stream = container.streams.video[0]
         if stream.codec_context is None:
             raise InputError(f"{video}: is of a codec that is not known; copy it again")
         try:
-            count = sum(
-                1 for packet in container.demux(stream) if packet.size and not packet.is_discard
-            )
+            packets = container.demux(stream)
+            count = sum(1 for packet in packets if packet.size and not packet.is_discard)
         except av.FFmpegError as error:
             raise InputError(
                 f"{video}: cannot be read to its end ({one_line(error)}); copy it again"
@@ -176,7 +184,7 @@ def _size_and_count(video: Path) -> tuple[tuple[int, int], int]:
 
 
 def _stored_frames(video: Path, stems: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Frames [H, W, 3] uint8 by number; the video is started again whenever the numbers go back."""
+    """Stems and their frames [H, W, 3] uint8; each time the numbers go back, decoding restarts."""
     waiting = list(stems)
     while waiting:
         with _opened(video) as container:

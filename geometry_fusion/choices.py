@@ -1,0 +1,12 @@
+"""Words that options and settings can be, and default numbers that several commands share.
+
+Imports nothing, so that a command line can show its help without loading torch.
+"""
+
+DEVICES = ("auto", "cuda", "mps", "cpu")
+PRECISIONS = ("auto", "fp32", "bf16")
+MODES = ("stream", "full")  # of tracking: once in constant memory, or backwards as well
+ARMS = ("auto", "sam2", "3am")  # of `segment`: SAM2 alone, or with geometry
+# Frames between two times at which keyframes join MUSt3R's memory (docs/geometry.md).
+KEYFRAME_INTERVAL = 4
+OBJECTS_AT_ONCE = 16  # beyond, memory grows and the time per object does not shrink

@@ -1,0 +1,1 @@
+"""The command line: argument parsers and one function per command."""

@@ -1,0 +1,153 @@
+"""Arguments that several commands share, and their types.
+
+Imports only the standard library and model names: a command's help must not wait for torch.
+"""
+
+import argparse
+import math
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+
+from geometry_fusion.choices import DEVICES, PRECISIONS
+from geometry_fusion.models.names import MUST3R_MODELS, SAM2_MODELS
+
+FRAMES = Path("videos/frames")  # where `main.py frames` leaves them
+# command -> its script in a clone; all others are sub-commands of main.py
+SCRIPTS = {
+    "ab": "ab_iou.py",
+    "train": "train.py",
+    "evaluate": "evaluate.py",
+    "metrics": "metrics.py",
+}
+
+
+def point_xy_px(text: str) -> tuple[int, tuple[float, ...]]:
+    """A click: '180,296' -> (1, (180.0, 296.0)), for object 1; '2:180,296' is for object 2.
+
+    Raises ArgumentTypeError, as all types here, with an example of the right form.
+    """
+    return _numbers(text, 2, '--point "180,296"')
+
+
+def box_xyxy_px(text: str) -> tuple[int, tuple[float, ...]]:
+    """A box: '10,20,90,80' -> (1, (10.0, 20.0, 90.0, 80.0)), for object 1."""
+    return _numbers(text, 4, '--box "10,20,90,80"')
+
+
+def _numbers(text: str, count: int, example: str) -> tuple[int, tuple[float, ...]]:
+    head, colon, tail = text.rpartition(":")
+    try:
+        object_id = int(head) if colon else 1
+        values = tuple(float(part) for part in tail.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: not numbers; write it like {example}"
+        ) from None
+    if len(values) != count or not all(map(math.isfinite, values)):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected {count} numbers, like {example}")
+    return object_id, values
+
+
+def frame_size(text: str) -> tuple[int, int] | str:
+    """A size (width, height): '640x480' -> (640, 480); 'keep' -> 'keep'."""
+    if text == "keep":
+        return text
+    try:
+        width, height = text.lower().split("x")
+        return int(width), int(height)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: not a size; write --size 640x480 or --size keep"
+        ) from None
+
+
+def add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the prompt options: clicks, boxes, masks, JSON files. `commands.prompts` reads them."""
+    group = parser.add_argument_group(
+        "prompt (pixels of the frames; ID:x,y names an object other than 1)"
+    )
+    add = group.add_argument
+    repeated = {"action": "append", "type": point_xy_px, "metavar": "x,y"}
+    add("--point", **repeated, help="click on the object; repeatable")
+    add("--negative", **repeated, help="click outside the object; repeatable")
+    add(
+        "--box",
+        action="append",
+        type=box_xyxy_px,
+        metavar="x0,y0,x1,y1",
+        help="box around the object",
+    )
+    add("--mask", type=Path, metavar="PNG", help="mask of the object; palette: one object per id")
+    add("--prompt-frame", type=int, default=0, metavar="N", help="frame that the prompt refers to")
+    add("--prompts", type=Path, metavar="JSON", help="several objects and frames, docs/prompts.md")
+
+
+def add_frames_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --frames."""
+    parser.add_argument(
+        "--frames", type=Path, default=FRAMES, help="folder of frames or a video file"
+    )
+
+
+def add_sam2_arguments(parser: argparse.ArgumentParser, what: str = "model") -> None:
+    """Add --sam2 and --sam2-checkpoint. what: the model's role, for the help text."""
+    parser.add_argument("--sam2", default="tiny", help=f"{what}: {', '.join(SAM2_MODELS)}")
+    parser.add_argument(
+        "--sam2-checkpoint", type=Path, metavar="FILE", help="weights of --sam2, if not its own"
+    )
+
+
+def add_geometry_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --must3r and --checkpoint, the weights of the geometry arm."""
+    parser.add_argument(
+        "--must3r",
+        default="tiny",
+        help=f"geometry backbone: {', '.join(MUST3R_MODELS)}, or a weight file",
+    )
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="merger weights of the geometry arm"
+    )
+
+
+def add_device_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --device."""
+    parser.add_argument("--device", default="auto", help=f"one of {', '.join(DEVICES)}")
+
+
+def add_precision_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --precision."""
+    parser.add_argument(
+        "--precision",
+        default="auto",
+        choices=PRECISIONS,
+        help="auto is bf16 on CUDA, fp32 elsewhere",
+    )
+
+
+def command_line(words: list[str]) -> str:
+    """Words of a command as text to paste into a shell, quoted where needed."""
+    return " ".join(_quoted(word) for word in words)
+
+
+def _quoted(word: str) -> str:
+    is_plain = re.fullmatch(r"[\w@%+=:./-]+", word, re.ASCII) is not None
+    # PowerShell splits an unquoted 1,2 into two words; double quotes work in every shell.
+    is_coordinates = re.fullmatch(r"[\w:,.-]+", word, re.ASCII) is not None
+    if not is_plain and (is_coordinates or os.name == "nt"):
+        return f'"{word}"'
+    return shlex.quote(word)
+
+
+def program(name: str) -> list[str]:
+    """Words that start a command as this process was started: `python main.py pick` in a clone,
+    `3am pick` after an installation.
+    """
+    started = Path(sys.argv[0])
+    if started.stem == "3am":
+        return ["3am", name]
+    script = SCRIPTS.get(name, "main.py")
+    place = started.with_name(script) if started.name in (*SCRIPTS.values(), "main.py") else script
+    return ["python", str(place), *([] if name in SCRIPTS else [name])]

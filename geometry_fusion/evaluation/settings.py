@@ -1,0 +1,87 @@
+"""Checks of an evaluation's settings, before anything is tracked."""
+
+import json
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from geometry_fusion.data.rooms import seed_range
+from geometry_fusion.data.scenes import find_scenes
+from geometry_fusion.devices import pick_device, uses_bf16
+from geometry_fusion.errors import InputError
+from geometry_fusion.evaluation.arms import CHECKPOINTS
+from geometry_fusion.evaluation.objects import SUBSETS
+from geometry_fusion.evaluation.records import ARMS, PROMPTS
+from geometry_fusion.evaluation.run import shard_of
+from geometry_fusion.io.atomic import check_apart
+from geometry_fusion.limits import check_numbers, check_paths
+from geometry_fusion.models import must3r as must3r_loader
+
+RESULTS = ("results.json", "table.txt", "objects.csv", "ious.png", "gains.png")
+
+
+def check(config: DictConfig) -> None:
+    """Raise InputError, naming key and value, for settings that would fail after minutes."""
+    for key, values, names in (("arms", config.arms, ARMS), ("prompts", config.prompts, PROMPTS)):
+        is_list = OmegaConf.is_list(values)
+        if not is_list or not values or any(value not in names for value in values):
+            shown = list(values) if is_list else values
+            raise InputError(
+                f"{key}={shown}: write a list such as {key}=[{names[0]}] of {', '.join(names)}"
+            )
+    check_numbers(config)
+    check_paths(config, ("out", "data.root"), ("data.scenes", "sam2_checkpoint"))
+    check_paper(config.data.get("paper"))
+    if config.data.get("scenes"):
+        find_scenes(Path(config.data.scenes))
+    else:
+        seed_range(config.data.get("seeds"))
+    uses_bf16(pick_device(str(config.device)), str(config.precision))
+    shard_of(config.shard)
+    if config.only not in SUBSETS:
+        raise InputError(f"only={config.only}: unknown; choose one of {', '.join(SUBSETS)}")
+    for arm, key in CHECKPOINTS.items():
+        check_paths(config, (f"checkpoints.{key}",) if arm in config.arms else ())
+        if arm in config.arms and not Path(config.checkpoints[key]).is_file():
+            raise InputError(
+                f"checkpoints.{key}={config.checkpoints[key]}: no such file; train it (python "
+                f"train.py experiment=tiny_fusion arm={arm}) or leave the arm out: arms=[sam2]"
+            )
+
+
+def check_paper(rows: DictConfig | None) -> None:
+    """Raise InputError for published numbers that the table cannot show at the end."""
+    for name, values in (rows or {}).items():
+        if not (OmegaConf.is_list(values) and len(values) == 3):
+            raise InputError(f"data.paper.{name}={values}: must be [IoU, positive IoU, accuracy]")
+
+
+def check_out(out: Path, config: DictConfig, config_file: Path | None) -> None:
+    """Raise InputError where results would replace an input, foreign files, or results of other
+    scenes.
+    """
+    trained = [config.checkpoints[CHECKPOINTS[arm]] for arm in config.arms if arm in CHECKPOINTS]
+    inputs = [
+        config.sam2_checkpoint,
+        must3r_loader.given_file(str(config.must3r)),
+        *trained,
+        config_file,
+    ]
+    outputs = [out / name for name in RESULTS]
+    check_apart([*outputs, out / "objects.jsonl"], [Path(given) for given in inputs if given])
+    if not any(file.exists() for file in outputs):
+        return
+    try:
+        earlier = json.loads(outputs[0].read_text())["config"]["data"]
+        earlier_scenes = Path(earlier["scenes"] or earlier["root"]).resolve()
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        file = next(file for file in outputs if file.exists())
+        raise InputError(
+            f"{file}: is of no evaluation; choose another folder with out=DIR"
+        ) from None
+    scenes = Path(config.data.scenes or config.data.root).resolve()
+    if earlier_scenes != scenes and not config.overwrite:
+        raise InputError(
+            f"{outputs[0]}: holds results of {earlier_scenes}, which those of {scenes} would "
+            "replace; add overwrite=true or choose another folder with out=DIR"
+        )

@@ -1,0 +1,1 @@
+"""Where things are: geometry sources and what they are made of."""

@@ -1,0 +1,1 @@
+"""Frames in, pictures and files out. Nothing here depends on a network."""

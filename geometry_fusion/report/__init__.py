@@ -1,0 +1,1 @@
+"""Pages, figures and reconstructions that people look at."""

@@ -1,0 +1,1 @@
+"""SAM2 with a memory: from frames and prompts to masks."""

@@ -1,0 +1,79 @@
+"""Image features by frame number, shared by all sessions that track the same video.
+
+SAM2's image encoder is frozen, and a fusion checkpoint holds no part of it. So arms, objects and
+sessions over the same frames can share its outputs. `FrameFeatures` wraps the frames of a video;
+each session that tracks it (`session.track(features)`) reads and fills it.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+
+import numpy as np
+from torch import Tensor
+
+from geometry_fusion.types import Frames
+
+
+class FrameFeatures:
+    """Frames that are decoded once and encoded once, for predictors with equal image encoders.
+
+    images_kept: number of decoded frames that are held, the latest ones. bytes_kept: encoder
+    outputs are held until they exceed this many bytes; then all are dropped, so that 0 holds only
+    the latest batch.
+
+    `seconds` counts the time spent decoding and encoding, so that each of several arms can report
+    the time that it would need alone.
+    """
+
+    def __init__(self, frames: Frames, images_kept: int = 1, bytes_kept: int = 2 * 2**30):
+        self._frames, self._images_kept, self._bytes_kept = frames, images_kept, bytes_kept
+        self.size: tuple[int, int] = frames.size
+        self._images: dict[int, np.ndarray] = {}
+        self._outputs: dict[tuple[int, ...], dict] = {}
+        self._bytes = 0
+        self.seconds = 0.0
+
+    @property
+    def stems(self) -> list[str]:
+        """As those of the wrapped frames."""
+        return self._frames.stems
+
+    @property
+    def frame_rate(self) -> Fraction:
+        """Frames per second, as that of the wrapped frames."""
+        return self._frames.frame_rate
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        if index not in self._images:
+            began = time.perf_counter()
+            self._images[index] = self._frames[index]
+            self.seconds += time.perf_counter() - began
+            if len(self._images) > self._images_kept:
+                del self._images[next(iter(self._images))]
+        return self._images[index]
+
+    def encoded(self, indices: Sequence[int], encode: Callable[[], dict]) -> dict:
+        """The image encoder's output for a batch of frames; calls `encode` if it is not held.
+
+        Outputs are held by batch, not by frame: in another batch, sums are rounded in another
+        order. Lists in the output are copies, because SAM2 replaces their entries.
+        """
+        batch = tuple(indices)
+        if batch not in self._outputs:
+            if self._bytes > self._bytes_kept:
+                self._outputs.clear()
+                self._bytes = 0
+            began = time.perf_counter()
+            output = encode()
+            self.seconds += time.perf_counter() - began
+            self._outputs[batch] = output
+            self._bytes += sum(tensor.nbytes for tensor in _tensors_of(output))
+        return {k: list(v) if isinstance(v, list) else v for k, v in self._outputs[batch].items()}
+
+
+def _tensors_of(output: dict) -> list[Tensor]:
+    return [t for value in output.values() for t in (value if isinstance(value, list) else [value])]

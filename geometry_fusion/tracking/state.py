@@ -1,0 +1,214 @@
+"""The state of one tracked video. The only file that names the keys of SAM2's inference state.
+
+SAM2 reads its inference state by key, so `TrackState` is a dict; our code reads it by property and
+method. Per object, by its index in SAM2's tables, it holds the outputs of prompted frames
+(`PROMPTED`) and of tracked frames (`TRACKED`), each by frame number.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from geometry_fusion.geometry.source import GeometrySource
+from geometry_fusion.tracking.object_batches import ObjectBatches
+from geometry_fusion.types import Frames, GeometryFrame
+
+PROMPTED, TRACKED = "cond_frame_outputs", "non_cond_frame_outputs"  # SAM2's names
+# Which outputs of tracked frames a state holds:
+#     all        every memory and mask, so that any frame can be prompted again
+#     reachable  what one pass forwards and one backwards can read, and the masks of frames that
+#                take theirs from the pass backwards
+#     ahead      only what tracking forwards from the latest frame can read
+KEEPS = ("all", "reachable", "ahead")
+_SNAPSHOT_KEYS = (
+    "obj_id_to_idx",
+    "obj_idx_to_id",
+    "obj_ids",
+    "point_inputs_per_obj",
+    "mask_inputs_per_obj",
+    "constants",
+    "output_dict_per_obj",
+    "temp_output_dict_per_obj",
+    "frames_tracked_per_obj",
+)
+
+
+class TrackState(dict):
+    """SAM2's inference state of one video, with the video's frames, geometry and object batches.
+
+    images: frames as SAM2's image encoder takes them, by frame number; frames: RGB uint8 by frame
+    number; geometry: a source that no other state uses; keep: one of `KEEPS`. Raises ValueError for
+    another `keep`.
+    """
+
+    def __init__(
+        self,
+        *,
+        images,
+        frames: Frames,
+        geometry: GeometrySource,
+        batches: ObjectBatches,
+        device: torch.device,
+        storage_device: torch.device,
+        keep: str = "all",
+    ):
+        if keep not in KEEPS:
+            raise ValueError(f"keep {keep!r}: unknown; expected one of {', '.join(KEEPS)}")
+        width, height = frames.size
+        super().__init__(
+            images=images,
+            num_frames=len(frames),
+            offload_video_to_cpu=True,
+            offload_state_to_cpu=storage_device != device,
+            video_height=height,
+            video_width=width,
+            device=device,
+            storage_device=storage_device,
+            point_inputs_per_obj={},
+            mask_inputs_per_obj={},
+            cached_features={},
+            constants={},
+            obj_id_to_idx=OrderedDict(),
+            obj_idx_to_id=OrderedDict(),
+            obj_ids=[],
+            output_dict_per_obj={},
+            temp_output_dict_per_obj={},
+            frames_tracked_per_obj={},
+        )
+        self.frames, self.geometry, self.batches, self.keep = frames, geometry, batches, keep
+        # Frames whose masks are final only after tracking backwards.
+        self.answered_later: range = range(0)
+        # Frames in `features` that were encoded in one batch, ahead of tracking.
+        self.encoded_ahead: list[int] = []
+        self._geometry_frames: dict[int, GeometryFrame] = {}
+
+    @property
+    def object_ids(self) -> list[int]:
+        """The user's ids of all objects, in the order of their first prompts."""
+        return list(self["obj_ids"])
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames of the video."""
+        return self["num_frames"]
+
+    @property
+    def outputs(self) -> dict[int, dict[str, dict[int, dict]]]:
+        """Object index -> `PROMPTED` or `TRACKED` -> frame number -> SAM2's output."""
+        return self["output_dict_per_obj"]
+
+    @property
+    def prompted_frames(self) -> set[int]:
+        """Frames with a prompt for any object, once SAM2's preflight has consolidated it."""
+        return {t for outputs in self.outputs.values() for t in outputs[PROMPTED]}
+
+    def pixels(self, index: int) -> Tensor:
+        """A frame [3, S, S] as SAM2's image encoder takes it."""
+        return self["images"][index]
+
+    @property
+    def features(self) -> dict[int, tuple[Tensor, dict]]:
+        """Frame number -> its pixels and the image encoder's output with geometry fused in."""
+        return self["cached_features"]
+
+    def set_features(
+        self,
+        features: dict[int, tuple[Tensor, dict]],
+        geometry: dict[int, GeometryFrame],
+        ahead: bool = False,
+    ) -> None:
+        """Replace the cached features, and the geometry fused into them, by those of other frames.
+
+        ahead: the frames were encoded in one batch; they stay cached while single frames come and
+        go.
+        """
+        kept = [] if ahead else self.encoded_ahead
+        self["cached_features"] = {i: self.features[i] for i in kept} | features
+        self._geometry_frames = {i: self._geometry_frames[i] for i in kept} | geometry
+        if ahead:
+            self.encoded_ahead = list(features)
+
+    def geometry_of(self, index: int) -> GeometryFrame | None:
+        """The geometry that was fused into a frame; None where its features were dropped."""
+        return self._geometry_frames.get(index)
+
+    def drop_features(self) -> None:
+        """Drop all cached features and the geometry fused into them."""
+        self["cached_features"].clear()
+        self._geometry_frames.clear()
+        self.encoded_ahead.clear()
+
+    def is_settled(self, latest: int) -> bool:
+        """Whether no frame after `latest` is encoded already, so that a snapshot can be taken.
+
+        A snapshot holds no features, but the geometry source has taken in every encoded frame.
+        """
+        return all(time <= latest for time in self.encoded_ahead)
+
+    def mark_tracked(self, index: int, objects: Iterable[int], reverse: bool) -> None:
+        """Record, as SAM2 does, that objects (by index) have an output on a frame."""
+        for obj_idx, tracked in self["frames_tracked_per_obj"].items():
+            if obj_idx in objects or index in self.outputs[obj_idx][PROMPTED]:
+                tracked[index] = {"reverse": reverse}
+
+    def drop_tracked_marks(self, obj_idx: int, latest: int) -> None:
+        """Drop the records of `mark_tracked`, except those of `latest` and prompted frames."""
+        marks = self["frames_tracked_per_obj"][obj_idx]
+        prompted = self.outputs[obj_idx][PROMPTED]
+        for index in [t for t in marks if t != latest and t not in prompted]:
+            del marks[index]
+
+    def rewind(self) -> None:
+        """Drop all tracked outputs and the geometry; prompts keep their masks."""
+        for obj_idx, outputs in self.outputs.items():
+            latest = self["temp_output_dict_per_obj"][obj_idx][PROMPTED]
+            outputs[PROMPTED].update(latest)
+            latest.clear()
+            outputs[TRACKED].clear()
+        for tracked in self["frames_tracked_per_obj"].values():
+            tracked.clear()
+        self.forget_video()
+
+    def forget_video(self) -> None:
+        """Drop all features and geometry; the next frame is a new reference frame."""
+        self.batches.clear()
+        self.geometry.reset()
+        self.drop_features()
+
+    def encode_memory_again(self, index: int) -> None:
+        """Let SAM2's next preflight encode the memory of prompts on a frame again, from the frame's
+        features at that time. The masks stay.
+        """
+        for obj_idx, outputs in self.outputs.items():
+            if index in outputs[PROMPTED]:
+                output = {
+                    **outputs[PROMPTED][index],
+                    "maskmem_features": None,
+                    "maskmem_pos_enc": None,
+                }
+                self["temp_output_dict_per_obj"][obj_idx][PROMPTED][index] = output
+
+    def snapshot(self) -> dict:
+        """Everything but the frames that is needed to resume tracking: plain values and tensors."""
+        return {
+            "state": {key: self[key] for key in _SNAPSHOT_KEYS},
+            "geometry": self.geometry.snapshot(),
+        }
+
+    def restore(self, snapshot: dict) -> None:
+        """Continue from the `snapshot` of a state with an equal predictor and geometry source."""
+        self.update(_moved(snapshot["state"], self["device"]))
+        self.geometry.restore(_moved(snapshot["geometry"], self["device"]))
+
+
+def _moved(value, device: torch.device):
+    """A copy of nested containers with all tensors on `device`; containers are not shared."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return type(value)((key, _moved(item, device)) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return type(value)(_moved(item, device) for item in value)
+    return value

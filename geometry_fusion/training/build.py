@@ -1,0 +1,96 @@
+"""Building the tasks that `train.py` trains, from their configs: `TASKS[config.task](config)`.
+
+Models are built, and names in their settings checked, before any scene is rendered.
+"""
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from geometry_fusion.assets import CONFIGS
+from geometry_fusion.errors import InputError
+from geometry_fusion.io.weights import load_strictly, read_weights
+from geometry_fusion.models.sam2 import build_sam2
+from geometry_fusion.must3r import Dust3rEncoder, MUSt3R
+from geometry_fusion.training.build_fusion import build_fusion_task
+from geometry_fusion.training.scenes import scenes_of
+from geometry_fusion.training.schedule import parameter_groups
+from geometry_fusion.training.settings import check_posed_batches
+from geometry_fusion.training.task import Task
+
+
+def build_sam2_task(config: DictConfig) -> Task:
+    """The task of `experiment=tiny_sam2`: SAM2 from random weights, or from `trainer.init_from`.
+
+    Raises InputError for unknown module names and unreadable weights.
+    """
+    # Imported here: SAM2's training package needs the extra "train".
+    from geometry_fusion.training import sam2_model
+    from geometry_fusion.training.sam2_task import Sam2Task
+
+    model = build_sam2(
+        config.sam2,
+        target=sam2_model.ClickTracker,
+        checkpoint=config.trainer.init_from,
+        random_weights=config.trainer.init_from is None,
+        num_correction_pt_per_frame=0,
+        prob_to_use_pt_input_for_train=config.prompts.point,
+        prob_to_use_box_input_for_train=config.prompts.box,
+    )
+    if config.trainer.init_from is None:
+        sam2_model.start_object_scores(model)
+        sam2_model.start_click_attention(model)
+        sam2_model.start_memory(model)
+    # Called for its check of the names in `trainable`; the loop makes the groups that it uses.
+    parameter_groups(model, config.trainer.trainable, 0.0)
+    return Sam2Task(
+        model,
+        scenes_of(config.data, "train"),
+        scenes_of(config.data, "val"),
+        max_steps=config.trainer.max_steps,
+        min_area=config.data.min_area,
+        loss_weights=config.loss_weights,
+        val_objects=config.val_objects,
+        val_frames=config.val_frames,
+        **config.batches,
+    )
+
+
+def build_must3r_task(config: DictConfig) -> Task:
+    """The task of `experiment=tiny_must3r`: MUSt3R from random weights, or from
+    `trainer.init_from`.
+
+    Raises InputError for an unknown model, batches that do not fit it, and unreadable weights.
+    """
+    from geometry_fusion.training import must3r_task
+
+    file = CONFIGS / "must3r" / f"{config.must3r}.yaml"
+    if not file.is_file():
+        models = ", ".join(sorted(f.stem for f in file.parent.glob("*.yaml")))
+        raise InputError(f"must3r={config.must3r}: {file} does not exist; known are: {models}")
+    constructors = OmegaConf.to_container(OmegaConf.load(file))
+    model = must3r_task.StreamedClips(
+        Dust3rEncoder(**constructors["encoder"]), MUSt3R(**constructors["decoder"])
+    )
+    if config.trainer.init_from is None:
+        must3r_task.start_weights(model)
+    else:
+        weights_file = Path(config.trainer.init_from)
+        load_strictly(model, read_weights(weights_file), weights_file, file.name)
+    parameter_groups(model, config.trainer.trainable, 0.0)
+    size = constructors["encoder"]["img_size"][0]
+    check_posed_batches(config, size, constructors["encoder"]["patch_size"])
+    return must3r_task.Must3rTask(
+        model,
+        scenes_of(config.data, "train"),
+        scenes_of(config.data, "val"),
+        max_steps=config.trainer.max_steps,
+        size=size,
+        constructors=constructors,
+        **config.losses,
+        **config.validation,
+        **config.batches,
+    )
+
+
+TASKS = {"sam2": build_sam2_task, "must3r": build_must3r_task, "fusion": build_fusion_task}

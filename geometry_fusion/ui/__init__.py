@@ -1,0 +1,1 @@
+"""Windows: picking prompts and watching a run."""
