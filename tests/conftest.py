@@ -1,4 +1,5 @@
 """Shared helpers: scripts run as a user runs them, and small worlds made once per session."""
+# ruff: noqa: E402
 
 import os
 import subprocess
@@ -6,6 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from geometry_fusion.threads import be_a_good_neighbour
+
+be_a_good_neighbour()  # before torch is loaded: test processes share the cores
+
 import torch
 
 from geometry_fusion.errors import run_cli
@@ -64,3 +70,14 @@ def refuse(capsys):
         return lines[0]
 
     return run
+
+
+def ids_of(tracked) -> dict:
+    """Frame index -> ids [H, W] of frames that a session or a tracker yields."""
+    return {frame.index: frame.ids for frame in tracked}
+
+
+def pairs(tracked):
+    """(index, ids [H, W]) of frames that a session or a tracker yields, as they come."""
+    for frame in tracked:
+        yield frame.index, frame.ids

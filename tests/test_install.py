@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import threading
+import tomllib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 
@@ -20,12 +21,15 @@ def lines_of(name: str) -> list[str]:
     return [line for line in lines if line]
 
 
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
 def test_torch_is_at_least_the_release_whose_safe_loading_is_safe():
     """CVE-2025-32434: before 2.6, torch.load ran code despite weights_only=True."""
-    wanted = {r.name: r for r in map(Requirement, lines_of("requirements.txt"))}
-    assert not wanted["torch"].specifier.contains("2.5.1") and wanted["torch"].specifier.contains(
-        "2.6.0"
-    )
+    wanted = {r.name: r for r in map(Requirement, project()["dependencies"])}
+    assert not wanted["torch"].specifier.contains("2.5.1")
+    assert wanted["torch"].specifier.contains("2.6.0")
     for name in ("Makefile", "README.md", "requirements.txt"):
         floors = re.findall(r'"torch>=([\d.]+)"', (ROOT / name).read_text())
         assert set(floors) <= {"2.6"}, name
@@ -43,15 +47,18 @@ def test_every_direct_requirement_has_a_constraint():
     known = {
         re.split("[=<>]", line)[0].lower().replace("_", "-") for line in lines_of("constraints.txt")
     }
-    for file in (
-        "requirements.txt",
-        "requirements-train.txt",
-        "requirements-data.txt",
-        "requirements-dev.txt",
-    ):
-        for requirement in map(Requirement, lines_of(file)):
+    extras = project()["optional-dependencies"]
+    for group in (project()["dependencies"], *extras.values()):
+        for requirement in map(Requirement, group):
             name = requirement.name.lower().replace("_", "-")
-            assert name in known or name in ("torch", "torchvision"), (file, name)
+            assert name in known or name in ("torch", "torchvision", project()["name"]), name
+
+
+@pytest.mark.parametrize("extra", ["", "train", "data", "dev"])
+def test_requirements_files_point_to_the_project(extra):
+    """They are thin: what is needed stands in pyproject.toml alone."""
+    name = f"requirements-{extra}.txt" if extra else "requirements.txt"
+    assert lines_of(name) == [f"-e .[{extra}]" if extra else "-e ."]
 
 
 def test_constraints_are_made_of_a_frozen_environment():

@@ -9,11 +9,11 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from geometry_fusion.fit import fit_crop, fit_to_square
-from geometry_fusion.geometry import NoGeometry
-from geometry_fusion.merger import GRIDS, PE3D, VARIANTS, FeatureMerger, to_appearance, to_own_grid
+from geometry_fusion.geometry.source import NoGeometry
+from geometry_fusion.merger import GRIDS, VARIANTS, FeatureMerger
+from geometry_fusion.merger_parts import PE3D, to_appearance, to_own_grid
 from geometry_fusion.types import GeometryFrame
-
-from .conftest import ROOT
+from tests.conftest import ROOT
 
 SIZE = (100, 60)  # MUSt3R's rule at 48 px cuts it to 48x16, rows 6 to 21 of 29
 

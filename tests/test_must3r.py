@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from geometry_fusion.must3r import Dust3rEncoder, MUSt3R, camera_to_world, focal_length, pointmaps
-from geometry_fusion.must3r.layers import RoPE2D
-from geometry_fusion.must3r.video import process_video
+from geometry_fusion.nn import RoPE2D
+from tests.must3r_video import process_video
 
 DATA = Path(__file__).parent / "data"
 GOLDEN = load_file(DATA / "golden_tiny.safetensors")
