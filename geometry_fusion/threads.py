@@ -1,8 +1,7 @@
 """How OpenMP's threads wait. Must be said before torch is loaded.
 
 By default idle threads spin for a while. Two programs on the same cores then take the cores from
-each other (benchmarks/company.py measures it). Passive waiting costs a run on its own about a
-tenth.
+each other (benchmarks/company.py measures it). Passive waiting slows a run on its own a little.
 """
 
 import os

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from geometry_fusion.commands.arguments import command_line, program
 from geometry_fusion.errors import InputError
 from geometry_fusion.io.digests import check_digest, file_digest
 from geometry_fusion.models.downloads import fetch
@@ -62,7 +63,7 @@ def list_weights() -> None:
     ):
         for name, file in files.items():
             licence = _TINY_LICENCE if name == "tiny" else upstream_licence
-            state = f"get: python main.py weights --{role} {name}"
+            state = f"get: {command_line(program('weights'))} --{role} {name}"
             if file.exists():
                 state = f"{file.stat().st_size / 2**20:.1f} MB"
             print(f"{role:<6} {name:<5} {file.name:<30} {licence:<30} {state}")
