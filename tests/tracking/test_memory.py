@@ -4,6 +4,7 @@ that.
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -196,7 +197,7 @@ def test_an_exhausted_gpu_is_answered_by_smaller_batches(tmp_path, monkeypatch, 
     """The device's error, raised here for batches of more than two objects."""
     predictor = sam2_model.build_predictor("tiny", device="cpu")
     frames = SimpleNamespace(size=(64, 48))
-    images = torch.randint(0, 255, (4, 48, 64, 3), dtype=torch.uint8).numpy()
+    images = np.random.default_rng(0).integers(0, 255, (4, 48, 64, 3), dtype=np.uint8)
 
     class Frames(list):
         size = frames.size
