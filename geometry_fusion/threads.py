@@ -1,7 +1,8 @@
 """How OpenMP's threads wait. Must be said before torch is loaded.
 
 By default idle threads spin for a while. Two programs on the same cores then take the cores from
-each other (benchmarks/company.py measures it). Passive waiting slows a run on its own a little.
+each other. Passive waiting makes a run on its own slower; benchmarks/company.py measures both
+(docs/performance.md).
 """
 
 import os
