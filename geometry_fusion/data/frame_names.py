@@ -158,7 +158,8 @@ class FrameNames:
         if self.num_images != len(self.stems) or natsorted(self.stems) != sorted(self.stems):
             raise InputError(
                 f"image {position} of {self.num_images}: which of {len(self.stems)} frames in "
-                f"{self.path} it is cannot be told; export CVAT for images 1.1, which has names"
+                f"{self.path} it is cannot be determined; export CVAT for images 1.1, "
+                "which has names"
             )
         return self.stems[position]
 

@@ -18,8 +18,9 @@ def check_digest(file: Path, digest: str | None) -> None:
     """
     if digest:
         algorithm, _, expected = digest.partition(":")
-        found = file_digest(file, algorithm)
-        if found != expected.lower():
+        digest_here = file_digest(file, algorithm)
+        if digest_here != expected.lower():
             raise InputError(
-                f"{file}: {algorithm} is {found}, expected {expected}; delete it and fetch it again"
+                f"{file}: {algorithm} is {digest_here}, expected {expected}; "
+                "delete it and fetch it again"
             )

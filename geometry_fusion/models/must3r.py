@@ -20,6 +20,7 @@ from geometry_fusion.errors import InputError
 from geometry_fusion.io.weights import load_strictly
 from geometry_fusion.models.must3r_file import (
     PARTS,
+    arguments_of,
     build,
     check_arguments,
     check_weights,
@@ -87,7 +88,8 @@ def token_widths(name: str) -> list[int]:
     Raises InputError for files that are missing, damaged or not of MUSt3R.
     """
     path = model_file(name)
-    arguments, _ = read_ours(path) if path.suffix == ".safetensors" else read_official(path)
+    ours = path.suffix == ".safetensors"
+    arguments = arguments_of(path) if ours else read_official(path)[0]
     modules = []
     for part, network in zip(PARTS, (Dust3rEncoder, MUSt3R)):
         check_arguments(arguments[part], part, path)

@@ -21,6 +21,22 @@ _LARGEST = 1 << 14  # largest number among constructor arguments
 _MOST_BLOCKS = 256
 
 
+def arguments_of(path: Path) -> dict[str, dict]:
+    """Constructor arguments of encoder and decoder, by part, without reading the weights.
+
+    Raises InputError where the file records none. The arguments are not checked yet.
+    """
+    metadata = read_metadata(path)
+    if not all(part in metadata for part in PARTS):
+        raise InputError(
+            f"{path}: carries no encoder and decoder arguments; is it a MUSt3R file of ours?"
+        )
+    return {
+        part: parse_json(metadata[part], f"{path}: {part} arguments", "fetch it again")
+        for part in PARTS
+    }
+
+
 def read_ours(path: Path) -> tuple[dict[str, dict], dict[str, dict[str, Tensor]]]:
     """Constructor arguments and fp32 weights of encoder and decoder, by part.
 
@@ -28,15 +44,7 @@ def read_ours(path: Path) -> tuple[dict[str, dict], dict[str, dict[str, Tensor]]
     not checked yet; `check_arguments` does that.
     """
     tensors = read_weights(path)
-    metadata = read_metadata(path)
-    if not all(part in metadata for part in PARTS):
-        raise InputError(
-            f"{path}: carries no encoder and decoder arguments; is it a MUSt3R file of ours?"
-        )
-    arguments = {
-        part: parse_json(metadata[part], f"{path}: {part} arguments", "fetch it again")
-        for part in PARTS
-    }
+    arguments = arguments_of(path)
     # Training checkpoints also hold the matching head, which inference does not have.
     unknown = [name for name in tensors if name.split(".")[0] not in (*PARTS, "matcher")]
     if unknown:

@@ -262,7 +262,7 @@ def test_cvat_instances_alone_serve_where_there_is_one_an_image(frames, tmp_path
         ),
     ],
 )
-def test_cvat_damage_is_told(change, message, frames, tmp_path):
+def test_cvat_damage_is_reported(change, message, frames, tmp_path):
     with pytest.raises(InputError, match=message):
         run(make(tmp_path / "task", cvat_export() | change), frames, tmp_path)
 
@@ -532,7 +532,7 @@ def test_xml_entities_are_refused_before_they_grow(encoding, frames, tmp_path):
         ('rle="1, 3, 2" left="2" top="1" width="3"', "height"),
     ],
 )
-def test_cvat_xml_damage_is_told(box, message, frames, tmp_path):
+def test_cvat_xml_damage_is_reported(box, message, frames, tmp_path):
     export = make(
         tmp_path / "task", {"a.xml": cvat_images(cvat_image("0000.jpg", cvat_mask("cup", box)))}
     )
@@ -621,7 +621,7 @@ def test_labelme_files_lie_beside_the_frames(frames, tmp_path):
         ([{"label": "cup"}], {}, "0000.json: not a labelme file"),
     ],
 )
-def test_labelme_damage_is_told(shapes, more, message, frames, tmp_path):
+def test_labelme_damage_is_reported(shapes, more, message, frames, tmp_path):
     export = make(tmp_path / "export", {"0000.json": labelme_file("0000", shapes) | more})
     with pytest.raises(InputError, match=message):
         run(export, frames, tmp_path)
@@ -689,7 +689,7 @@ def test_coco_track_ids_hold_and_crowds_are_kept(frames, tmp_path):
         ),
     ],
 )
-def test_coco_damage_is_told(entries, message, frames, tmp_path):
+def test_coco_damage_is_reported(entries, message, frames, tmp_path):
     with pytest.raises(InputError, match=message):
         run(make(tmp_path / "task", {"instances.json": coco_file(entries)}), frames, tmp_path)
 

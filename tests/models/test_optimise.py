@@ -162,9 +162,7 @@ print(before - megabytes())
 """
 
 
-@pytest.mark.skipif(
-    platform.libc_ver()[0] != "glibc", reason="only glibc keeps and gives back as it is told"
-)
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these switches")
 def test_kept_memory_is_given_back_when_told():
     done = subprocess.run(
         [sys.executable, "-c", GIVEN_BACK], capture_output=True, text=True, cwd=ROOT

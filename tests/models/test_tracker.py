@@ -7,7 +7,8 @@ from geometry_fusion import Prompt, Tracker, load
 from geometry_fusion.errors import InputError
 from geometry_fusion.io.video_file import VideoFile
 from geometry_fusion.models.names import FUSION_CHECKPOINTS, MUST3R_MODELS, SAM2_MODELS
-from tests.conftest import ROOT, error_line, ids_of, run_script
+from geometry_fusion.models.spec import merger_of
+from tests.conftest import ROOT, ids_of
 
 CLIP = ROOT / "videos/samples/twins/video.mp4"
 VASE = Prompt(2, points=((20.0, 147.0),))
@@ -83,14 +84,14 @@ def test_a_checkpoint_brings_its_backbones(tracker, images):
     )
 
 
-def test_a_must3r_file_is_as_good_as_its_name(tracker):
+def test_a_must3r_file_is_as_good_as_its_name(tracker, tmp_path):
     """The merger is chosen by what the file holds, not by the word "tiny"."""
     by_file = load("tiny", geometry=f"must3r:{MUST3R_MODELS['tiny']}", checkpoint=FUSION)
     assert by_file.identity.weights["must3r"].sha256 == tracker.identity.weights["must3r"].sha256
-    done = run_script(
-        "main.py", "reconstruct", "--must3r", MUST3R_MODELS["tiny"], "--min-confidence", "2"
-    )
-    assert "--min-confidence 2" in error_line(done)
+    copy = tmp_path / "geometry.safetensors"
+    copy.write_bytes(MUST3R_MODELS["tiny"].read_bytes())
+    assert merger_of("auto", str(copy)) == merger_of("auto", "tiny") == "tiny"
+    assert merger_of("auto", "512") == "paper"
 
 
 def test_identity_names_everything_that_masks_depend_on(tracker):

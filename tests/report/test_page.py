@@ -340,7 +340,7 @@ def colours(file: Path) -> set[tuple]:
     return set(map(tuple, read_rgb(file).reshape(-1, 3).tolist()))
 
 
-def test_without_ground_truth_presence_and_agreement_are_told(make_report):
+def test_without_ground_truth_presence_and_agreement_are_reported(make_report):
     page = Page(make_report(objects=2, truth=False))
     assert "Where the arms agree" in page.text and "Against ground truth" not in page.text
     rows = rows_of(page)

@@ -48,7 +48,7 @@ def given(*arguments):
         ({"mask": area(10, 10, 30, 30)}, {"points": ((500, 500),)}, False),
     ],
 )
-def test_two_objects_on_one_place_are_told(first, second, same):
+def test_two_objects_on_one_place_are_reported(first, second, same):
     for a, b in ((first, second), (second, first)):
         line = hidden_objects([Prompt(3, 1, **a), Prompt(3, 7, **b)])
         assert bool(line) == same

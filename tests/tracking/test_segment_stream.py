@@ -259,7 +259,7 @@ def test_a_full_disk_ends_in_one_line_and_the_run_can_go_on(clip, whole, tmp_pat
     assert masks_in(out / "masks") == whole
 
 
-def test_an_output_folder_that_vanishes_is_told(clip, tmp_path, monkeypatch, capsys):
+def test_an_output_folder_that_vanishes_is_reported(clip, tmp_path, monkeypatch, capsys):
     original = StreamSession._take
 
     def removing(self, frame, *rest):

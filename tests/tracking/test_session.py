@@ -1,5 +1,5 @@
 """Sessions: streamed and full video give the same masks, nothing grows with the video, dropped
-frames are told.
+frames are reported.
 """
 
 import gc
@@ -327,7 +327,7 @@ def test_full_video_may_be_prompted_again_anywhere(plain, frames):
     )
 
 
-def test_what_a_streamed_session_cannot_do_is_told(plain, frames):
+def test_what_a_streamed_session_cannot_do_is_reported(plain, frames):
     session = session_of(plain)
     list(islice(session.track(frames.path), 12))
     with pytest.raises(

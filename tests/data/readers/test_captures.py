@@ -394,7 +394,7 @@ def test_depth_of_another_shape_than_its_picture_is_refused(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_poses_that_are_none_are_left_out_and_told(kind, tmp_path):
+def test_poses_that_are_none_are_left_out_and_reported(kind, tmp_path):
     place = WRITERS[kind](tmp_path)
     if kind == "nerfstudio":
         place = write_nerfstudio(

@@ -205,7 +205,7 @@ def test_names_do_not_depend_on_where_the_root_is(tmp_path):
         assert len(replica.open_scene(tmp_path / root, "room0").stems) == 3
 
 
-def test_one_rendering_taken_for_the_other_is_told(tmp_path):
+def test_one_rendering_taken_for_the_other_is_reported(tmp_path):
     with_instances(tmp_path / "s")
     nice_slam(tmp_path / "n")
     with pytest.raises(InputError, match="use semantic_nerf"):

@@ -146,7 +146,7 @@ def test_only_wanted_frames_are_given(train):
     ]
 
 
-def test_rows_beyond_the_video_are_told(train):
+def test_rows_beyond_the_video_are_reported(train):
     file = train / "sav_000/sav_000001_manual.json"
     document = json.loads(file.read_text())
     document["masklet"].append(document["masklet"][0])

@@ -193,7 +193,7 @@ def test_ids_and_depth_survive_conversion(tmp_path, export):
     assert [(o.id, o.name) for o in scene.objects] == [(3, "table"), (255, "chair")]
 
 
-def test_frames_pair_by_number_and_missing_parts_are_told(tmp_path):
+def test_frames_pair_by_number_and_missing_parts_are_reported(tmp_path):
     folder = python_export(tmp_path)
     source = scannet.open_scene(tmp_path, NAME)
     assert next(source.frames(source.stems)).instance is None and source.objects == []

@@ -365,7 +365,7 @@ def test_older_films_and_extracted_frames_are_read(root, kind):
     )
 
 
-def test_aligned_poses_serve_where_colmap_is_absent_and_broken_ones_are_told(root):
+def test_aligned_poses_serve_where_colmap_is_absent_and_broken_ones_are_reported(root):
     for file in (root / "data" / SCENE / "iphone" / "colmap").iterdir():
         file.unlink()
     source, frames = opened(root, "iphone")
