@@ -13,8 +13,8 @@ import torch
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from geometry_fusion.data.rooms import room_folder, seed_range, write_rooms
 from geometry_fusion.data.scenes import Scene, find_scenes
+from geometry_fusion.data.worlds import rendered_rooms, world_of
 from geometry_fusion.errors import InputError
 from geometry_fusion.evaluation.arms import EvaluatedArms, prompt_of
 from geometry_fusion.evaluation.objects import Reappear, Track, tracks_of
@@ -31,11 +31,9 @@ def scenes_of(data: DictConfig) -> list[Scene]:
     """The scene folders of `data.scenes`, or the rooms of `data.seeds`, rendered where missing."""
     if data.scenes:
         return [Scene(path) for path in find_scenes(data.scenes)]
-    seeds, root = seed_range(data.seeds), Path(data.root) / "test"
-    missing = [seed for seed in seeds if not (room_folder(root, seed) / "scene.json").exists()]
-    if missing:
-        write_rooms(seeds, root, data.workers)
-    return [Scene(room_folder(root, seed)) for seed in seeds]
+    world = world_of(data.get("world", "rooms"), "data.world")
+    seeds, root = world.seed_range(data.seeds), Path(data.root) / "test"
+    return [Scene(folder) for folder in rendered_rooms(world, root, seeds, data.workers)]
 
 
 def shard_of(text: str) -> tuple[int, int]:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from geometry_fusion.data.rooms import seed_range
 from geometry_fusion.data.scenes import find_scenes
+from geometry_fusion.data.worlds import world_of
 from geometry_fusion.devices import pick_device, uses_bf16
 from geometry_fusion.errors import InputError
 from geometry_fusion.evaluation.arms import CHECKPOINTS
@@ -35,7 +35,9 @@ def check(config: DictConfig) -> None:
     if config.data.get("scenes"):
         find_scenes(Path(config.data.scenes))
     else:
-        seed_range(config.data.get("seeds"))
+        world_of(config.data.get("world", "rooms"), "data.world").seed_range(
+            config.data.get("seeds")
+        )
     uses_bf16(pick_device(str(config.device)), str(config.precision))
     shard_of(config.shard)
     if config.only not in SUBSETS:

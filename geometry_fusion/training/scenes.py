@@ -3,12 +3,13 @@
 import os
 import time
 from pathlib import Path
+from types import ModuleType
 
 from omegaconf import DictConfig
 
 from geometry_fusion.data.own_video import Split, split_video
-from geometry_fusion.data.rooms import room_folder, seed_range, write_rooms
 from geometry_fusion.data.scenes import Scene, find_scenes
+from geometry_fusion.data.worlds import rendered_rooms, world_of
 from geometry_fusion.errors import InputError
 from geometry_fusion.models.sam2 import image_size
 
@@ -24,17 +25,20 @@ def scenes_of(data: DictConfig, split: str) -> list[Scene]:
     if folder:
         return [Scene(path) for path in find_scenes(folder)]
     seeds = planned_rooms(data, split)
-    root = Path(data.root) / split
+    root, world = Path(data.root) / split, _world(data, split)
     # Accelerate has not started yet, so that the launcher's variable is all there is.
-    if os.environ.get("RANK", "0") == "0" and _any_missing(root, seeds):
-        write_rooms(seeds, root, data.workers)
-    while _any_missing(root, seeds):
+    if os.environ.get("RANK", "0") == "0":
+        rendered_rooms(world, root, seeds, data.workers)
+    folders = [world.room_folder(root, seed) for seed in seeds]
+    while not all((folder / "scene.json").exists() for folder in folders):
         time.sleep(1)
-    return [Scene(room_folder(root, seed)) for seed in seeds]
+    return [Scene(folder) for folder in folders]
 
 
-def _any_missing(root: Path, seeds: range) -> bool:
-    return any(not (room_folder(root, seed) / "scene.json").exists() for seed in seeds)
+def _world(data: DictConfig, split: str) -> ModuleType:
+    """The world that renders a split. Nothing but `rooms` is trained on."""
+    name = "rooms" if split == "train" else data.get("val_world", "rooms")
+    return world_of(name, "data.val_world")
 
 
 def split_of(config: DictConfig) -> Split:
@@ -59,6 +63,9 @@ def planned_rooms(data: DictConfig, split: str) -> range:
             f"data.{prefix}scenes: this data is for evaluation; choose data=rooms, mixture or "
             "own_video"
         )
-    if "datasets" in data or data.get("frames"):
+    generated = split == "train" and "worlds" in data
+    if generated or "datasets" in data or data.get("frames"):
         return range(0)
-    return range(0) if data[f"{prefix}scenes"] else seed_range(data[f"{prefix}seeds"])
+    if data[f"{prefix}scenes"]:
+        return range(0)
+    return _world(data, split).seed_range(data[f"{prefix}seeds"])
