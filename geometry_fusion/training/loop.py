@@ -101,6 +101,7 @@ def train(task: Task, run_dir: Path, config: dict, **options) -> dict[str, float
     options = TrainerOptions(**options)
     max_steps = options.max_steps
     accelerator = _start_accelerator(options.device)
+    task.model.to(accelerator.device)  # first: a resumed optimizer's state follows its parameters
     groups = parameter_groups(task.model, options.trainable, options.weight_decay)
     optimizer = torch.optim.AdamW(groups)
     run = Run(task, run_dir, config, options.accumulate, accelerator)
@@ -112,7 +113,6 @@ def train(task: Task, run_dir: Path, config: dict, **options) -> dict[str, float
         run.validate(0, {})
         run.save_best(0)
     accelerator.wait_for_everyone()
-
     pace = Pace()
     bar = tqdm(total=max_steps, initial=start, unit="step", disable=None if run.is_first else True)
     for step in range(start, max_steps):
