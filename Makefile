@@ -8,7 +8,7 @@ TORCH := "torch>=2.6" "torchvision>=0.21"
 # Builds without CUDA, a tenth of the size; taken where there is no GPU and this index answers.
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test test-slow check bench soak constraints clean
+.PHONY: demo test test-slow check bench soak train-gpu constraints clean
 
 demo: $(VENV)/run.stamp
 	$(BIN)/python ab_iou.py --sample twins
@@ -32,6 +32,13 @@ bench: $(VENV)/dev.stamp
 soak: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/soak.py
 	$(BIN)/python benchmarks/soak.py --arm 3am
+
+# The second generation of tiny models, on a machine with a GPU, in pieces of MINUTES; repeat it until
+# it ends with exit code 0 (docs/training.md).
+MINUTES ?= 9
+train-gpu: $(VENV)/dev.stamp
+	$(BIN)/python -m geometry_fusion.training.chain backbones --minutes $(MINUTES) --out outputs/chain $(SETTINGS)
+	$(BIN)/python -m geometry_fusion.training.chain fusion --minutes $(MINUTES) --out outputs/chain $(SETTINGS)
 
 # After upgrading by hand and `make check`: writes the versions in use to constraints.txt.
 constraints: $(VENV)/dev.stamp

@@ -55,6 +55,15 @@ LIMITS = {
     "data.min_area": Limit(0, MANY),
     # train.py
     "data.val_share": Limit(0, 1, whole=False, above=True),
+    "data.worlds.layered_share": SHARE,
+    "data.worlds.scene_share": SHARE,
+    "data.worlds.moving_share": Limit(0, 0.9, whole=False),  # MUSt3R is trained on still rooms
+    "data.worlds.rooms": COUNT,
+    "data.worlds.start": COUNT,
+    "data.worlds.fresh": WEIGHT,
+    "data.worlds.frames": Limit(2, 1000),
+    "data.worlds.textures": Limit(32, 100_000),
+    "data.worlds.texture_size": Limit(16, 1024),
     "data.datasets.*.weight": Limit(0, MANY, whole=False, null=True),
     "data.datasets.*.point": SHARE,
     "data.datasets.*.box": SHARE,

@@ -38,6 +38,8 @@ def run(args: argparse.Namespace) -> None:
         torch.set_num_threads(config.trainer.threads)
 
     use_local_device()
+    # On GPUs that have it, TF32 for what is not computed in bf16; CPUs compute as before.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     run_dir = Path(config.trainer.run_dir)
     seed_all(config.trainer.seed)  # before the task is built: it draws the initial weights
     task = TASKS[config.task](config)

@@ -26,6 +26,10 @@ SAM2_MODELS = {
     "b+": _published("base_plus", "b+"),
     "l": _published("large", "l"),
 }
+# Models that can be trained here, whose weights do not ship: name -> (config, weights).
+TRAINED_MODELS = {
+    "tiny2": (CONFIGS / "sam2/tiny2.yaml", fetched("checkpoints/sam2_tiny2.safetensors")),
+}
 # name -> weights
 MUST3R_MODELS = {
     "tiny": shipped("must3r_weights/must3r_tiny.safetensors"),

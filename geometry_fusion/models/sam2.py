@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from geometry_fusion.devices import pick_device
 from geometry_fusion.errors import InputError
 from geometry_fusion.io.weights import load_strictly, read_weights
-from geometry_fusion.models.names import SAM2_MODELS
+from geometry_fusion.models.names import SAM2_MODELS, TRAINED_MODELS
 from geometry_fusion.models.optimise import optimise
 from geometry_fusion.tracking.memory import memory_policy
 
@@ -40,9 +40,10 @@ _DYNAMIC_MULTIMASK = {
 
 def model_files(name: str) -> tuple[Path, Path]:
     """Config file and default checkpoint of a model name. Raises InputError for unknown names."""
-    if name not in MODELS:
+    models = {**MODELS, **TRAINED_MODELS}
+    if name not in models:
         raise InputError(f"sam2 {name}: unknown model; choose one of {', '.join(MODELS)}")
-    return MODELS[name]
+    return models[name]
 
 
 def image_size(name: str) -> int:

@@ -1,4 +1,4 @@
-"""A convolutional trunk for SAM2's image encoder: timm's ResNet with narrow stages.
+"""Convolutional trunks for SAM2's image encoder, from timm.
 
 Plain convolutions suit CPUs, and Hiera's default windows pad heavily at 256 px. The two were not
 compared in training. SAM2's neck needs only features at strides 4, 8, 16, 32 and their channels.
@@ -6,6 +6,8 @@ compared in training. SAM2's neck needs only features at strides 4, 8, 16, 32 an
 
 import timm
 import torch
+
+STAGES = (1, 2, 3, 4)  # timm's numbers of the features at strides 4, 8, 16, 32
 
 
 class ResNetTrunk(torch.nn.Module):
@@ -17,10 +19,28 @@ class ResNetTrunk(torch.nn.Module):
             "resnet18",
             pretrained=False,
             features_only=True,
-            out_indices=(1, 2, 3, 4),
+            out_indices=STAGES,
             channels=tuple(channels),
         )
         self.channel_list = list(channels)[::-1]  # SAM2's neck counts from the coarsest level
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Images [B, 3, H, W] -> features [B, C_i, H / s, W / s] for s = 4, 8, 16, 32."""
+        return self.body(images)
+
+
+class EfficientNetTrunk(torch.nn.Module):
+    """One of timm's EfficientNets without its classifier. name: as timm has it.
+
+    Its first weights may come from photographs (geometry_fusion.training.trunk_weights).
+    """
+
+    def __init__(self, name: str = "tf_efficientnet_lite0"):
+        super().__init__()
+        self.body = timm.create_model(
+            name, pretrained=False, features_only=True, out_indices=STAGES
+        )
+        self.channel_list = self.body.feature_info.channels()[::-1]
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Images [B, 3, H, W] -> features [B, C_i, H / s, W / s] for s = 4, 8, 16, 32."""

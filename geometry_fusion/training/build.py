@@ -5,14 +5,17 @@ Models are built, and names in their settings checked, before any scene is rende
 
 from pathlib import Path
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from geometry_fusion.assets import CONFIGS
+from geometry_fusion.devices import pick_device
 from geometry_fusion.errors import InputError
 from geometry_fusion.io.weights import load_strictly, read_weights
 from geometry_fusion.models.sam2 import build_sam2
 from geometry_fusion.must3r import Dust3rEncoder, MUSt3R
 from geometry_fusion.training.build_fusion import build_fusion_task
+from geometry_fusion.training.generated_pool import is_generated, pool_of
 from geometry_fusion.training.scenes import scenes_of
 from geometry_fusion.training.schedule import parameter_groups
 from geometry_fusion.training.settings import check_posed_batches
@@ -41,11 +44,13 @@ def build_sam2_task(config: DictConfig) -> Task:
         sam2_model.start_object_scores(model)
         sam2_model.start_click_attention(model)
         sam2_model.start_memory(model)
+        if config.get("trunk_weights"):
+            load_trunk(model, config.trunk_weights)
     # Called for its check of the names in `trainable`; the loop makes the groups that it uses.
     parameter_groups(model, config.trainer.trainable, 0.0)
     return Sam2Task(
         model,
-        scenes_of(config.data, "train"),
+        sam2_clips(config, model.image_size),
         scenes_of(config.data, "val"),
         max_steps=config.trainer.max_steps,
         min_area=config.data.min_area,
@@ -54,6 +59,52 @@ def build_sam2_task(config: DictConfig) -> Task:
         val_frames=config.val_frames,
         **config.batches,
     )
+
+
+def load_trunk(model: torch.nn.Module, source: str) -> None:
+    """Start the image trunk from weights trained on photographs.
+
+    source: a file that trunk_weights.py wrote, or "package": the pip package with the weights.
+    """
+    from geometry_fusion.training.trunk_weights import trunk_weights
+
+    weights = trunk_weights() if source == "package" else read_weights(Path(source))
+    body = model.image_encoder.trunk.body
+    load_strictly(body, weights, Path(source), "the trunk of SAM2 'tiny'")
+
+
+def sam2_clips(config: DictConfig, size: int):
+    """What draws SAM2's batches: generated worlds or scenes."""
+    from geometry_fusion.training.batches import SceneClips
+    from geometry_fusion.training.generated_clips import GeneratedClipBatches
+
+    data = config.data
+    if not is_generated(data):
+        return SceneClips(scenes_of(data, "train"), size, data.min_area)
+    pool = pool_of(data, size, pick_device(config.trainer.device))
+    shares = data.worlds.layered_share, data.worlds.scene_share
+    return GeneratedClipBatches(pool, data.min_area, *shares)
+
+
+def posed_clips(config: DictConfig, size: int):
+    """What draws MUSt3R's batches: generated worlds or scenes. size: of MUSt3R's input."""
+    from geometry_fusion.training.generated_clips import LONG_SIDE, GeneratedPosedBatches
+    from geometry_fusion.training.posed_clips import PosedClips
+
+    data = config.data
+    if not is_generated(data):
+        return PosedClips(scenes_of(data, "train"), size)
+    for kind, shape in config.batches.kinds.items():
+        if "heights" in shape:
+            raise InputError(
+                f"batches.kinds.{kind}.heights={shape.heights}: generated pictures have shapes of "
+                "their own; leave it out, as experiment=worlds_must3r does"
+            )
+    smallest = size * size // 2  # pixels of the thinnest picture, 16:9 cut to multiples of a patch
+    if config.losses.pixels > smallest:
+        raise InputError(f"losses.pixels={config.losses.pixels}: must be at most {smallest}")
+    pool = pool_of(data, LONG_SIDE, pick_device(config.trainer.device))
+    return GeneratedPosedBatches(pool, size, data.worlds.scene_share)
 
 
 def build_must3r_task(config: DictConfig) -> Task:
@@ -82,7 +133,7 @@ def build_must3r_task(config: DictConfig) -> Task:
     check_posed_batches(config, size, constructors["encoder"]["patch_size"])
     return must3r_task.Must3rTask(
         model,
-        scenes_of(config.data, "train"),
+        posed_clips(config, size),
         scenes_of(config.data, "val"),
         max_steps=config.trainer.max_steps,
         size=size,

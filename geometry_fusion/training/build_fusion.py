@@ -21,10 +21,11 @@ from geometry_fusion.geometry.source import GeometrySource
 from geometry_fusion.models.checkpoint import continue_from, fuse_weights, is_tunable, shipped_for
 from geometry_fusion.models.geometry import SourceOptions, source_maker
 from geometry_fusion.models.identity import WeightFile
-from geometry_fusion.models.must3r import model_file
+from geometry_fusion.models.must3r import load_must3r, model_file
 from geometry_fusion.models.sam2 import build_predictor, build_sam2, model_files
 from geometry_fusion.models.spec import FusionSpec, merger_of, spec_of
 from geometry_fusion.tracking.predictor import GeometryVideoPredictor
+from geometry_fusion.training.generated_pool import is_generated, pool_of
 from geometry_fusion.training.scenes import scenes_of, split_of
 from geometry_fusion.training.schedule import parameter_groups
 from geometry_fusion.training.task import Task
@@ -129,7 +130,7 @@ def build_fusion_task(config: DictConfig) -> Task:
         clips, validation, digest = own_video(config, clips_of, make_source)
         facts["video"] = digest
     else:
-        clips, validation = scene_clips(config, clips_of, cache)
+        clips, validation = scene_clips(config, clips_of, cache, fusion)
     return FusionTask(
         fusion.model,
         clips,
@@ -181,7 +182,7 @@ def own_video(config: DictConfig, clips_of: Callable, make_source: Callable) -> 
     return clips_of([split.train]), validation, split.digest
 
 
-def scene_clips(config: DictConfig, clips_of: Callable, cache) -> tuple:
+def scene_clips(config: DictConfig, clips_of: Callable, cache, fusion: FusionModel) -> tuple:
     """(training clips, validation) of scenes: a mixture of datasets, or a single one.
 
     Raises InputError where no object of the validation scenes can be scored.
@@ -189,7 +190,10 @@ def scene_clips(config: DictConfig, clips_of: Callable, cache) -> tuple:
     from geometry_fusion.training.validation import SequenceValidation
     from geometry_fusion.training.validation_sequences import sequences_to_validate
 
-    clips = mixed_clips(config.data, clips_of) or clips_of(scenes_of(config.data, "train"))
+    if is_generated(config.data):
+        clips = generated_clips(config, fusion)
+    else:
+        clips = mixed_clips(config.data, clips_of) or clips_of(scenes_of(config.data, "train"))
     sequences = sequences_to_validate(
         clips_of(scenes_of(config.data, "val")),
         min_area=config.data.min_area,
@@ -198,6 +202,30 @@ def scene_clips(config: DictConfig, clips_of: Callable, cache) -> tuple:
         hard_only=config.val_hard_only,
     )
     return clips, SequenceValidation(sequences, cache, config.trainer.precision)
+
+
+def generated_clips(config: DictConfig, fusion: FusionModel):
+    """The clips of generated worlds."""
+    from geometry_fusion.training.generated_fusion import ClipGeometry, GeneratedFusionBatches
+
+    device = pick_device(config.trainer.device)
+    spec, geometry = fusion.spec, None
+    if spec.source == "must3r":
+        encoder, decoder = load_must3r(fusion.files["must3r"].file, device=device)
+        geometry = ClipGeometry(encoder, decoder, spec.geometry["levels"])
+    pool = pool_of(config.data, fusion.model.image_size, device)
+    sampling = config.sampling
+    return GeneratedFusionBatches(
+        pool,
+        spec.source,
+        geometry,
+        min_area=config.data.min_area,
+        twin_share=sampling.twin_share,
+        fov_share=sampling.fov_share if sampling.sampling == "fov" else 0.0,
+        tau=sampling.tau,
+        steps=tuple(sampling.steps),
+        scene_share=config.data.worlds.scene_share,
+    )
 
 
 def mixed_clips(data: DictConfig, clips_of: Callable):

@@ -103,6 +103,9 @@ class FusionClips:
                 break
         return chosen
 
+    def at_step(self, step: int) -> None:
+        """Nothing: the scenes are the same at every step."""
+
     def batch(self, rng: np.random.Generator, clips: int, frames: int, objects: int) -> FusionBatch:
         """A batch of `clips` clips, a pure function of the generator, the scenes and their
         geometry.
@@ -183,6 +186,9 @@ class MixedClips:
     def fallbacks(self) -> int:
         """As of FusionClips, over all datasets."""
         return sum(clips.fallbacks for clips in self.members)
+
+    def at_step(self, step: int) -> None:
+        """Nothing, as in FusionClips."""
 
     def batch(self, rng: np.random.Generator, clips: int, frames: int, objects: int) -> FusionBatch:
         """As FusionClips.batch, of one dataset and with its prompts."""

@@ -18,8 +18,10 @@ import torch
 from torch import Tensor
 
 from geometry_fusion.data.scenes import Scene
+from geometry_fusion.training.batches import LAYOUT
 from geometry_fusion.training.fusion_clips import FusionBatch, FusionClips, MixedClips
 from geometry_fusion.training.fusion_model import FusionTracker
+from geometry_fusion.training.generated_fusion import GeneratedFusionBatches
 from geometry_fusion.training.geometry_cache import GeometryCache
 from geometry_fusion.training.sam2_model import sam2_losses
 from geometry_fusion.training.sam2_task import Sam2Task
@@ -42,7 +44,7 @@ class FusionTask(Sam2Task):
     def __init__(
         self,
         model: FusionTracker,
-        train: FusionClips | MixedClips,
+        train: FusionClips | MixedClips | GeneratedFusionBatches,
         validation: VideoValidation | SequenceValidation,
         *,
         predictor_of: PredictorMaker,
@@ -55,7 +57,7 @@ class FusionTask(Sam2Task):
         correction_share: float,
         facts: dict,
     ):
-        self.model = model.to(memory_format=torch.channels_last)
+        self.model = model.to(memory_format=LAYOUT)
         self._loss = sam2_losses(loss_weights)
         self._attention_weight = attention_weight
         self._correction_share = correction_share

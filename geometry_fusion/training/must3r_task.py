@@ -24,6 +24,7 @@ from torch.nn.functional import normalize
 from geometry_fusion.data.scenes import Scene
 from geometry_fusion.must3r import Dust3rEncoder, MUSt3R, pointmaps
 from geometry_fusion.nn import split_heads
+from geometry_fusion.training.generated_clips import GeneratedPosedBatches
 from geometry_fusion.training.must3r_losses import attention_loss, matching_loss, regression
 from geometry_fusion.training.must3r_validation import clip_errors, depths_of, validation_clips
 from geometry_fusion.training.posed_clips import PosedBatch, PosedClips, move
@@ -121,7 +122,7 @@ class Must3rTask:
     def __init__(
         self,
         model: StreamedClips,
-        train_scenes: list[Scene],
+        train_clips: PosedClips | GeneratedPosedBatches,
         val_scenes: list[Scene],
         *,
         max_steps: int,
@@ -138,7 +139,7 @@ class Must3rTask:
         constructors: dict,
     ):
         self.model = model
-        self._clips = PosedClips(train_scenes, size)
+        self._clips = train_clips
         self._kinds = {name: dict(arguments) for name, arguments in kinds.items()}
         self._stages = stages_in_steps(stages, max_steps)
         self._pixels = pixels
@@ -152,6 +153,7 @@ class Must3rTask:
 
     def batch(self, rng: np.random.Generator, step: int) -> PosedBatch:
         """A batch of a kind that the stage of `step` draws."""
+        self._clips.at_step(step)
         return self._clips.batch(rng, **self._kinds[draw_kind(rng, self._stages, step)])
 
     def losses(

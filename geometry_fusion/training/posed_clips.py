@@ -179,6 +179,9 @@ class PosedClips:
             self._loaded[number] = load_scene(self.scenes[number], self.size)
         return self._loaded[number]
 
+    def at_step(self, step: int) -> None:
+        """Nothing: the scenes are the same at every step."""
+
     def batch(
         self,
         rng: np.random.Generator,

@@ -22,7 +22,14 @@ from training.loss_fns import CORE_LOSS_KEY
 
 from geometry_fusion.data.scenes import Scene
 from geometry_fusion.errors import InputError
-from geometry_fusion.training.batches import ClipBatch, SceneClips, clip_arrays, to_batch
+from geometry_fusion.training.batches import (
+    LAYOUT,
+    ClipBatch,
+    SceneClips,
+    clip_arrays,
+    to_batch,
+)
+from geometry_fusion.training.generated_clips import GeneratedClipBatches
 from geometry_fusion.training.sam2_model import ClickTracker, mask_iou, sam2_losses
 from geometry_fusion.training.schedule import draw_kind, stages_in_steps
 
@@ -66,7 +73,7 @@ class Sam2Task:
     def __init__(
         self,
         model: ClickTracker,
-        train_scenes: list[Scene],
+        train_clips: SceneClips | GeneratedClipBatches,
         val_scenes: list[Scene],
         *,
         max_steps: int,
@@ -78,9 +85,8 @@ class Sam2Task:
         val_objects: int,
         val_frames: int,
     ):
-        # Convolutions on CPUs are twice as fast in this layout.
-        self.model = model.to(memory_format=torch.channels_last)
-        self._clips = SceneClips(train_scenes, model.image_size, min_area)
+        self.model = model.to(memory_format=LAYOUT)
+        self._clips = train_clips
         self._set_batches(kinds, stages, max_steps)
         self._correction_share = correction_share
         self._loss = sam2_losses(loss_weights)
@@ -103,6 +109,7 @@ class Sam2Task:
 
     def batch(self, rng: np.random.Generator, step: int) -> ClipBatch:
         """A batch of a kind that the stage of `step` draws."""
+        self._clips.at_step(step)
         return self._clips.batch(rng, **self._kinds[draw_kind(rng, self._stages, step)])
 
     def losses(

@@ -211,6 +211,8 @@ def numbers_of(config, prefix=""):
 
 def pattern_of(key: str) -> bool:
     parts = key.split(".")
+    if parts[:2] == ["trainer", "trainable"]:  # the rest is one key, the name of a module
+        parts = [*parts[:2], ".".join(parts[2:])]
     return any(
         len(parts) == len(other := pattern.split("."))
         and all(o in ("*", p) for o, p in zip(other, parts))
