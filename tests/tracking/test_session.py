@@ -296,9 +296,10 @@ def test_objects_are_added_corrected_and_removed_while_tracking(plain, frames):
                 Prompt(8, 1, points=((158.0, 97.0),), negatives=((float(x), float(y)),))
             )
             assert not np.array_equal(corrected == 1, before)
+        # Before the removal: these ids were answered while object 1 was still tracked.
+        seen[index] = (session.object_ids, set(np.unique(ids)) - {0})
         if index == 12:
             session.remove(1)
-        seen[index] = (session.object_ids, set(np.unique(ids)) - {0})
         if index == 16:
             break
     assert seen[4][0] == [1] and seen[7][0] == [1, 2] and seen[16][0] == [2]
