@@ -20,7 +20,7 @@ if __name__ == "__main__":
 import multiprocessing
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -86,8 +86,20 @@ def write_rooms(
 ) -> None:
     """Write the rooms of `seeds` as scene folders under `out`; those that exist are kept."""
     jobs = [(seed, out, frames, width, height) for seed in seeds]
+    write_beside(_write_one, jobs, out, workers, frames, "rooms")
+
+
+def write_beside(
+    write_one: Callable[[tuple], None],  # writes the scene of a job in a worker process
+    jobs: Sequence[tuple],
+    out: Path,  # unfinished scenes in it are removed
+    workers: int,  # processes
+    frames: int,  # of a scene
+    name: str,  # of what is written, beside the progress bar
+) -> None:
+    """Write scenes in several processes."""
     context = multiprocessing.get_context("spawn")
-    progress = tqdm(total=len(jobs) * frames, unit="frame", desc="rooms")
+    progress = tqdm(total=len(jobs) * frames, unit="frame", desc=name)
     # Ctrl-C reaches only this process, which then ends the workers. On their own they would print
     # a traceback each.
     sweep(out)
@@ -95,7 +107,7 @@ def write_rooms(
         pool = context.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN))
     with pool, progress as bar:
         try:
-            for _ in pool.imap_unordered(_write_one, jobs):
+            for _ in pool.imap_unordered(write_one, jobs):
                 bar.update(frames)
         except BaseException:
             pool.terminate()

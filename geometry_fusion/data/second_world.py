@@ -13,21 +13,18 @@ Seeds: val 130,000..130,099; test 230,000..230,099. Seeds from 900,000 on are re
 and are refused.
 """
 
-from geometry_fusion.interrupts import ignored_by_children, watch_imports
+from geometry_fusion.interrupts import watch_imports
 
 if __name__ == "__main__":
     watch_imports()  # Ctrl-C while the packages below load ends without a traceback
 
-import multiprocessing
 import re
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from geometry_fusion.data import rooms
 from geometry_fusion.data.scenes import SceneFrame, SceneObject
@@ -36,7 +33,6 @@ from geometry_fusion.data.second_world_layout import Room, furnish
 from geometry_fusion.data.second_world_renderer import Renderer
 from geometry_fusion.data.write_scenes import write_scene
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
-from geometry_fusion.io.temporary import sweep
 
 RESERVED_FROM = 900_000
 SHAPES = ((256, 256), (320, 240), (320, 180), (240, 320), (180, 320))  # width, height in pixels
@@ -114,19 +110,7 @@ def write_rooms(
 ) -> None:
     """Write the rooms of `seeds` as scene folders under `out`; those that exist are kept."""
     jobs = [(seed, out, frames, shape) for seed in seeds]
-    sweep(out)
-    with ignored_by_children():
-        context = multiprocessing.get_context("spawn")
-        pool = context.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN))
-    with pool, tqdm(total=len(jobs) * frames, unit="frame", desc="second world") as bar:
-        try:
-            for _ in pool.imap_unordered(_write_one, jobs):
-                bar.update(frames)
-        except BaseException:
-            pool.terminate()
-            pool.join()
-            sweep(out)  # unfinished rooms of the workers
-            raise
+    rooms.write_beside(_write_one, jobs, out, workers, frames, "second world")
 
 
 def seed_range(text: str) -> range:

@@ -22,6 +22,15 @@ def intrinsic_matrix(fx: float, fy: float, cx: float, cy: float) -> np.ndarray:
     return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], float)
 
 
+def resized_intrinsics(k: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
+    """K [3, 3] of a picture that was resized by `scale` (x, y).
+
+    Resizing scales distances from the image's corner, half a pixel beside the first centre.
+    """
+    half_pixel = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
+    return (k + half_pixel) * np.array([*scale, 1])[:, None] - half_pixel
+
+
 def directions_of(
     k: np.ndarray,  # [3, 3] intrinsics, pixels
     u: np.ndarray,  # [...] columns, pixels

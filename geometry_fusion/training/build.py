@@ -23,7 +23,7 @@ from geometry_fusion.training.task import Task
 
 
 def build_sam2_task(config: DictConfig) -> Task:
-    """The task of `experiment=tiny_sam2`: SAM2 from random weights, or from `trainer.init_from`.
+    """The task of `tiny_sam2` and `worlds_sam2`: SAM2 from scratch, or from `trainer.init_from`.
 
     Raises InputError for unknown module names and unreadable weights.
     """
@@ -70,7 +70,7 @@ def load_trunk(model: torch.nn.Module, source: str) -> None:
 
     weights = trunk_weights() if source == "package" else read_weights(Path(source))
     body = model.image_encoder.trunk.body
-    load_strictly(body, weights, Path(source), "the trunk of SAM2 'tiny'")
+    load_strictly(body, weights, Path(source), "the trunk EfficientNet-Lite0")
 
 
 def sam2_clips(config: DictConfig, size: int):
@@ -108,7 +108,7 @@ def posed_clips(config: DictConfig, size: int):
 
 
 def build_must3r_task(config: DictConfig) -> Task:
-    """The task of `experiment=tiny_must3r`: MUSt3R from random weights, or from
+    """The task of `tiny_must3r` and `worlds_must3r`: MUSt3R from random weights, or from
     `trainer.init_from`.
 
     Raises InputError for an unknown model, batches that do not fit it, and unreadable weights.

@@ -123,6 +123,8 @@ def _arguments(argv) -> argparse.Namespace:
 def main(argv=None) -> int:
     """Run one stage for a limited time; 0 when all its trainings are complete, else 1."""
     args = _arguments(argv)
+    if not Path("train.py").exists():
+        raise InputError("train.py: is not in this folder; run this in the clone's folder")
     overrides = args.overrides
     if args.stage == "fusion":
         overrides = [*released_backbones(), *overrides]

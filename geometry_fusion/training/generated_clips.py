@@ -192,6 +192,11 @@ class GeneratedPosedBatches:
     ) -> PosedBatch:
         """A batch of `clips` clips, a pure function of the generator and the pool."""
         rooms = [entry for entry in self._pool.rooms if not bool(entry.moves)]
+        if not rooms:
+            raise InputError(
+                "data.worlds.moving_share: things move in all rooms of the pool, and MUSt3R is "
+                "trained on still ones; lower it, or raise data.worlds.start"
+            )
         shape = ratio(rooms[rng.integers(len(rooms))])
         rooms = [entry for entry in rooms if ratio(entry) == shape]
         scenes = [entry for entry in self._scenes if ratio(entry) == shape]

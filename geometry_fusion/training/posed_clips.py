@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from geometry_fusion.data.scenes import Scene
+from geometry_fusion.geometry.cameras import resized_intrinsics
 from geometry_fusion.training.batches import draw_frames
 
 DEPTH_TOLERANCE = 0.1  # two depths of one point agree within this share
@@ -94,10 +95,7 @@ def load_scene(scene: Scene, size: int) -> LoadedScene:
         depth = cv2.resize(scene.depth(index), (size, size), interpolation=cv2.INTER_NEAREST)
         depths.append((depth * 1000).round().astype(np.uint16))
         pose, k = scene.camera(index)
-        scale = np.array([size / width, size / height, 1])[:, None]
-        # Resizing scales distances from the image's corner, half a pixel beside the first centre.
-        half_pixel = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
-        intrinsics.append((k + half_pixel) * scale - half_pixel)
+        intrinsics.append(resized_intrinsics(k, (size / width, size / height)))
         poses.append(pose)
     poses = np.array(poses, np.float32)
     intrinsics = np.array(intrinsics, np.float32)

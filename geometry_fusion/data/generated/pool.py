@@ -16,6 +16,7 @@ from geometry_fusion.data.generated.layered import SHAPES, LayeredWorld
 from geometry_fusion.data.generated.rooms import RoomWorld
 from geometry_fusion.data.generated.textures import TextureBank
 from geometry_fusion.data.scenes import Scene
+from geometry_fusion.geometry.cameras import resized_intrinsics
 
 SHAPE_SHARES = (0.35, 0.2, 0.25, 0.1, 0.1)  # how often each of SHAPES is drawn
 LAYERED_SEED = 1 << 40  # seeds of layered clips are far from those of rooms
@@ -100,8 +101,6 @@ def scene_clip(scene: Scene, size: int, device: torch.device) -> GeneratedClips 
             twins[0, thing.id] = thing.twin_of
     rgb, ids, depth, poses, intrinsics = [], [], [], [], []
     has_depth = (scene.folder / "depth").is_dir() and (scene.folder / "cameras.json").exists()
-    scale = np.array([size / width, size / height, 1])[:, None]
-    half_pixel = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
     for index in range(len(scene)):
         rgb.append(cv2.resize(scene.rgb(index), (size, size), interpolation=cv2.INTER_AREA))
         instance = scene.instance(index).clip(0).astype(np.uint8)
@@ -111,7 +110,7 @@ def scene_clip(scene: Scene, size: int, device: torch.device) -> GeneratedClips 
             depth.append(cv2.resize(z, (size, size), interpolation=cv2.INTER_NEAREST))
             pose, k = scene.camera(index)
             poses.append(pose)
-            intrinsics.append((k + half_pixel) * scale - half_pixel)
+            intrinsics.append(resized_intrinsics(k, (size / width, size / height)))
 
     def stacked(arrays: list[np.ndarray], dtype: torch.dtype) -> torch.Tensor | None:
         if not arrays:
