@@ -13,7 +13,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "benchmarks/out"
 CLIP = ROOT / "videos/samples/return/video.mp4"
-ARMS = ("upstream", "baseline", "3am")  # of speed.py
+ARMS = ("upstream", "baseline", "3am", "places")  # of speed.py
 CLICK = (158.0, 97.0)  # x, y on the object that the clip is about
 sys.path.insert(0, str(ROOT))
 
@@ -34,9 +34,9 @@ def endless_clip() -> Iterator[np.ndarray]:
 
 
 def tiny_predictor(arm: str, precision: str = "auto", **options):
-    """The predictor of "sam2" or "3am" on the CPU, with the weights that ship."""
+    """The predictor of "sam2", "3am" or "places" on the CPU, with the weights that ship."""
     from geometry_fusion import load
 
-    geometry = "must3r" if arm == "3am" else "none"
-    tracker = load("tiny", geometry=geometry, device="cpu", precision=precision, **options)
+    mode = {"3am": "merger", "places": "places"}.get(arm, "off")
+    tracker = load("tiny", mode=mode, device="cpu", precision=precision, **options)
     return tracker.predictor

@@ -1,4 +1,4 @@
-"""Both arms at the published sizes on this machine: seconds per frame and peak memory.
+"""All arms at the published sizes on this machine: seconds per frame and peak memory.
 
     python benchmarks/full_size.py --sam2 t l --must3r 512 --frames 3
 
@@ -34,6 +34,7 @@ from geometry_fusion.must3r import Dust3rEncoder, MUSt3R  # noqa: E402
 from geometry_fusion.training.checkpoints import save_weights  # noqa: E402
 
 OUT = ROOT / "benchmarks/out/full_size.json"
+MODES = ("merger", "places", "both")
 SIZES = {"224": 224, "512": 512}
 
 
@@ -92,13 +93,18 @@ def write_all(folder: Path, sam2: str, must3r: str) -> Path:
     return folder
 
 
-def measure(folder: Path, sam2: str, must3r: str) -> dict:
-    """Seconds per frame and peak memory of ab_iou.py, in a process of its own as a user runs it."""
+def measure(folder: Path, sam2: str, must3r: str, mode: str) -> dict:
+    """Seconds per frame and peak memory of ab_iou.py, in a process of its own as a user runs it.
+
+    mode: of --geometry-mode.
+    """
     command = [sys.executable, ROOT / "ab_iou.py"]
     command += ["--frames", folder / "frames", "--point", "320,240"]
     command += ["--sam2", sam2, "--sam2-checkpoint", folder / f"{sam2}.pt"]
     command += ["--must3r", folder / f"{must3r}.pth"]
-    command += ["--checkpoint", folder / "fusion.safetensors", "--out", folder / "out"]
+    command += ["--geometry-mode", mode, "--out", folder / "out"]
+    if mode != "places":
+        command += ["--checkpoint", folder / "fusion.safetensors"]
     printed = folder / "printed.txt"
     with open(printed, "w") as output:
         process = subprocess.Popen(
@@ -113,6 +119,7 @@ def measure(folder: Path, sam2: str, must3r: str) -> dict:
     return {
         "sam2": sam2,
         "must3r": must3r,
+        "mode": mode,
         "baseline_s": baseline,
         "geometry_s": geometry,
         "peak_gb": round(usage.ru_maxrss / 2**20, 2),
@@ -129,6 +136,7 @@ def main() -> None:
     )
     parser.add_argument("--must3r", nargs="+", default=["512"], choices=SIZES)
     parser.add_argument("--frames", type=int, default=3, choices=range(1, 16), metavar="1..15")
+    parser.add_argument("--modes", nargs="+", default=["merger", "places"], choices=MODES)
     args = parser.parse_args()
     rows = []
     for sam2 in args.sam2:
@@ -137,8 +145,9 @@ def main() -> None:
                 folder = Path(name)
                 write_frames(folder, args.frames)
                 write_all(folder, sam2, must3r)
-                rows.append(measure(folder, sam2, must3r))
-                print(rows[-1], flush=True)
+                for mode in args.modes:
+                    rows.append(measure(folder, sam2, must3r, mode))
+                    print(rows[-1], flush=True)
     facts = {
         "frames": args.frames,
         "size": "640x480",

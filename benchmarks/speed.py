@@ -1,13 +1,13 @@
-"""Speed and memory of SAM2's own predictor, our baseline arm and our geometry arm (`make bench`).
+"""Speed and memory of SAM2's own predictor, our baseline arm and our geometry arms (`make bench`).
 
     python benchmarks/speed.py                  the tiny models; under 10 minutes on two cores
     python benchmarks/speed.py --device cuda
     python benchmarks/speed.py --sam2 t --must3r 512 --lengths 8 16 --objects 1 4
                                                 published sizes, random weights
 
-All three carry the same weights and track the same prompts through the same folder of frames: the
+All four carry the same weights and track the same prompts through the same folder of frames: the
 bundled `return` clip, forwards and backwards again and again. Each measurement is a process of its
-own, because peak memory is a process's. The three take turns, and ratios are medians over rounds. A
+own, because peak memory is a process's. The four take turns, and ratios are medians over rounds. A
 time is that of a whole pass, from opening the frames to the last mask on the CPU, divided by the
 number of frames; loading weights and a short first pass are not counted. Writes
 benchmarks/out/results.json and speed.png.
@@ -80,11 +80,13 @@ def build(arm: str, args: argparse.Namespace):
             binarize_mask_from_pts_for_mem_enc=True,  # as SAM2's own builder sets it
         )
     geometry, checkpoint = "none", None
-    if arm == "3am":
+    if arm != "baseline":
         geometry = f"must3r:{weights / args.must3r}.pth" if weights else f"must3r:{args.must3r}"
-        checkpoint = weights / "fusion.safetensors" if weights else None
+    if arm == "3am" and weights:
+        checkpoint = weights / "fusion.safetensors"
     files = {"sam2_checkpoint": file, "checkpoint": checkpoint}
-    options = {"device": args.device, "compile": args.compile}
+    mode = {"3am": "merger", "places": "places"}.get(arm, "auto")
+    options = {"device": args.device, "compile": args.compile, "mode": mode}
     return load(args.sam2, geometry=geometry, **files, **options).predictor
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from common import ARMS
 
+PAIRS = (("baseline", "upstream"), ("3am", "baseline"), ("places", "baseline"))
+
 
 def summarise(rows: list[dict]) -> dict:
     """Ratios of time, slopes of peak memory over length, and late over early cost of a frame.
@@ -29,12 +31,13 @@ def summarise(rows: list[dict]) -> dict:
     times = {
         "baseline_over_upstream": ratio("baseline", "upstream", longest, 1),
         "3am_over_baseline": ratio("3am", "baseline", longest, 1),
+        "places_over_baseline": ratio("places", "baseline", longest, 1),
         f"objects{most}_over_upstream{most}": ratio("baseline", "upstream", shortest, most),
     }
-    for arm, other in (("baseline", "upstream"), ("3am", "baseline")):
+    for arm, other in PAIRS:
         by_length = {n: ratio(arm, other, n, 1) for n in lengths}
         times[f"{arm}_over_{other}_by_length"] = by_length
-    for arm, other in (("baseline", "upstream"), ("3am", "baseline")):
+    for arm, other in PAIRS:
         by_objects = {n: ratio(arm, other, shortest, n) for n in counts}
         times[f"{arm}_over_{other}_by_objects"] = by_objects
     late_over_early = {}

@@ -3,6 +3,7 @@
 Points are x, y in pixels of the original frame, with pixel centres at integers.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -38,6 +39,18 @@ class Camera:
 
     focal: float  # pixels of the original frame
     camera_to_world: Tensor  # [4, 4] in the reference frame
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a point may lie from an object's place and still belong to it."""
+
+    radius: float  # in radii of the object
+    scale: float  # at least this share of the scene's scale (`GeometryFrame.scale`)
+
+    def of(self, radius: float, scale: float) -> float:
+        """The tolerance of an object, in the unit of both arguments."""
+        return max(self.radius * radius, self.scale * scale)
 
 
 @dataclass(frozen=True)
@@ -138,5 +151,7 @@ class TrackedFrame:
     object_ids: tuple[int, ...] = ()  # all tracked objects, in the order of `logits`
     logits: Tensor | None = None  # [objects, 1, H, W], above 0 inside; None before the first prompt
     geometry: GeometryFrame | None = None  # None where no geometry was computed for this frame
+    # Object id -> what its place decided in this frame (tracking/places.py); empty without places.
+    decisions: Mapping[int, str] = field(default_factory=dict)
     stem: str | None = None  # of a streamed frame: its file's stem, or its index with zeros
     image: np.ndarray | None = None  # of a streamed frame: RGB uint8 [H, W, 3]

@@ -43,7 +43,14 @@ from geometry_fusion.tracking.resume import MASK_SUFFIXES
 from geometry_fusion.tracking.write_masks import write_masks_and_videos
 from geometry_fusion.types import Frames, Prompt, TrackedFrame
 
-ARM_TITLES = {"sam2": "SAM2", "3am": "3AM", "control": "control", "oracle": "oracle"}
+ARM_TITLES = {
+    "sam2": "SAM2",
+    "3am": "3AM",
+    "places": "SAM2 + places",
+    "both": "3AM + places",
+    "control": "control",
+    "oracle": "oracle",
+}
 REPORT_SUFFIXES = (".html", ".csv", ".json", ".mp4", ".png")
 
 
@@ -128,8 +135,10 @@ def load_trackers(args: argparse.Namespace) -> tuple[dict[str, Tracker], str | N
     options = {"sam2_checkpoint": args.sam2_checkpoint, "device": args.device}
     options["precision"] = args.precision
     baseline = load(args.sam2, geometry="none", **options)
-    geometry = f"auto:{args.must3r}"
-    second = load(args.sam2, geometry=geometry, checkpoint=args.checkpoint, **options)
+    if args.geometry_mode == "off":
+        return {"baseline": baseline}, "--geometry-mode off"
+    options |= {"geometry": f"auto:{args.must3r}", "mode": args.geometry_mode}
+    second = load(args.sam2, checkpoint=args.checkpoint, **options)
     if second.without_geometry is None:
         return {"baseline": baseline, "geom": second}, None
     return {"baseline": baseline}, second.without_geometry
@@ -189,14 +198,18 @@ def track_arms(
     """
     sessions = [clip_session(t.predictor, prompts, args.precision) for t in trackers.values()]
     scene = SceneRecord(frames, prompts[0].object_id)
+    object_ids = [prompt.object_id for prompt in prompts]
+    decisions = {object_id: [None] * len(frames) for object_id in object_ids}
 
     def watch(tracked: list[TrackedFrame]) -> None:
-        scene.add(tracked[-1])
+        last = tracked[-1]
+        scene.add(last)
+        for object_id, decision in last.decisions.items():
+            decisions[object_id][last.index] = decision
 
     with ExitStack() as swaps:
         masks = [swaps.enter_context(replacing_folder(outputs.folders[key])) for key in trackers]
         videos = [swaps.enter_context(replacing_file(outputs.videos[key])) for key in trackers]
-        object_ids = [prompt.object_id for prompt in prompts]
         steps = track_together(sessions, frames)
         seconds = write_masks_and_videos(
             steps, frames, object_ids, masks, videos, record=record, watch=watch
@@ -212,6 +225,8 @@ def track_arms(
         )
         for (key, tracker), pace in zip(trackers.items(), seconds)
     ]
+    if any(map(any, decisions.values())):
+        arms[-1].decisions = decisions
     return arms, scene, sessions
 
 

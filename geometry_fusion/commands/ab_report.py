@@ -111,6 +111,9 @@ def notes_on(args: argparse.Namespace, inputs: ReportInputs) -> list[str]:
     notes = []
     if inputs.without_geometry:
         notes.append(f"The geometry arm did not run: {inputs.without_geometry}.")
+    *_, last = inputs.trackers.values()
+    if last.without_merger:
+        notes.append(f"Geometry works by places, not by a merger: {last.without_merger}.")
     image_size = inputs.trackers["baseline"].predictor.image_size
     notes += small_mask_warnings(inputs.prompts, image_size)
     if not args.gt:
@@ -143,14 +146,14 @@ def print_result(arms: list[Arm], summary: dict, notes: list[str], out: Path) ->
     """Scores, notes and where the results are."""
     if arms[0].scores:
         two = len(arms) == 2
-        titles = "".join(f"{arm.title:>12}" for arm in arms)
-        print(f"{'measure':<16}{titles}{'  difference' if two else ''}")
+        titles = "".join(f"{arm.title:>14}" for arm in arms)
+        print(f"{'measure':<16}{titles}{'    difference' if two else ''}")
         for measure in PRINTED:
             values = [arm.scores[measure] for arm in arms]
             cells = ["-" if value is None else f"{value:.3f}" for value in values]
             if two:
                 cells.append("-" if None in values else f"{values[1] - values[0]:+.3f}")
-            print(f"{measure:<16}" + "".join(f"{cell:>12}" for cell in cells))
+            print(f"{measure:<16}" + "".join(f"{cell:>14}" for cell in cells))
         print(
             f"{summary['num_truth_frames']} ground-truth frames, object in view in "
             f"{summary['num_positive_frames']}"

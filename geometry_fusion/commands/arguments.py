@@ -11,7 +11,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from geometry_fusion.choices import DEVICES, PRECISIONS
+from geometry_fusion.choices import DEVICES, GEOMETRY_MODES, PRECISIONS
 from geometry_fusion.models.names import MUST3R_MODELS, SAM2_MODELS
 
 FRAMES = Path("videos/frames")  # where `main.py frames` leaves them
@@ -101,7 +101,11 @@ def add_sam2_arguments(parser: argparse.ArgumentParser, what: str = "model") -> 
 
 
 def add_geometry_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add --must3r and --checkpoint, the weights of the geometry arm."""
+    """Add --geometry-mode, --must3r and --checkpoint: how the geometry arm works, its weights."""
+    modes = (
+        "merger: trained weights; places: needs none; auto: merger where weights fit, else places"
+    )
+    parser.add_argument("--geometry-mode", default="auto", choices=GEOMETRY_MODES, help=modes)
     parser.add_argument(
         "--must3r",
         default="tiny",

@@ -41,7 +41,12 @@ from geometry_fusion.tracking.write_masks import write_masks_and_videos
 from geometry_fusion.types import Prompt
 from geometry_fusion.ui.live_window import LiveWindow
 
-ARM_WORDS = {"3am": "with geometry", "sam2": "SAM2 alone"}
+ARM_WORDS = {
+    "3am": "with geometry",
+    "places": "with geometry (places)",
+    "both": "with geometry (merger and places)",
+    "sam2": "SAM2 alone",
+}
 
 
 def run(args: argparse.Namespace) -> None:
@@ -115,18 +120,20 @@ def load_tracker(args: argparse.Namespace) -> Tracker:
     options = {"sam2_checkpoint": args.sam2_checkpoint, "device": args.device}
     options |= {"precision": args.precision, "compile": args.compile}
     options |= {"objects_at_once": args.objects_at_once}
-    if kind is None:
+    if kind is None or args.geometry_mode == "off":
         return load(args.sam2, geometry="none", **options)
     options |= {"max_keyframes": args.max_keyframes, "keyframe_interval": args.join_every}
-    geometry = f"{kind}:{args.must3r}"
+    options |= {"geometry": f"{kind}:{args.must3r}", "mode": args.geometry_mode}
     try:
-        tracker = load(args.sam2, geometry=geometry, checkpoint=args.checkpoint, **options)
+        tracker = load(args.sam2, checkpoint=args.checkpoint, **options)
     except InputError as error:
         if args.arm == "3am" and not args.checkpoint:
             raise InputError(f"--arm 3am: {error}") from None
         raise
     if tracker.without_geometry:
         print(f"SAM2 alone, without geometry: {tracker.without_geometry}", flush=True)
+    if tracker.without_merger:
+        print(f"places, without a merger: {tracker.without_merger}", flush=True)
     return tracker
 
 

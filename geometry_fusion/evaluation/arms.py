@@ -11,15 +11,22 @@ from omegaconf import DictConfig
 from geometry_fusion.data.scenes import Scene
 from geometry_fusion.devices import pick_device, uses_bf16
 from geometry_fusion.errors import InputError
+from geometry_fusion.evaluation.arm_names import ARMS, parts_of, place_settings
 from geometry_fusion.evaluation.objects import Track
-from geometry_fusion.geometry.source import GeometrySource
+from geometry_fusion.evaluation.sources import (
+    Replay,
+    ShuffledGeometry,
+    ZeroGeometry,
+    another_scene,
+)
+from geometry_fusion.geometry.posed_depth import posed_depth_of
 from geometry_fusion.io.mask_writer import innermost_point
 from geometry_fusion.models.tracker import Tracker, build_tracker
 from geometry_fusion.tracking.clip_session import track
 from geometry_fusion.tracking.features import FrameFeatures
+from geometry_fusion.tracking.places import PLACE_RULES
 from geometry_fusion.types import GeometryFrame, Prompt, TrackedFrame
 
-CHECKPOINTS = {"control": "control", "3am": "fusion", "oracle": "oracle"}  # arm -> checkpoints key
 TRACKING_RULES = 2  # increased when a change of tracking makes earlier records invalid
 
 
@@ -49,40 +56,6 @@ def prompt_of(track: Track, kind: str) -> Prompt:
     return Prompt(track.prompt_frame, points=(tuple(map(float, innermost_point(mask))),))
 
 
-class Replay(GeometrySource):
-    """A geometry source that computes each frame once, for several prompts of one object.
-
-    All of them track the same frames in the same order, so that the wrapped source would give the
-    same results again.
-    """
-
-    def __init__(self, source: GeometrySource, device: torch.device):
-        self._source, self._device = source, device
-        self._answers: dict[int, GeometryFrame] = {}
-
-    def push(self, frame_index: int, image: np.ndarray) -> GeometryFrame:
-        """Geometry of an RGB uint8 frame [H, W, 3]; computed at the first call."""
-        if frame_index not in self._answers:
-            answer = self._source.push(frame_index, image)
-            self._answers[frame_index] = answer.to(self._device)
-        return self._answers[frame_index]
-
-    def reset(self) -> None:
-        """Nothing to forget: the next prompt starts at the same frame of the same video."""
-
-    def trim(self, renders: bool = False) -> None:
-        """Nothing to drop: the next prompt reads all frames again."""
-
-    def snapshot(self) -> dict:
-        """The snapshot of the wrapped source."""
-        return self._source.snapshot()
-
-    def restore(self, snapshot: dict) -> None:
-        """Restore the wrapped source; frames are computed again."""
-        self._answers.clear()
-        self._source.restore(snapshot)
-
-
 class ReplayedMerger(torch.nn.Module):
     """A merger that computes each GeometryFrame once; `Replay` returns the same one again."""
 
@@ -104,29 +77,35 @@ class EvaluatedArms:
     """The trackers of a config's arms.
 
     Objects of one scene share decoded frames and image features. Prompts of one object share
-    geometry and merged features. Raises InputError for checkpoints of another arm or other
-    backbones.
+    geometry and merged features. Raises InputError for unknown arms, and for checkpoints of another
+    arm or other backbones.
     """
 
     def __init__(self, config: DictConfig):
         self._config = config
-        self._trackers = {arm: self._load(arm) for arm in config.arms}
-        self._mergers = {
-            arm: tracker.predictor.merger
-            for arm, tracker in self._trackers.items()
-            if arm in CHECKPOINTS
-        }
+        loaded: dict[str, Tracker] = {}
+        self._trackers = {}
+        for arm in config.arms:
+            base, _ = parts_of(arm)
+            if base not in loaded:
+                loaded[base] = self._load(base)
+            self._trackers[arm] = loaded[base]
+        self._mergers = {base: tracker.predictor.merger for base, tracker in loaded.items()}
         self._track: Track | None = None
         self._features: FrameFeatures | None = None
+        # Arm -> the geometry source and merger of the object that is tracked now.
+        self._geometry: dict[str, tuple[Replay, ReplayedMerger]] = {}
 
     def _load(self, arm: str) -> Tracker:
         config = self._config
-        key = CHECKPOINTS.get(arm)
+        key, mode = ARMS[arm]
         tracker = build_tracker(
             config.sam2,
             sam2_file=config.sam2_checkpoint,
             checkpoint=Path(config.checkpoints[key]) if key else None,
+            mode=mode,
             must3r=str(config.must3r),
+            places=place_settings(config),
             device=str(config.device),
             precision=config.precision,
             max_keyframes=config.max_keyframes,
@@ -146,25 +125,33 @@ class EvaluatedArms:
             self._features = FrameFeatures(SceneFrames(track_.scene))
         if self._track is not track_:
             self._track = track_
-            self._share_geometry(track_)
+            self._geometry.clear()
         predictor = self._trackers[arm].predictor
+        if parts_of(arm)[0] != "sam2":
+            if arm not in self._geometry:
+                self._geometry[arm] = self._shared_geometry(arm, track_)
+            source, merger = self._geometry[arm]
+            predictor.fuse(merger, lambda: source, predictor.place_settings)
         yield from track(predictor, self._features, [prompt], self._config.precision, False)
 
-    def _share_geometry(self, track_: Track) -> None:
-        """Make one geometry source per arm, for all prompts of an object."""
-        for arm, merger in self._mergers.items():
-            tracker = self._trackers[arm]
-            device = tracker.predictor.device
-            source = Replay(tracker.make_source(scene=track_.scene), device)
-
-            def same_source(source: GeometrySource = source) -> GeometrySource:
-                return source
-
-            tracker.predictor.fuse(ReplayedMerger(merger), same_source)
+    def _shared_geometry(self, arm: str, track_: Track) -> tuple[Replay, ReplayedMerger]:
+        """The geometry source of an arm, and its merger, for all prompts of an object."""
+        base, control = parts_of(arm)
+        tracker = self._trackers[arm]
+        if control == "true":
+            source = posed_depth_of(track_.scene)
+        else:
+            source = tracker.make_source(scene=track_.scene)
+        if control == "zero":
+            source = ZeroGeometry(source)
+        elif control == "shuffled":
+            source = ShuffledGeometry(source, another_scene(track_.scene))
+        return Replay(source, tracker.predictor.device), ReplayedMerger(self._mergers[base])
 
     def identity(self, arm: str) -> str:
         """Everything but prompt and object that an arm's results depend on, as JSON text."""
         config, identity = self._config, self._trackers[arm].identity
+        base, control = parts_of(arm)
         files = [
             identity.weights[role] for role in ("sam2", "checkpoint") if role in identity.weights
         ]
@@ -172,8 +159,12 @@ class EvaluatedArms:
         computed = [device.type, uses_bf16(device, config.precision)]
         if config.max_keyframes is not None:
             computed.append(config.max_keyframes)
-        if arm == "3am":
+        if base in ("3am", "places", "both"):
             computed.append(f"join_every={config.join_every}")
         computed.append(f"rules={TRACKING_RULES}")
+        if "places" in identity.options:
+            computed += [identity.options["places"], f"place rules={PLACE_RULES}"]
+        if control:
+            computed.append(control)
         place = Path(config.data.scenes or config.data.root).resolve()
         return json.dumps([[file.sha256[:12] for file in files], str(place), computed])

@@ -9,11 +9,11 @@ import json
 import math
 from pathlib import Path
 
+from geometry_fusion.evaluation.arm_names import is_arm
 from geometry_fusion.evaluation.objects import SUBSETS
 from geometry_fusion.io.atomic import json_record, read_json_lines, replacing_file
 from geometry_fusion.io.parsing import is_number, is_whole
 
-ARMS = ("sam2", "control", "3am", "oracle")
 PROMPTS = ("mask", "click")
 MEASURES = ("iou", "positive_iou", "accuracy", "success_rate", "jf")
 # Measures that are None for an object that is never in view, or never found.
@@ -27,7 +27,7 @@ def is_record(value: dict) -> bool:
     """
     if not all(isinstance(value.get(key), str) for key in ("identity", "arm", "prompt", "object")):
         return False
-    if value["arm"] not in ARMS or value["prompt"] not in PROMPTS:
+    if not is_arm(value["arm"]) or value["prompt"] not in PROMPTS:
         return False
     subsets = value.get("subsets")
     if not isinstance(subsets, list) or "all" not in subsets:

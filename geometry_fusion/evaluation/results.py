@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
+from geometry_fusion.evaluation.arm_names import CONTROLS
 from geometry_fusion.evaluation.figures import draw
 from geometry_fusion.evaluation.objects import SUBSETS
 from geometry_fusion.evaluation.records import MEASURES
@@ -21,6 +22,17 @@ GAINS = (
     ("oracle", "control"),
     ("oracle", "sam2"),
     ("control", "sam2"),
+    ("places", "sam2"),
+    ("places", "3am"),
+    ("places_true", "sam2"),
+    ("places_true", "3am"),
+    ("both", "3am"),
+    ("both", "places"),
+    *(
+        (f"{arm}_{control}", "sam2")
+        for arm in ("places", "3am", "both")
+        for control in CONTROLS[1:]
+    ),
 )
 VIEW_BINS = (0, 15, 30, 60, 90, 180)  # degrees at the object between the prompted view and this one
 ABSENCE_BINS = (0, 1, 6, 16, 31, 10_000)  # frames out of view since the prompt
@@ -51,7 +63,7 @@ def summarise(records: list[dict], config: DictConfig) -> dict:
 def _means(objects: list[dict]) -> dict:
     """Mean of each measure over records of one arm, with counts and an interval of the IoU+."""
     means = {}
-    for measure in MEASURES:
+    for measure in (*MEASURES, "false_answers"):
         means[measure] = mean_of([o[measure] for o in objects if o[measure] is not None])
     means["n_objects"] = len(objects)
     means["n_frames"] = sum(o["num_frames"] for o in objects)
@@ -66,7 +78,7 @@ def _gains(ours: dict[str, dict], theirs: dict[str, dict]) -> dict[str, dict]:
     ours, theirs: records by object.
     """
     gains = {}
-    for measure in MEASURES:
+    for measure in (*MEASURES, "false_answers"):
         pairs = [(ours[k][measure], theirs[k][measure]) for k in ours.keys() & theirs.keys()]
         pairs = [(a, b) for a, b in pairs if a is not None and b is not None]
         # Sorted: the order of a set differs from run to run, and sums are rounded by order.
@@ -106,11 +118,11 @@ def text_table(results: dict, config: DictConfig) -> str:
         summary = results["by_prompt"][prompt]
         lines.append(
             f"prompt: {prompt} on the largest view; mean over objects; IoU+ = frames with the "
-            "object present"
+            "object present; false = share of frames without it that have a mask"
         )
         lines.append(
-            f"{'subset':<10}{'arm':<9}{'IoU':>7}{'IoU+':>7}  "
-            f"{'95%':<15}{'acc':>6}{'>=0.5':>7}{'J&F':>7}  objects"
+            f"{'subset':<10}{'arm':<16}{'IoU':>7}{'IoU+':>7}  "
+            f"{'95%':<15}{'acc':>6}{'>=0.5':>7}{'J&F':>7}{'false':>7}  objects"
         )
         for subset in SUBSETS:
             for arm in config.arms:
@@ -124,20 +136,21 @@ def text_table(results: dict, config: DictConfig) -> str:
     for arm, (iou, positive, accuracy) in (config.data.get("paper") or {}).items():
         cells = f"{iou:>7.3f}{positive:>7.3f}  {'':<15}{accuracy:>6.3f}"
         lines.append(
-            f"{'paper':<10}{arm:<9}{cells}  its selected subset, its own split and prompts"
+            f"{'paper':<10}{arm:<16}{cells}  its selected subset, its own split and prompts"
         )
     return "\n".join(lines)
 
 
 def _table_row(subset: str, arm: str, means: dict) -> str:
-    iou, positive, accuracy, success, jf = (
-        f"{means[measure]:.3f}" if means[measure] is not None else "-" for measure in MEASURES
+    iou, positive, accuracy, success, jf, false = (
+        f"{means[measure]:.3f}" if means[measure] is not None else "-"
+        for measure in (*MEASURES, "false_answers")
     )
     limits = means.get("positive_iou_95")  # a single object has none
     spread = f"{limits['low']:.3f}..{limits['high']:.3f}" if limits else ""
     return (
-        f"{subset:<10}{arm:<9}{iou:>7}{positive:>7}  {spread:<15}{accuracy:>6}{success:>7}{jf:>7}  "
-        f"{means['n_objects']}"
+        f"{subset:<10}{arm:<16}{iou:>7}{positive:>7}  {spread:<15}{accuracy:>6}{success:>7}{jf:>7}"
+        f"{false:>7}  {means['n_objects']}"
     )
 
 
@@ -145,7 +158,7 @@ def _gain_row(pair: str, subset: str, gain: dict) -> str:
     text = f"{gain['mean']:+.3f}"
     if "low" in gain:
         text += f" ({gain['low']:+.3f}..{gain['high']:+.3f})"
-    return f"gain {pair:<15} {subset:<10} IoU+ {text}"
+    return f"gain {pair:<22} {subset:<10} IoU+ {text}"
 
 
 def write_results(records: list[dict], config: DictConfig, out: Path) -> dict:

@@ -9,6 +9,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
 from tqdm import tqdm
@@ -169,6 +170,14 @@ def add_facts(records: list[dict], tracks: list[Track]) -> None:
         for record in records:
             if record["object"] == track.name:
                 record.update(facts)
+                record["false_answers"] = false_answers(record)
+
+
+def false_answers(record: dict) -> float | None:
+    """Share of the frames without the object that have a mask; None without such frames."""
+    absent = ~np.array(record["present"], bool)
+    # Without the object, the IoU is 1 where the mask is empty, and else 0.
+    return float((np.array(record["frame_ious"])[absent] < 1).mean()) if absent.any() else None
 
 
 def measure(

@@ -9,9 +9,9 @@ from geometry_fusion.data.scenes import find_scenes
 from geometry_fusion.data.worlds import world_of
 from geometry_fusion.devices import pick_device, uses_bf16
 from geometry_fusion.errors import InputError
-from geometry_fusion.evaluation.arms import CHECKPOINTS
+from geometry_fusion.evaluation.arm_names import ARMS, parts_of, place_settings
 from geometry_fusion.evaluation.objects import SUBSETS
-from geometry_fusion.evaluation.records import ARMS, PROMPTS
+from geometry_fusion.evaluation.records import PROMPTS
 from geometry_fusion.evaluation.run import shard_of
 from geometry_fusion.io.atomic import check_apart
 from geometry_fusion.limits import check_numbers, check_paths
@@ -24,11 +24,16 @@ def check(config: DictConfig) -> None:
     """Raise InputError, naming key and value, for settings that would fail after minutes."""
     for key, values, names in (("arms", config.arms, ARMS), ("prompts", config.prompts, PROMPTS)):
         is_list = OmegaConf.is_list(values)
-        if not is_list or not values or any(value not in names for value in values):
+        known = is_list and values and (key == "arms" or all(value in names for value in values))
+        if not known:
             shown = list(values) if is_list else values
+            example = next(iter(names))
             raise InputError(
-                f"{key}={shown}: write a list such as {key}=[{names[0]}] of {', '.join(names)}"
+                f"{key}={shown}: write a list such as {key}=[{example}] of {', '.join(names)}"
             )
+    for arm in config.arms:
+        parts_of(arm)
+    place_settings(config)
     check_numbers(config)
     check_paths(config, ("out", "data.root"), ("data.scenes", "sam2_checkpoint"))
     check_paper(config.data.get("paper"))
@@ -42,13 +47,20 @@ def check(config: DictConfig) -> None:
     shard_of(config.shard)
     if config.only not in SUBSETS:
         raise InputError(f"only={config.only}: unknown; choose one of {', '.join(SUBSETS)}")
-    for arm, key in CHECKPOINTS.items():
-        check_paths(config, (f"checkpoints.{key}",) if arm in config.arms else ())
-        if arm in config.arms and not Path(config.checkpoints[key]).is_file():
+    for arm, key in checkpoints_of(config).items():
+        check_paths(config, (f"checkpoints.{key}",))
+        if not Path(config.checkpoints[key]).is_file():
             raise InputError(
                 f"checkpoints.{key}={config.checkpoints[key]}: no such file; train it (python "
                 f"train.py experiment=tiny_fusion arm={arm}) or leave the arm out: arms=[sam2]"
             )
+
+
+def checkpoints_of(config: DictConfig) -> dict[str, str]:
+    """The trained arms that an evaluation needs -> their keys in `checkpoints`."""
+    keys = {ARMS[parts_of(arm)[0]][0] for arm in config.arms}
+    names = {"fusion": "3am"}
+    return {names.get(key, key): key for key in sorted(keys - {None})}
 
 
 def check_paper(rows: DictConfig | None) -> None:
@@ -62,7 +74,7 @@ def check_out(out: Path, config: DictConfig, config_file: Path | None) -> None:
     """Raise InputError where results would replace an input, foreign files, or results of other
     scenes.
     """
-    trained = [config.checkpoints[CHECKPOINTS[arm]] for arm in config.arms if arm in CHECKPOINTS]
+    trained = [config.checkpoints[key] for key in checkpoints_of(config).values()]
     inputs = [
         config.sam2_checkpoint,
         must3r_loader.given_file(str(config.must3r)),

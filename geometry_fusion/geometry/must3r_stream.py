@@ -21,7 +21,7 @@ from geometry_fusion.geometry.source import GeometrySource
 from geometry_fusion.geometry.tokens import FrameTokens, Tokens
 from geometry_fusion.must3r.memory import Memory
 from geometry_fusion.must3r.postprocess import Pointmaps, lengths
-from geometry_fusion.types import GeometryFrame
+from geometry_fusion.types import GeometryFrame, Tolerance
 
 SQUARE_SIDES = (224, 336, 448)  # encoders made for these sides take square images
 IndexedTokens = tuple[int, Tokens]
@@ -45,6 +45,9 @@ class Must3rStream(GeometrySource):
 
     Raises ValueError for a cap or an interval that cannot work.
     """
+
+    tolerance = Tolerance(radius=0.7, scale=0.12)
+    origin = "MUSt3R's own reconstruction from RGB alone"
 
     def __init__(
         self,
@@ -93,6 +96,11 @@ class Must3rStream(GeometrySource):
         self._keyframes.reset()
 
     @property
+    def settled(self) -> bool:
+        """Whether the frames of the initialisation, which move its coordinates, have been seen."""
+        return len(self._keyframes.poses) >= self._num_init
+
+    @property
     def keyframes(self) -> list[int]:
         """Numbers of the frames in the memory, in the order in which they joined it."""
         return list(self._keyframes.labels)
@@ -109,9 +117,7 @@ class Must3rStream(GeometrySource):
 
     @property
     def poses(self) -> dict[int, Tensor]:
-        """Camera-to-world poses [4, 4] of keyframes and of all frames since the last `trim`, as
-        estimated when the frame was pushed.
-        """
+        """Camera-to-world poses [4, 4], as estimated at the push, of all frames not trimmed."""
         return dict(self._keyframes.poses)
 
     @property
@@ -195,12 +201,9 @@ class Must3rStream(GeometrySource):
 
     def _new_of_one_group(self, waiting: list[IndexedTokens]) -> list[IndexedTokens]:
         """The first of the waiting frames, and the new frames of its group that follow it."""
-        group = waiting[0][0] // self._join_every
-        poses = self._keyframes.poses
-        every = self._join_every
-        return list(
-            takewhile(lambda entry: entry[0] // every == group and entry[0] not in poses, waiting)
-        )
+        every, poses = self._join_every, self._keyframes.poses
+        group = waiting[0][0] // every
+        return list(takewhile(lambda w: w[0] // every == group and w[0] not in poses, waiting))
 
     def _read(self, frames: list[IndexedTokens]) -> DecodedFrames:
         """Decode new frames of one group against the memory; its keyframes join the next memory."""
@@ -287,9 +290,8 @@ class Must3rStream(GeometrySource):
 
     def _views(self, frames: DecodedFrames) -> list[FrameView]:
         """The inputs of the overlap rule, frame by frame."""
-        maps = frames.maps
-        depth = maps.local[..., 2]
-        return self._keyframes.views_of(maps.points, maps.confidence, depth, frames.poses)
+        points, local, confidence = frames.maps.points, frames.maps.local, frames.maps.confidence
+        return self._keyframes.views_of(points, confidence, local[..., 2], frames.poses)
 
     def _answers(self, frames: DecodedFrames) -> list[GeometryFrame]:
         """The results that `push_all` returns; the latest maps are kept in `maps`."""

@@ -20,6 +20,8 @@ class PosedDepth(GeometrySource):
     points are given.
     """
 
+    origin = "Given depth and cameras"
+
     def __init__(
         self, look: Callable[[int], tuple[np.ndarray, np.ndarray, np.ndarray]], side: int = 64
     ):

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from geometry_fusion.fit import fit_to_square
-from geometry_fusion.types import GeometryFrame
+from geometry_fusion.types import GeometryFrame, Tolerance
 
 
 class GeometrySource(ABC):
@@ -25,6 +25,10 @@ class GeometrySource(ABC):
     """
 
     levels: tuple[int, ...] = ()  # which features its GeometryFrames carry
+    # How far its points may lie from where they were in earlier frames (tracking/place.py).
+    tolerance = Tolerance(radius=1.0, scale=0.05)
+    origin = "Geometry"  # for readers: where it comes from
+    settled = True  # whether later frames leave the points of earlier ones where they are
 
     @abstractmethod
     def push(self, frame_index: int, image: np.ndarray) -> GeometryFrame:

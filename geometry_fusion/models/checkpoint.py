@@ -20,6 +20,7 @@ from geometry_fusion.models.identity import WeightFile
 from geometry_fusion.models.names import FUSION_CHECKPOINTS
 from geometry_fusion.models.optimise import pack_linears
 from geometry_fusion.models.spec import FusionSpec
+from geometry_fusion.tracking.places import PlaceSettings
 from geometry_fusion.tracking.predictor import GeometryVideoPredictor
 
 
@@ -43,11 +44,12 @@ def fuse_weights(
     weights: dict[str, torch.Tensor],
     make_source: Callable[[], GeometrySource],
     name: str,
+    places: PlaceSettings | None = None,
 ) -> None:
     """Fuse geometry into a new `predictor`: the merger, the fine-tuned parts of SAM2, a source.
 
-    weights: the checkpoint's tensors; name: its name for messages. Raises InputError if the tensors
-    do not fit the spec.
+    weights: the checkpoint's tensors; name: its name for messages; places: see
+    `FusingEncoder.fuse`. Raises InputError if the tensors do not fit the spec.
     """
     try:
         # On the meta device no memory is allocated: a file may name enormous sizes.
@@ -56,7 +58,7 @@ def fuse_weights(
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
     checked = _checked_weights(weights, name, described, predictor)
-    predictor.fuse(pack_linears(spec.build_merger()), make_source)
+    predictor.fuse(pack_linears(spec.build_merger()), make_source, places)
     predictor.load_state_dict(checked, strict=False)  # all other tensors stay the backbone's
 
 

@@ -12,7 +12,7 @@ from geometry_fusion.geometry.posed_depth import posed_depth_of
 from geometry_fusion.geometry.source import GeometrySource, NoGeometry
 from geometry_fusion.models.must3r import load_must3r, widths_of
 from geometry_fusion.models.optimise import pack_linears
-from geometry_fusion.models.spec import FusionSpec, check_levels
+from geometry_fusion.models.spec import FusionSpec, check_levels, merger_of, spec_of
 
 # Makes a fresh source for a video. `scene` is needed by "depth" only; other keywords change options
 # of Must3rStream: sources that differ in them share one network.
@@ -45,9 +45,25 @@ def _posed_depth(spec: FusionSpec, file: Path | None, options: SourceOptions) ->
 
 def _must3r(spec: FusionSpec, file: Path, options: SourceOptions) -> SourceMaker:
     encoder, decoder = load_must3r(file, device=options.device, memory_mode="kv")
-    encoder, decoder = pack_linears(encoder), pack_linears(decoder)
     check_levels(spec, widths_of(encoder, decoder), file)
-    arguments = {**spec.geometry, "precision": options.precision}
+    return _streams(pack_linears(encoder), pack_linears(decoder), spec.geometry, options)
+
+
+def must3r_points(must3r: str, file: Path, options: SourceOptions) -> SourceMaker:
+    """As `source_maker` for MUSt3R, without the features that only a merger reads.
+
+    must3r: name or weight file, by which the options of the memory are chosen.
+    """
+    encoder, decoder = load_must3r(file, device=options.device, memory_mode="kv")
+    geometry = {**spec_of(merger_of("auto", must3r)).geometry, "levels": []}
+    return _streams(pack_linears(encoder), pack_linears(decoder), geometry, options)
+
+
+def _streams(
+    encoder: torch.nn.Module, decoder: torch.nn.Module, geometry: dict, options: SourceOptions
+) -> SourceMaker:
+    """geometry: levels, max_keyframes and rule, as a spec has them."""
+    arguments = {**geometry, "precision": options.precision}
     if options.max_keyframes is not None:
         arguments["max_keyframes"] = options.max_keyframes
     arguments["join_every"] = options.keyframe_interval

@@ -50,6 +50,18 @@ def checked_name(name: str) -> str:
     return name
 
 
+def must3r_of(geometry: str) -> str | None:
+    """Name or file of the MUSt3R that `geometry` asks for; None for SAM2 alone."""
+    kind, _, model = geometry.partition(":")
+    if geometry == "none":
+        return None
+    if kind not in ("auto", "must3r"):
+        raise InputError(
+            f"geometry {geometry}: unknown; choose one of auto, none, must3r, must3r:NAME"
+        )
+    return checked_name(model or "tiny")
+
+
 def given_file(name: str) -> Path | None:
     """`name` as a path, or None if it is a model's name."""
     return None if name in MODELS else Path(name)

@@ -145,10 +145,14 @@ def _arguments(where: Path, file_of: Callable[[str], Path]) -> dict:
             files[role] = file_of(FILES[role])
             _check_sha(files[role], facts_of_role["sha256"], where)
     chosen = {"name": weights["sam2"]["name"], "sam2_checkpoint": files.get("sam2")}
-    if "checkpoint" not in weights:
+    if "checkpoint" not in weights and "must3r" not in weights:
         return {**chosen, "geometry": "none"}
     must3r = files.get("must3r") or weights.get("must3r", {}).get("name", "tiny")
-    return {**chosen, "geometry": f"must3r:{must3r}", "checkpoint": files["checkpoint"]}
+    chosen["geometry"] = f"must3r:{must3r}"
+    if "checkpoint" not in weights:
+        return {**chosen, "mode": "places"}
+    mode = "both" if facts.get("arm") == "both" else "merger"
+    return {**chosen, "mode": mode, "checkpoint": files["checkpoint"]}
 
 
 def _checked_weights(facts: object, where: Path) -> dict[str, dict]:

@@ -13,32 +13,27 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from geometry_fusion.choices import KEYFRAME_INTERVAL, OBJECTS_AT_ONCE
-from geometry_fusion.devices import pick_device
+from geometry_fusion.choices import GEOMETRY_MODES, KEYFRAME_INTERVAL
 from geometry_fusion.errors import InputError
-from geometry_fusion.geometry.source import GeometrySource, NoGeometry
 from geometry_fusion.io.open_frames import opened_frames
-from geometry_fusion.io.weights import read_weights
 from geometry_fusion.models import pretrained
-from geometry_fusion.models.checkpoint import check_backbones, fuse_weights, read_spec
-from geometry_fusion.models.geometry import SourceMaker, SourceOptions, source_maker
-from geometry_fusion.models.identity import Identity, WeightFile
-from geometry_fusion.models.must3r import checked_name, model_file
+from geometry_fusion.models.checkpoint import read_spec
+from geometry_fusion.models.geometry import SourceMaker
+from geometry_fusion.models.given import GivenGeometry
+from geometry_fusion.models.identity import Identity
+from geometry_fusion.models.must3r import must3r_of
 from geometry_fusion.models.names import FUSION_CHECKPOINTS, SAM2_MODELS
-from geometry_fusion.models.sam2 import build_predictor, model_files
+from geometry_fusion.models.parts import GeometryChoice, build_parts, no_geometry
 from geometry_fusion.models.spec import FusionSpec
 from geometry_fusion.tracking.open_session import open_session
+from geometry_fusion.tracking.places import PlaceSettings
 from geometry_fusion.tracking.predictor import GeometryVideoPredictor
 from geometry_fusion.tracking.session import Session
 from geometry_fusion.types import Prompt, TrackedFrame
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth")
-
-
-def no_geometry(scene=None, **changes) -> GeometrySource:
-    """The source of SAM2 alone."""
-    return NoGeometry()
+GEOMETRY_OPTIONS = ("max_keyframes", "keyframe_interval", "places")  # SAM2 alone has no such
 
 
 @dataclass
@@ -51,14 +46,16 @@ class Tracker:
     predictor: GeometryVideoPredictor
     identity: Identity
     precision: str = "auto"
-    spec: FusionSpec | None = None  # None: SAM2 alone
+    spec: FusionSpec | None = None  # of the merger; None: there is none
     make_source: SourceMaker = no_geometry
     # Why geometry does not run although nobody asked for SAM2 alone.
     without_geometry: str | None = None
+    # Why places run and not the merger, although nobody asked for places.
+    without_merger: str | None = None
 
     @property
     def arm(self) -> str:
-        """sam2, or the arm of the checkpoint: 3am, control, oracle."""
+        """sam2; places; the checkpoint's arm (3am, control, oracle); both (3am with places)."""
         return self.identity.arm
 
     def session(self, mode: str = "stream", **options) -> Session:
@@ -118,7 +115,8 @@ class Tracker:
 def load(
     name: str | Path = "tiny",
     *,
-    geometry: str = "auto",
+    geometry: str | GivenGeometry = "auto",
+    mode: str = "auto",
     checkpoint: str | Path | None = None,
     sam2_checkpoint: str | Path | None = None,
     device: str = "auto",
@@ -130,36 +128,38 @@ def load(
     name: tiny, t, s, b+ or l; a fusion checkpoint (.safetensors), whose backbones are found by the
     names that it records; a folder that `Tracker.save_pretrained` wrote; or a hub id "owner/name".
     geometry: "none" (SAM2 alone); "must3r" or "must3r:NAME", with NAME of tiny, 224, 512 or a
-    weight file; "auto": MUSt3R where merger weights for these models exist, else SAM2 alone, and
-    `Tracker.without_geometry` gives the reason; "auto:NAME" does the same with another MUSt3R.
+    weight file; "auto" or "auto:NAME": the same, or SAM2 alone where these weights are missing,
+    and `Tracker.without_geometry` gives the reason; or depth and cameras that
+    `data.given.open_geometry` read.
+    mode: how geometry is used. "merger": fused by trained weights; "places": SAM2's decoder is
+    asked again where an object's place is (tracking/places.py); "both"; "off": SAM2 alone; "auto":
+    the merger where weights for these models exist, else places, and `Tracker.without_merger`
+    gives the reason.
     checkpoint: merger weights; sam2_checkpoint: SAM2 weights in place of the model's own.
     precision: auto, fp32 or bf16.
 
-    options: `max_keyframes` and `keyframe_interval` of MUSt3R's memory, `objects_at_once`,
-    `frames_at_once`, `memory`, `compile`, `exact` (see `models.sam2.build_predictor`).
+    options: `max_keyframes` and `keyframe_interval` of MUSt3R's memory, `places` (PlaceSettings),
+    `objects_at_once`, `frames_at_once`, `memory`, `compile`, `exact` (see
+    `models.sam2.build_predictor`).
 
     Raises InputError for names, files and combinations that cannot be used, with the cure.
     """
-    if str(name) in SAM2_MODELS:
-        must3r = _must3r_of(geometry)
-        given = {"sam2_file": sam2_checkpoint, "device": device, "precision": precision}
-        if must3r is None:
-            if checkpoint:
-                raise InputError(
-                    f"checkpoint {checkpoint}: is for geometry, and geometry is 'none'; leave out "
-                    "one of them"
-                )
-            return build_tracker(str(name), **given, **options)
-        chosen = {"must3r": must3r, "checkpoint": checkpoint, **given, **options}
-        return _without_oracle(str(name), required=not geometry.startswith("auto"), **chosen)
+    if mode not in GEOMETRY_MODES:
+        raise InputError(
+            f"geometry mode {mode}: unknown; choose one of {', '.join(GEOMETRY_MODES)}"
+        )
+    geometry = "none" if mode == "off" else geometry
     given = {"device": device, "precision": precision, **options}
+    if str(name) in SAM2_MODELS:
+        given["sam2_file"] = sam2_checkpoint
+        return _load_model(str(name), geometry, mode, checkpoint, given)
     path = Path(name)
     if checkpoint or geometry == "none" or (geometry != "auto" and not path.is_file()):
         raise InputError(
             f"{name}: brings its own merger and geometry; leave out geometry and checkpoint"
         )
     if path.is_file():
-        return _load_checkpoint(path, geometry, sam2_checkpoint, given)
+        return _load_checkpoint(path, geometry, mode, sam2_checkpoint, given)
     is_hub_id = HUB_ID.fullmatch(str(name)) and path.suffix not in WEIGHT_SUFFIXES
     if path.is_dir() or is_hub_id:
         return Tracker.from_pretrained(name, **given)
@@ -169,94 +169,125 @@ def load(
     )
 
 
-def _must3r_of(geometry: str) -> str | None:
-    """Name or file of the MUSt3R that `geometry` asks for; None for SAM2 alone."""
-    kind, _, model = geometry.partition(":")
-    if geometry == "none":
-        return None
-    if kind not in ("auto", "must3r"):
-        raise InputError(
-            f"geometry {geometry}: unknown; choose one of auto, none, must3r, must3r:NAME"
-        )
-    return checked_name(model or "tiny")
+def _load_model(
+    sam2: str,
+    geometry: str | GivenGeometry,
+    mode: str,
+    checkpoint: str | Path | None,
+    options: dict,
+) -> Tracker:
+    """A tracker on a SAM2 model. options: of `build_tracker`."""
+    if isinstance(geometry, GivenGeometry):
+        if checkpoint or mode in ("merger", "both"):
+            raise InputError(
+                "given geometry: has no features for a merger, which reads MUSt3R's; use "
+                "--geometry-mode places and no checkpoint"
+            )
+        return build_tracker(sam2, mode="places", given=geometry, **options)
+    must3r = must3r_of(geometry)
+    if must3r is None:
+        if checkpoint:
+            raise InputError(
+                f"checkpoint {checkpoint}: is for geometry, and geometry is 'none'; leave out "
+                "one of them"
+            )
+        plain = {k: v for k, v in options.items() if k not in GEOMETRY_OPTIONS}
+        return build_tracker(sam2, **plain)
+    return _with_must3r(
+        sam2,
+        must3r,
+        mode,
+        checkpoint,
+        required=not geometry.startswith("auto"),
+        **options,
+    )
 
 
 def _load_checkpoint(
-    path: Path, geometry: str, sam2_checkpoint: str | Path | None, options: dict
+    path: Path, geometry: str, mode: str, sam2_checkpoint: str | Path | None, options: dict
 ) -> Tracker:
     """A tracker from a fusion checkpoint, on the backbones that it names."""
     _, backbones = read_spec(path)
     if geometry == "auto" and "must3r" in backbones:
         geometry = f"must3r:{backbones['must3r']['name']}"
-    must3r = _must3r_of(geometry) or "tiny"
+    must3r = must3r_of(geometry) or "tiny"
     sam2 = backbones["sam2"]["name"]
-    files = {"sam2_file": sam2_checkpoint, "checkpoint": path}
-    return _without_oracle(sam2, must3r=must3r, required=True, **files, **options)
+    mode = "merger" if mode == "auto" else mode
+    given = {"sam2_file": sam2_checkpoint, **options}
+    return _with_must3r(sam2, must3r, mode, path, required=True, **given)
 
 
-def _without_oracle(sam2: str, *, must3r: str, checkpoint, required: bool, **options) -> Tracker:
-    """With geometry, or, where it is not required, SAM2 alone with the reason."""
+def _with_must3r(
+    sam2: str, must3r: str, mode: str, checkpoint: str | Path | None, *, required: bool, **options
+) -> Tracker:
+    """With MUSt3R's geometry, or, where it is not required and cannot run, SAM2 alone with the
+    reason.
+    """
+    if checkpoint and mode == "places":
+        raise InputError(
+            f"checkpoint {checkpoint}: is for a merger, and places need none; leave out one of them"
+        )
     chosen = checkpoint or FUSION_CHECKPOINTS.get((sam2, must3r))
+    reason = None
     try:
-        if chosen is None:
-            raise InputError(
-                f"there are no merger weights for sam2 '{sam2}' with must3r '{must3r}'; train them "
-                "(docs/finetune.md) and name the file as checkpoint"
-            )
-        tracker = build_tracker(sam2, checkpoint=Path(chosen), must3r=must3r, **options)
+        if mode != "places":
+            try:
+                return _with_merger(sam2, must3r, mode, chosen, **options)
+            except InputError as error:
+                if mode != "auto" or checkpoint:
+                    raise
+                reason = str(error)
+        tracker = build_tracker(sam2, must3r=must3r, mode="places", **options)
+        tracker.without_merger = reason
+        return tracker
     except InputError as error:
-        if required or checkpoint:
+        if required or checkpoint or mode != "auto":
             raise
-        plain = {
-            k: v for k, v in options.items() if k not in ("max_keyframes", "keyframe_interval")
-        }
+        plain = {k: v for k, v in options.items() if k not in GEOMETRY_OPTIONS}
         tracker = build_tracker(sam2, **plain)
         tracker.without_geometry = str(error)
         return tracker
+
+
+def _with_merger(
+    sam2: str, must3r: str, mode: str, checkpoint: str | Path | None, **options
+) -> Tracker:
+    if checkpoint is None:
+        raise InputError(
+            f"there are no merger weights for sam2 '{sam2}' with must3r '{must3r}'; train them "
+            "(docs/finetune.md) and name the file as checkpoint, or use --geometry-mode places"
+        )
+    mode = "merger" if mode == "auto" else mode
+    tracker = build_tracker(sam2, checkpoint=Path(checkpoint), must3r=must3r, mode=mode, **options)
     if tracker.spec.source == "depth":
-        raise InputError(f"{chosen}: the oracle needs depth and poses; use evaluate.py with scenes")
+        raise InputError(
+            f"{checkpoint}: the oracle needs depth and poses; use evaluate.py with scenes"
+        )
     return tracker
 
 
 def build_tracker(
     sam2: str,
     *,
-    sam2_file: str | Path | None = None,
     checkpoint: Path | None = None,
+    mode: str = "merger",
     must3r: str = "tiny",
-    device: str = "auto",
-    precision: str = "auto",
+    given: GivenGeometry | None = None,
+    places: PlaceSettings | None = None,
     max_keyframes: int | None = None,
     keyframe_interval: int = KEYFRAME_INTERVAL,
-    objects_at_once: int = OBJECTS_AT_ONCE,
-    compile: bool = False,
     **options,
 ) -> Tracker:
     """A tracker of a SAM2 model, with the arm of a fusion checkpoint where one is given.
 
-    A checkpoint was trained on geometry whose keyframes join the memory at once; tracking lets them
-    wait for groups of frames (`keyframe_interval`), which is faster. The sources of an oracle need
-    `scene=` (see `Tracker.make_source`). Raises InputError when the checkpoint was trained on other
-    backbones, naming both.
+    mode: merger, places or both; without checkpoint and places, SAM2 alone. places: other settings
+    than the default ones. A checkpoint was trained on geometry whose keyframes join the memory at
+    once; tracking lets them wait for groups of frames (`keyframe_interval`), which is faster. The
+    sources of an oracle need `scene=` (see `Tracker.make_source`). options: see `build_parts`.
+    Raises InputError when the checkpoint was trained on other backbones, naming both.
     """
-    torch_device = pick_device(device)
-    files = {"sam2": WeightFile(sam2, Path(sam2_file or model_files(sam2)[1]))}
-    options |= {"objects_at_once": objects_at_once, "compile": compile}
-    settings = {"device": torch_device.type, "precision": precision}
-    settings |= {name.replace("_", " "): str(value) for name, value in options.items()}
-    if checkpoint is None:
-        predictor = build_predictor(sam2, sam2_file, torch_device, **options)
-        return Tracker(predictor, Identity("sam2", files, settings), precision)
-    spec, backbones = read_spec(checkpoint)
-    if spec.source == "must3r":
-        files["must3r"] = WeightFile(must3r, model_file(must3r))
-    check_backbones(checkpoint, backbones, files)
-    predictor = build_predictor(sam2, sam2_file, torch_device, **options)
-    backbone = files["must3r"].file if "must3r" in files else None
-    source_options = SourceOptions(torch_device, precision, max_keyframes, keyframe_interval)
-    make_source = source_maker(spec, backbone, source_options)
-    fuse_weights(predictor, spec, read_weights(checkpoint), make_source, str(checkpoint))
-    settings["keyframes"] = f"{max_keyframes}, every {keyframe_interval}"
-    files["checkpoint"] = WeightFile(checkpoint.stem, checkpoint)
-    identity = Identity(spec.arm, files, settings)
-    return Tracker(predictor, identity, precision, spec, make_source)
+    settings = (places or PlaceSettings()) if mode in ("places", "both") else None
+    memory = {"max_keyframes": max_keyframes, "keyframe_interval": keyframe_interval}
+    choice = GeometryChoice(checkpoint, settings, must3r, given, **memory)
+    parts = build_parts(sam2, choice, **options)
+    return Tracker(parts.predictor, parts.identity, parts.precision, parts.spec, parts.make_source)

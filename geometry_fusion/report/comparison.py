@@ -24,6 +24,7 @@ class ObjectOfArm:
 
     pixels: list[int]  # of its mask; 0 where the arm does not show it
     ious: list[float | None] | None = None  # against ground truth, None for frames without it
+    decisions: list[str | None] | None = None  # of its place (tracking/places.py), where it has one
     scores: dict = field(default_factory=dict)  # measure -> value
 
 
@@ -41,6 +42,8 @@ class Arm:
     scores: dict = field(default_factory=dict)  # measure -> mean over objects
     unprompted: dict = field(default_factory=dict)  # as `scores`, without the prompted frames
     objects: dict[int, ObjectOfArm] = field(default_factory=dict)  # by id
+    # Object id -> what its place decided in every frame; None for an arm without places.
+    decisions: dict[int, list[str | None]] | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,10 @@ def measure_masks(
     objects = sorted({prompt.object_id for prompt in prompts})
     agreement = {object_id: [] for object_id in objects}
     for arm in arms:
-        arm.objects = {object_id: ObjectOfArm([]) for object_id in objects}
+        decisions = arm.decisions or {}
+        arm.objects = {
+            object_id: ObjectOfArm([], decisions=decisions.get(object_id)) for object_id in objects
+        }
     for stem in stems:
         ids_by_arm = [read(arm, stem) for arm in arms]
         for object_id in objects:

@@ -46,7 +46,8 @@ class SimilarityMap:
 class GeometryFigures:
     """The figures and names that the report's page shows."""
 
-    maps: list[SimilarityMap]
+    maps: list[SimilarityMap]  # empty where the source has no features
+    origin: str  # of the scene's geometry
     above: str  # the scene from above, SVG
     above_alt: str
     object_id: int
@@ -113,6 +114,11 @@ class SceneRecord:
         self._frames = frames
         self._views: dict[int, _View] = {}
 
+    @property
+    def has_views(self) -> bool:
+        """Whether any frame with a camera was recorded."""
+        return bool(self._views)
+
     def add(self, frame: TrackedFrame) -> None:
         """Record a frame, if it has geometry with a camera."""
         if frame.geometry is not None and frame.geometry.camera is not None:
@@ -154,9 +160,10 @@ def figures_of(
 ) -> GeometryFigures | None:
     """Correspondence and view from above for one prompted object.
 
-    None where the source has no features, or where the masks show the object in no second frame.
+    A source without features has no correspondence. None where the source knows nothing, or where
+    the masks show the object in no second frame.
     """
-    if not source.levels:
+    if not record.has_views:
         return None
     prompted_mask = read_ids(prompt.frame) == prompt.object_id
     if not (prompt.points or prompted_mask.any()):
@@ -171,9 +178,14 @@ def figures_of(
     far = _farthest_view(poses, prompt.frame, others, record.scale)
     far_mask = read_ids(far) == prompt.object_id
     names = [f"MUSt3R decoder {level}" if level else "MUSt3R encoder" for level in source.levels]
-    maps = similarity_maps(predictor, source, frames, prompt.frame, query_xy, far, far_mask, names)
+    maps = []
+    if names:
+        maps = similarity_maps(
+            predictor, source, frames, prompt.frame, query_xy, far, far_mask, names
+        )
     return GeometryFigures(
         maps=maps,
+        origin=source.origin,
         above=_above(views, poses, source.keyframes, prompt.frame),
         above_alt=f"The scene from above: the path of the camera with {len(source.keyframes)} "
         f"keyframes, and the place of object {prompt.object_id} in the {len(others)} frames that "

@@ -25,7 +25,13 @@ from geometry_fusion.report.pictures import (
     strip_picture,
     write_side_by_side,
 )
-from geometry_fusion.report.plots import Plot, agreement_plot, iou_plot, presence_plot
+from geometry_fusion.report.plots import (
+    Plot,
+    agreement_plot,
+    decisions_plot,
+    iou_plot,
+    presence_plot,
+)
 from geometry_fusion.report.rows import (
     STRIP_FRAMES,
     Agreement,
@@ -164,6 +170,7 @@ def _plots(
         "iou": iou_plot(arms, truth, prompted) if truth else None,
         "agreement": agreement_plot(agreement, prompted) if agreement else None,
         "presence": presence_plot(arms, truth, prompted),
+        "decisions": decisions_plot(arms[-1], prompted),
     }
 
 

@@ -12,8 +12,10 @@ from matplotlib.ticker import MaxNLocator
 
 from geometry_fusion.report.comparison import Arm, Truth, in_words
 from geometry_fusion.report.pyplot import BLUE, GREY, ORANGE, PAGE_STYLE, plt, svg_of
+from geometry_fusion.tracking.places import ABSENT, ASKED, OWN, VETOED
 
 ARM_COLOURS = (ORANGE, BLUE)
+DECISION_COLOURS = {OWN: ORANGE, ASKED: BLUE, VETOED: "#c23a6b", ABSENT: GREY}
 TRUTH_COLOUR = GREY
 WIDE, NARROW = 11.5, 4.3  # inches; letters have the same size in both
 MOST_PANELS = 6  # more objects than this share one IoU plot
@@ -163,3 +165,35 @@ def presence_plot(arms: list[Arm], truth: Truth | None, prompted: list[int]) -> 
         return figure
 
     return _plot("presence", " ".join(words), draw)
+
+
+def decisions_plot(arm: Arm, prompted: list[int]) -> Plot | None:
+    """What decided each object's mask over frames; None for an arm without places."""
+    rows = {i: result.decisions for i, result in arm.objects.items() if result.decisions}
+    if not rows:
+        return None
+
+    def draw(width: float):
+        figure, axes = plt.subplots(figsize=(width, 1.15 + 0.3 * len(rows)), layout="constrained")
+        for place, decisions in enumerate(rows.values()):
+            for name, colour in DECISION_COLOURS.items():
+                spans = _steps([decision == name for decision in decisions], True)
+                label = None if place else name
+                axes.broken_barh(spans, (place - 0.36, 0.72), color=colour, lw=0, label=label)
+        _mark_prompts(axes, prompted)
+        axes.set_yticks(range(len(rows)), [f"object {i}" for i in rows])
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        _frame_axis(axes, len(next(iter(rows.values()))))
+        handles = dict(zip(*reversed(axes.get_legend_handles_labels())))
+        columns = 5 if width == WIDE else 2
+        style = {"loc": "outside upper center", "ncols": columns, "frameon": False}
+        figure.legend(handles.values(), handles.keys(), **style)
+        return figure
+
+    words = []
+    for i, decisions in rows.items():
+        counts = [f"{name} in {decisions.count(name)}" for name in DECISION_COLOURS]
+        words.append(f"Object {i}: {', '.join(counts)} of {len(decisions)} frames.")
+    return _plot("decisions", " ".join(words), draw)

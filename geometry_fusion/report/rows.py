@@ -1,6 +1,7 @@
 """Tables of the report: measures, objects, presence; columns of the strip; the CSV file."""
 
 import csv
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,6 +87,8 @@ def write_csv(
             if len(objects) > 1 and arm.objects[i].ious:
                 columns[f"iou_{arm.key}_{i}"] = arm.objects[i].ious
             columns[f"pixels_{arm.key}_{i}"] = arm.objects[i].pixels
+            if arm.objects[i].decisions:
+                columns[f"decided_{arm.key}_{i}"] = arm.objects[i].decisions
     with open(file, "w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle)
         writer.writerow(columns)
@@ -183,6 +186,10 @@ def arm_json(arm: Arm) -> dict:
         object_id: {"frames_shown": sum(n > 0 for n in result.pixels), "scores": result.scores}
         for object_id, result in arm.objects.items()
     }
+    for object_id, result in arm.objects.items():
+        if result.decisions:
+            counts = Counter(decision for decision in result.decisions if decision)
+            objects[object_id]["decisions"] = dict(counts)
     return {
         "title": arm.title,
         "video_name": arm.video_name,

@@ -20,6 +20,7 @@ from geometry_fusion.io.frame_folder import FrameFolder
 from geometry_fusion.tracking.features import FrameFeatures
 from geometry_fusion.tracking.object_batches import ObjectBatches, item_of
 from geometry_fusion.tracking.pixels import LazyFrames
+from geometry_fusion.tracking.places import Places, PlaceSettings
 from geometry_fusion.tracking.state import TrackState
 from geometry_fusion.types import Frames, GeometryFrame
 
@@ -60,13 +61,22 @@ class FusingEncoder(SAM2VideoPredictor):
         self.fill_batches = False
         self._make_source: Callable[[], GeometrySource] = NoGeometry
         self.merger: torch.nn.Module = KeepAppearance()
+        self.place_settings: PlaceSettings | None = None
 
-    def fuse(self, merger: torch.nn.Module, make_source: Callable[[], GeometrySource]) -> None:
-        """From now on, new inference states fuse geometry with `merger`.
+    def fuse(
+        self,
+        merger: torch.nn.Module | None,
+        make_source: Callable[[], GeometrySource],
+        places: PlaceSettings | None = None,
+    ) -> None:
+        """From now on, new inference states use geometry.
 
-        make_source: makes the geometry source of each state.
+        merger: fuses it into features; None: features stay SAM2's. make_source: makes the geometry
+        source of each state. places: objects are judged by their places (places.py).
         """
+        merger = KeepAppearance() if merger is None else merger
         self.merger, self._make_source = merger.to(self.device).eval(), make_source
+        self.place_settings = places
 
     @torch.inference_mode()
     def init_state(
@@ -75,13 +85,15 @@ class FusingEncoder(SAM2VideoPredictor):
         offload_video_to_cpu: bool = False,
         offload_state_to_cpu: bool = False,
         keep: str = "all",
+        geometry: GeometrySource | None = None,
         **options,
     ) -> TrackState:
         """As SAM2VideoPredictor.init_state, plus: `video_path` may be `Frames` or a folder.
 
         Frames are decoded on demand and always stay off the device. keep: which outputs the state
-        holds, see `state.KEEPS`. Raises InputError for a video file, because its frames cannot be
-        read in any order.
+        holds, see `state.KEEPS`. geometry: the source of this video, in place of a new one of the
+        predictor's. Raises InputError for a video file, because its frames cannot be read in any
+        order.
         """
         if isinstance(video_path, str | Path):
             if not Path(video_path).is_dir():
@@ -90,14 +102,17 @@ class FusingEncoder(SAM2VideoPredictor):
                     f"{video_path}"
                 )
             video_path = FrameFolder(Path(video_path))
+        geometry = self._make_source() if geometry is None else geometry
+        settings = self.place_settings
         return TrackState(
             images=LazyFrames(video_path, self.image_size),
             frames=video_path,
-            geometry=self._make_source(),
+            geometry=geometry,
             batches=ObjectBatches(self.objects_at_once),
             device=self.device,
             storage_device=torch.device("cpu") if offload_state_to_cpu else self.device,
             keep=keep,
+            places=None if settings is None else Places(settings, geometry),
         )
 
     def _get_image_feature(self, inference_state: TrackState, frame_idx: int, batch_size: int):
@@ -177,6 +192,8 @@ class FusingEncoder(SAM2VideoPredictor):
         """
         super().reset_state(inference_state)
         inference_state.forget_video()
+        if inference_state.places is not None:
+            inference_state.places.clear()
 
 
 def put_merged(backbone_out: dict, merged: Tensor) -> None:

@@ -30,8 +30,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from geometry_fusion.devices import free_memory, give_back_freed_memory
-from geometry_fusion.tracking.encoder import FusingEncoder
 from geometry_fusion.tracking.memory import answered_backwards, memory_policy
+from geometry_fusion.tracking.places_decoder import JUDGE, Judge, PlacesDecoder
 from geometry_fusion.tracking.small_masks import keep_small_parts, resized_mask
 from geometry_fusion.tracking.state import PROMPTED, TRACKED, TrackState
 
@@ -43,9 +43,9 @@ def _cast_memory_to_features(module, args, kwargs):
     return args, {**kwargs, "memory": kwargs["memory"].to(kwargs["curr"][0].dtype)}
 
 
-class GeometryVideoPredictor(FusingEncoder):
-    """As SAM2VideoPredictor (sam2 1.1.0), plus: geometry (see `FusingEncoder`), batches of objects,
-    and prompts that take effect in both directions of time.
+class GeometryVideoPredictor(PlacesDecoder):
+    """As SAM2VideoPredictor (sam2 1.1.0), plus: geometry (see `FusingEncoder` and `PlacesDecoder`),
+    batches of objects, and prompts that take effect in both directions of time.
 
     upstream: prompts and memory as in SAM2. memory: name of a memory policy (memory.py). `options`
     are those of `FusingEncoder` and SAM2. Raises InputError for an unknown policy.
@@ -125,6 +125,8 @@ class GeometryVideoPredictor(FusingEncoder):
                 memories[obj_idx] = self.memory.select(outputs, frame_idx, reverse)
             else:
                 masks[obj_idx] = mask.to(self.device, non_blocking=True)
+        if state.places is not None:
+            state.places.begin_frame(state.object_ids)
         if memories:
             self._look_ahead(state, frame_idx, upcoming)
         # With this option SAM2 makes the masks of a batch exclude each other in memory. It tracks
@@ -189,7 +191,18 @@ class GeometryVideoPredictor(FusingEncoder):
         """
         if not self.upstream:
             mask = resized_mask(torch.as_tensor(mask, dtype=torch.bool), self.image_size)
-        return super().add_new_mask(inference_state, frame_idx, obj_id, mask)
+        answer = super().add_new_mask(inference_state, frame_idx, obj_id, mask)
+        inference_state.note_prompt(obj_id, frame_idx)
+        return answer
+
+    @torch.inference_mode()
+    def add_new_points_or_box(
+        self, inference_state: TrackState, frame_idx: int, obj_id: int, **prompt
+    ):
+        """As SAM2VideoPredictor.add_new_points_or_box, plus: the object's place begins there."""
+        answer = super().add_new_points_or_box(inference_state, frame_idx, obj_id, **prompt)
+        inference_state.note_prompt(obj_id, frame_idx)
+        return answer
 
     def _use_mask_as_output(self, backbone_features, high_res_features, mask_inputs):
         """As SAM2Base._use_mask_as_output, plus: small masks do not vanish (small_masks.py)."""
@@ -224,10 +237,15 @@ class GeometryVideoPredictor(FusingEncoder):
         Out of memory, the batch is halved until it fits.
         """
         readable = self.memory.readable(frame_idx, reverse)
+        outputs = state.batches.joined(memories, members, readable)
+        judge = None
+        if state.places is not None:
+            judge = Judge(state, frame_idx, members, reverse)
+            outputs = {**outputs, JUDGE: judge}
         try:
             joined, logits = self._run_single_frame_inference(
                 inference_state=state,
-                output_dict=state.batches.joined(memories, members, readable),
+                output_dict=outputs,
                 frame_idx=frame_idx,
                 batch_size=len(members),
                 is_init_cond_frame=False,
@@ -243,6 +261,8 @@ class GeometryVideoPredictor(FusingEncoder):
             for half in halves:
                 masks |= self._track_members(state, frame_idx, half, memories, reverse)
             return masks
+        if judge is not None:
+            judge.commit()
         for obj_idx, out in state.batches.split(frame_idx, members, joined).items():
             state.outputs[obj_idx][TRACKED][frame_idx] = out
         return {obj_idx: logits[i : i + 1] for i, obj_idx in enumerate(members)}

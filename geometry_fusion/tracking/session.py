@@ -93,6 +93,7 @@ class Session(ABC):
             geometry=self._state.geometry_of(self._time),
             stem=self.stem,
             image=self.image,
+            decisions=dict(self._state.places.decisions) if self._state.places else {},
         )
 
     @torch.inference_mode()

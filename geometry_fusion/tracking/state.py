@@ -13,6 +13,7 @@ from torch import Tensor
 
 from geometry_fusion.geometry.source import GeometrySource
 from geometry_fusion.tracking.object_batches import ObjectBatches
+from geometry_fusion.tracking.places import Places
 from geometry_fusion.types import Frames, GeometryFrame
 
 PROMPTED, TRACKED = "cond_frame_outputs", "non_cond_frame_outputs"  # SAM2's names
@@ -39,7 +40,8 @@ class TrackState(dict):
     """SAM2's inference state of one video, with the video's frames, geometry and object batches.
 
     images: frames as SAM2's image encoder takes them, by frame number; frames: RGB uint8 by frame
-    number; geometry: a source that no other state uses; keep: one of `KEEPS`. Raises ValueError for
+    number; geometry: a source that no other state uses; keep: one of `KEEPS`; places: of its
+    objects, None where they are not used. Raises ValueError for
     another `keep`.
     """
 
@@ -53,6 +55,7 @@ class TrackState(dict):
         device: torch.device,
         storage_device: torch.device,
         keep: str = "all",
+        places: Places | None = None,
     ):
         if keep not in KEEPS:
             raise ValueError(f"keep {keep!r}: unknown; expected one of {', '.join(KEEPS)}")
@@ -78,6 +81,7 @@ class TrackState(dict):
             frames_tracked_per_obj={},
         )
         self.frames, self.geometry, self.batches, self.keep = frames, geometry, batches, keep
+        self.places = places
         # Frames whose masks are final only after tracking backwards.
         self.answered_later: range = range(0)
         # Frames in `features` that were encoded in one batch, ahead of tracking.
@@ -88,6 +92,10 @@ class TrackState(dict):
     def object_ids(self) -> list[int]:
         """The user's ids of all objects, in the order of their first prompts."""
         return list(self["obj_ids"])
+
+    def object_id(self, obj_idx: int) -> int:
+        """The user's id of the object with an index in SAM2's tables."""
+        return self["obj_idx_to_id"][obj_idx]
 
     @property
     def num_frames(self) -> int:
@@ -103,6 +111,11 @@ class TrackState(dict):
     def prompted_frames(self) -> set[int]:
         """Frames with a prompt for any object, once SAM2's preflight has consolidated it."""
         return {t for outputs in self.outputs.values() for t in outputs[PROMPTED]}
+
+    def note_prompt(self, object_id: int, index: int) -> None:
+        """Record that an object was prompted on a frame: its place begins there."""
+        if self.places is not None:
+            self.places.prompted(object_id, index, self.frames[index])
 
     def pixels(self, index: int) -> Tensor:
         """A frame [3, S, S] as SAM2's image encoder takes it."""
@@ -170,6 +183,8 @@ class TrackState(dict):
         for tracked in self["frames_tracked_per_obj"].values():
             tracked.clear()
         self.forget_video()
+        if self.places is not None:
+            self.places.rewind()
 
     def forget_video(self) -> None:
         """Drop all features and geometry; the next frame is a new reference frame."""
@@ -192,15 +207,20 @@ class TrackState(dict):
 
     def snapshot(self) -> dict:
         """Everything but the frames that is needed to resume tracking: plain values and tensors."""
-        return {
+        snapshot = {
             "state": {key: self[key] for key in _SNAPSHOT_KEYS},
             "geometry": self.geometry.snapshot(),
         }
+        if self.places is not None:
+            snapshot["places"] = self.places.snapshot()
+        return snapshot
 
     def restore(self, snapshot: dict) -> None:
         """Continue from the `snapshot` of a state with an equal predictor and geometry source."""
         self.update(_moved(snapshot["state"], self["device"]))
         self.geometry.restore(_moved(snapshot["geometry"], self["device"]))
+        if self.places is not None:
+            self.places.restore(snapshot["places"])
 
 
 def _moved(value, device: torch.device):

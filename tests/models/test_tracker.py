@@ -8,6 +8,7 @@ from geometry_fusion.errors import InputError
 from geometry_fusion.io.video_file import VideoFile
 from geometry_fusion.models.names import FUSION_CHECKPOINTS, MUST3R_MODELS, SAM2_MODELS
 from geometry_fusion.models.spec import merger_of
+from geometry_fusion.tracking.places import PlaceSettings
 from tests.conftest import ROOT, ids_of
 
 CLIP = ROOT / "videos/samples/twins/video.mp4"
@@ -104,14 +105,30 @@ def test_identity_names_everything_that_masks_depend_on(tracker):
     assert fine.identity.facts()["checkpoint"] != facts["checkpoint"]
 
 
-def test_where_geometry_cannot_run_auto_says_why_and_a_name_refuses(monkeypatch):
+def test_without_merger_weights_auto_uses_places_and_a_mode_refuses(monkeypatch, tmp_path):
     monkeypatch.delitem(FUSION_CHECKPOINTS, ("tiny", "tiny"))
     auto = load("tiny", device="cpu")
-    assert auto.arm == "sam2" and "there are no merger weights for sam2 'tiny'" in (
-        auto.without_geometry
-    )
-    with pytest.raises(InputError, match="there are no merger weights"):
-        load("tiny", geometry="must3r", device="cpu")
+    assert auto.arm == "places" and auto.without_geometry is None and auto.spec is None
+    assert "there are no merger weights for sam2 'tiny'" in auto.without_merger
+    for mode in ("merger", "both"):
+        with pytest.raises(InputError, match="there are no merger weights"):
+            load("tiny", mode=mode, device="cpu")
+    monkeypatch.setitem(MUST3R_MODELS, "512", tmp_path / "MUSt3R_512.pth")
+    alone = load("tiny", geometry="auto:512", device="cpu")
+    assert alone.arm == "sam2" and "MUSt3R weights of '512' are missing" in alone.without_geometry
+    with pytest.raises(InputError, match="MUSt3R weights of '512' are missing"):
+        load("tiny", geometry="must3r:512", device="cpu")
+
+
+def test_every_mode_has_its_arm_and_identity():
+    facts = {}
+    for mode in ("off", "merger", "places", "both"):
+        tracker = load("tiny", mode=mode, device="cpu")
+        facts[tracker.arm] = tracker.identity.facts()
+    assert list(facts) == ["sam2", "3am", "places", "both"]
+    assert "checkpoint" not in facts["places"] and "must3r" in facts["places"]
+    other = load("tiny", mode="places", places=PlaceSettings(veto=0.1), device="cpu")
+    assert other.identity.facts()["places"] != facts["places"]["places"]
 
 
 @pytest.mark.parametrize(
@@ -123,6 +140,8 @@ def test_where_geometry_cannot_run_auto_says_why_and_a_name_refuses(monkeypatch)
         (FUSION, {"checkpoint": FUSION}, "brings its own merger and geometry"),
         ("lab/vases", {"geometry": "must3r"}, "brings its own merger and geometry"),
         ("tiny", {"geometry": "lidar"}, "geometry lidar: unknown; choose one of auto, none"),
+        ("tiny", {"mode": "magic"}, "geometry mode magic: unknown; choose one of auto, merger"),
+        ("tiny", {"mode": "places", "checkpoint": FUSION}, "is for a merger, and places need none"),
         ("tiny", {"geometry": "must3r:huge"}, "unknown model; choose one of tiny, 224, 512"),
         ("tiny", {"memory": "elephant"}, "memory elephant: unknown; choose one of sam2"),
         ("tiny", {"device": "abacus"}, "device 'abacus': unknown"),

@@ -1,0 +1,57 @@
+"""Names of the arms of an evaluation, and the settings of those with places."""
+
+from dataclasses import fields
+
+from omegaconf import DictConfig
+
+from geometry_fusion.errors import InputError
+from geometry_fusion.tracking.places import PlaceSettings
+
+# Arm -> its key in `checkpoints`, and how geometry is used.
+ARMS = {
+    "sam2": (None, "merger"),
+    "control": ("control", "merger"),
+    "3am": ("fusion", "merger"),
+    "oracle": ("oracle", "merger"),
+    "places": (None, "places"),
+    "both": ("fusion", "both"),
+}
+# Geometry in place of MUSt3R's, as the end of an arm's name: places_true (sources.py).
+CONTROLS = ("true", "zero", "shuffled")
+
+
+def place_settings(config: DictConfig) -> PlaceSettings:
+    """The settings of places, with those that the config changes. Raises InputError for unknown
+    names and values of another type.
+    """
+    known = {field.name: type(field.default) for field in fields(PlaceSettings)}
+    changed = dict(config.get("places") or {})
+    for name, value in changed.items():
+        if name not in known:
+            raise InputError(f"places.{name}: unknown; choose among {', '.join(known)}")
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (isinstance(value, bool) if known[name] is bool else is_number):
+            raise InputError(f"places.{name}={value}: must be {known[name].__name__}")
+    return PlaceSettings(**changed)
+
+
+def parts_of(arm: str) -> tuple[str, str]:
+    """An arm's name as arm and control: places_true -> (places, true), 3am -> (3am, "").
+
+    Raises InputError for unknown names.
+    """
+    if not is_arm(arm):
+        raise InputError(
+            f"arms: {arm} is unknown; choose among {', '.join(ARMS)}, places_true, and places, 3am "
+            "and both with _zero or _shuffled"
+        )
+    base, _, control = arm.partition("_")
+    return base, control
+
+
+def is_arm(name: object) -> bool:
+    """Whether this is the name of an arm."""
+    base, underscore, control = str(name).partition("_")
+    # A merger reads MUSt3R's features with its points: its arm with true geometry is the oracle.
+    allowed = {"places": CONTROLS, "3am": CONTROLS[1:], "both": CONTROLS[1:]}.get(base, ())
+    return base in ARMS and (control in allowed if underscore else True)

@@ -1,0 +1,234 @@
+"""Places: where objects are in 3D, and SAM2's decoder asked again where one is expected.
+
+Geometry that works without trained weights (docs/geometry.md). Every object of a video keeps a
+`Place`, which begins as the points of its prompted masks. In every later frame:
+
+1. look: which cells of the frame lie near the place;
+2. ask again: where the object is expected, prompts made from those cells go to SAM2's mask decoder
+   (asked_decoder.py); an answer is accepted if it lies near the place, covers its core, and the
+   decoder predicts a good mask or SAM2's own mask overlaps it; the best of these and SAM2's own
+   answer wins;
+3. veto: a mask that lies elsewhere counts as absent;
+4. trim pixels far from the place, and grow the place by confident masks.
+
+SAM2's memory takes in what was decided. Where nothing is known, SAM2's answer stays, bit for bit.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from geometry_fusion.geometry.source import GeometrySource
+from geometry_fusion.tracking.place import Cells, GrowthRule, Place, Sight, cells_of, lifted
+from geometry_fusion.types import Frames
+
+OWN, ASKED, VETOED, ABSENT = "own", "asked again", "vetoed", "absent"
+DECISIONS = (OWN, ASKED, VETOED, ABSENT)
+SIDE = 64  # of the grid for small models
+PLACE_RULES = 1  # increased when a change of places makes earlier results invalid
+LARGE_SIDE = 128  # for masks of 256 x 256, as those of the published models
+
+
+@dataclass(frozen=True)
+class PlaceSettings:
+    """Thresholds, chosen on validation rooms (benchmarks/places.py)."""
+
+    expected_seen: float = 0.1  # an object is expected where this share of its place is seen
+    expected_cells: int = 6  # and at least so many cells are near, on a grid of SIDE
+    precision: float = 0.6  # least precision and recall of an answer that is accepted
+    recall: float = 0.3
+    least_iou: float = 0.0  # and predicted IoU, unless
+    least_overlap: float = 0.0  # its IoU with SAM2's own mask is at least this
+    only_when_lost: bool = False  # ask only where SAM2's own answer would not be accepted
+    veto: float = 0.3  # a mask with a lower precision is somewhere else
+    trim: bool = True
+    grow_iou: float = 0.6  # a place grows by masks of at least this predicted IoU
+    grow_precision: float = 0.6
+    grow_step: float = 0.5  # bounds of growth, see GrowthRule
+    grow_whole: float = 100.0
+    grow_reach: float = 100.0
+    recall_weight: float = 0.5  # of recall and predicted IoU in the score of a mask
+    iou_weight: float = 0.3
+
+    @property
+    def growth(self) -> GrowthRule:
+        """The bounds of growth."""
+        return GrowthRule(self.grow_step, self.grow_whole, self.grow_reach)
+
+
+@dataclass
+class Waiting:
+    """A prompted mask that has no points yet: those of its frame are not final."""
+
+    image: np.ndarray | None  # RGB uint8 [H, W, 3]; None: the video's frames are at hand
+
+
+@dataclass
+class Known:
+    """What is known of one object."""
+
+    place: Place
+    waiting: dict[int, Waiting] = field(default_factory=dict)  # by prompted frame
+
+
+class Places:
+    """The places of the objects of one video, by the user's object ids."""
+
+    def __init__(self, settings: PlaceSettings, source: GeometrySource):
+        self.settings, self._source = settings, source
+        self._objects: dict[int, Known] = {}
+        self.decisions: dict[int, str] = {}  # of the latest frame, one of DECISIONS
+
+    def clear(self) -> None:
+        """Forget all objects."""
+        self._objects.clear()
+        self.decisions.clear()
+
+    def prompted(self, object_id: int, frame: int, image: np.ndarray | None) -> None:
+        """An object was prompted on a frame, for the first time or again: its mask there will be
+        lifted, and what was learnt from tracked masks is forgotten.
+        """
+        known = self._objects.setdefault(object_id, Known(Place(self._source.tolerance)))
+        known.place.drop_prompt(frame)
+        known.waiting[frame] = Waiting(image)
+
+    def begin_frame(self, object_ids: list[int]) -> None:
+        """Forget the decisions of the last frame, and objects that were removed."""
+        self.decisions = {}
+        for object_id in [o for o in self._objects if o not in object_ids]:
+            del self._objects[object_id]
+
+    def rewind(self) -> None:
+        """The geometry begins anew, and with it all places; prompts wait to be lifted."""
+        for known in self._objects.values():
+            for frame in known.place.prompted:
+                known.waiting.setdefault(frame, Waiting(None))
+            known.place = Place(self._source.tolerance)
+        self.decisions.clear()
+
+    def of(self, object_id: int) -> Place | None:
+        """The place of an object; None where none is known."""
+        known = self._objects.get(object_id)
+        return known.place if known and known.place.exists else None
+
+    def waiting_frames(self, object_id: int) -> list[int]:
+        """Prompted frames of an object that were not lifted yet."""
+        known = self._objects.get(object_id)
+        return list(known.waiting) if known else []
+
+    def lift(
+        self,
+        object_id: int,
+        frame: int,
+        mask: np.ndarray,  # [side, side] bool
+        frames: Frames,
+        rendered: dict[int, Cells],
+    ) -> None:
+        """Add a prompted mask to its object's place.
+
+        The frame is rendered from the geometry as it is now, because a source may move its
+        coordinates while it sees its first frames. rendered: cells of frames that were rendered
+        for other objects at this time.
+        """
+        known = self._objects[object_id]
+        if frame not in rendered:
+            image = known.waiting[frame].image
+            image = frames[frame] if image is None else image
+            rendered[frame] = cells_of(self._source.render(frame, image), len(mask))
+        cells = rendered[frame]
+        del known.waiting[frame]
+        known.place.put_prompt(frame, lifted(mask.ravel(), cells), cells.scale)
+
+    @property
+    def settled(self) -> bool:
+        """Whether the source's coordinates are final."""
+        return self._source.settled
+
+    def snapshot(self) -> dict:
+        """All places as plain values and tensors."""
+        return {
+            object_id: {
+                "prompted": {t: torch.from_numpy(p) for t, p in known.place.prompted.items()},
+                "grown": torch.from_numpy(known.place.grown),
+                "scale": known.place.scale,
+                "waiting": {
+                    t: None if w.image is None else torch.from_numpy(np.array(w.image))
+                    for t, w in known.waiting.items()
+                },
+            }
+            for object_id, known in self._objects.items()
+        }
+
+    def restore(self, snapshot: dict) -> None:
+        """Take over a `snapshot`."""
+        self.clear()
+        for object_id, kept in snapshot.items():
+            place = Place(
+                self._source.tolerance,
+                {t: points.cpu().numpy() for t, points in kept["prompted"].items()},
+                kept["grown"].cpu().numpy(),
+                kept["scale"],
+            )
+            waiting = {
+                t: Waiting(None if image is None else image.cpu().numpy())
+                for t, image in kept["waiting"].items()
+            }
+            self._objects[object_id] = Known(place, waiting)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was decided for one object in one frame."""
+
+    decision: str  # one of DECISIONS
+    answer: tuple[int, int] | None = None  # kind and mask of the accepted answer
+
+
+def is_expected(sight: Sight, side: int, settings: PlaceSettings) -> bool:
+    """Whether an object should be visible in a frame."""
+    least = settings.expected_cells * (side / SIDE) ** 2
+    return sight.seen >= settings.expected_seen and sight.near.sum() >= least
+
+
+def score(precision, recall, iou, settings: PlaceSettings):
+    """The score of masks, by which answers compete; arrays of one shape, or numbers."""
+    return precision + settings.recall_weight * recall + settings.iou_weight * iou
+
+
+def needs_asking(own: np.ndarray, iou: float, sight: Sight, settings: PlaceSettings) -> bool:
+    """Whether the decoder is asked again about an expected object. own: SAM2's mask [N] bool."""
+    if not settings.only_when_lost:
+        return True
+    return not (sight.precision(own) >= settings.precision and sight.recall(own) >= settings.recall)
+
+
+def best_answer(
+    own: np.ndarray,  # [N] bool: SAM2's answer, empty if absent
+    own_iou: float,  # its predicted IoU
+    masks: np.ndarray,  # [K, M, N] bool: the candidates
+    ious: np.ndarray,  # [K, M] predicted IoU, -inf for candidates that do not count
+    sight: Sight,
+    settings: PlaceSettings,
+) -> tuple[int, int] | None:
+    """Kind and mask of the best accepted candidate; None where SAM2's own answer is as good."""
+    precision, recall = sight.precision(masks), sight.recall(masks)
+    unprompted = masks[0, ious[0].argmax()]
+    union = (masks | unprompted).sum(-1)
+    overlap = (masks & unprompted).sum(-1) / np.maximum(union, 1)
+    trusted = (ious >= settings.least_iou) | (overlap >= settings.least_overlap)
+    accepted = (
+        (precision >= settings.precision)
+        & (recall >= settings.recall)
+        & trusted
+        & np.isfinite(ious)
+    )
+    if not accepted.any():
+        return None
+    scores = np.where(accepted, score(precision, recall, np.maximum(ious, 0), settings), -np.inf)
+    if own.any():
+        own_score = score(sight.precision(own), sight.recall(own), own_iou, settings)
+        if own_score >= scores.max():
+            return None
+    kind, mask = np.unravel_index(scores.argmax(), scores.shape)
+    return int(kind), int(mask)

@@ -1,0 +1,222 @@
+"""Places in sessions: when SAM2's answer stays, what is asked, prompts, resuming, objects."""
+
+import numpy as np
+import pytest
+import torch
+
+from geometry_fusion import Prompt, load
+from geometry_fusion.evaluation.sources import ZeroGeometry
+from geometry_fusion.geometry.posed_depth import PosedDepth
+from geometry_fusion.geometry.source import NoGeometry
+from geometry_fusion.io.video_file import VideoFile
+from geometry_fusion.models.sam2 import build_predictor
+from geometry_fusion.tracking.asked_decoder import KINDS, OWN, Questions, ask
+from geometry_fusion.tracking.clip_session import ClipSession, clip_session
+from geometry_fusion.tracking.places import ABSENT, ASKED, DECISIONS, VETOED, PlaceSettings
+from geometry_fusion.tracking.places_decoder import on_grid
+from geometry_fusion.tracking.stream_session import StreamSession
+from tests.conftest import ROOT, ids_of
+
+CLIP = ROOT / "videos/samples/twins/video.mp4"
+VASE = Prompt(2, points=((20.0, 147.0),))
+SECOND = Prompt(3, object_id=2, points=((100.0, 100.0),))
+NEVER = PlaceSettings(precision=2.0, veto=0.0, trim=False)
+
+
+@pytest.fixture(scope="module")
+def images() -> list[np.ndarray]:
+    return list(VideoFile(CLIP))[:12]
+
+
+@pytest.fixture(scope="module")
+def tracker():
+    return load("tiny", mode="places", device="cpu")
+
+
+@pytest.fixture
+def predictor(tracker):
+    """The tracker's predictor, with its settings restored after the test."""
+    yield tracker.predictor
+    tracker.predictor.fuse(None, tracker.make_source, PlaceSettings())
+
+
+class Clip(list):
+    """Images with a size, as `Frames`."""
+
+    @property
+    def size(self):
+        return self[0].shape[1::-1]
+
+
+def streamed(predictor, images, *prompts) -> list:
+    session = StreamSession(predictor)
+    for prompt in prompts:
+        session.add(prompt)
+    return list(session.track(iter(images)))
+
+
+def same(a: list, b: list) -> bool:
+    """Whether two runs gave the same logits, bit for bit."""
+    pairs = [(x.logits, y.logits) for x, y in zip(a, b, strict=True)]
+    return all((x is None and y is None) or torch.equal(x, y) for x, y in pairs)
+
+
+@pytest.fixture(scope="module")
+def baseline(images):
+    return streamed(build_predictor("tiny", device="cpu"), images, VASE, SECOND)
+
+
+def test_switched_on_but_never_deciding_masks_are_those_of_sam2(
+    predictor, tracker, images, baseline
+):
+    predictor.fuse(None, tracker.make_source, NEVER)
+    assert same(streamed(predictor, images, VASE, SECOND), baseline)
+    for make in (NoGeometry, lambda: ZeroGeometry(tracker.make_source())):
+        predictor.fuse(None, make, PlaceSettings())
+        assert same(streamed(predictor, images, VASE, SECOND), baseline)
+
+
+def test_decisions_are_reported_for_every_object_from_its_prompt_on(predictor, images, baseline):
+    frames = streamed(predictor, images, VASE, SECOND)
+    assert not same(frames, baseline)
+    assert frames[2].decisions == {} and set(frames[3].decisions) == {1}
+    for frame in frames[4:]:
+        assert set(frame.decisions) == {1, 2} and set(frame.decisions.values()) <= set(DECISIONS)
+        for object_id, decision in frame.decisions.items():
+            shown = bool((frame.logits[object_id - 1] > 0).any())
+            assert shown == (decision in ("own", ASKED)), (frame.index, decision)
+
+
+def test_a_resumed_stream_gives_the_same_masks(predictor, images):
+    """Also where the prompt's points wait for the second frame, whose arrival moves them."""
+    predictor.frames_at_once = 1
+    try:
+        whole = streamed(predictor, images, VASE)
+        for cut in (2, 3, 7):
+            first, second = StreamSession(predictor), StreamSession(predictor)
+            first.add(VASE)
+            begun = [f.index for _, f in zip(range(cut + 1), first.track(iter(images)))]
+            assert begun[-1] == first.frame_index == cut
+            second.restore(first.snapshot())
+            rest = list(second.track(iter(images[cut + 1 :])))
+            assert same(rest, whole[cut + 1 :]), cut
+    finally:
+        predictor.frames_at_once = 8
+
+
+def test_objects_of_one_batch_are_tracked_as_alone(predictor, images):
+    second = Prompt(2, object_id=2, points=((100.0, 100.0),))
+    together = streamed(predictor, images, VASE, second)
+    alone = streamed(predictor, images, VASE), streamed(predictor, images, second)
+    for number, runs in enumerate(alone):
+        for frame, single in zip(together[2:], runs[2:]):
+            a, b = frame.logits[number] > 0, single.logits[0] > 0
+            assert (a != b).float().mean() < 0.002
+            assert frame.decisions.get(number + 1) == single.decisions.get(number + 1)
+
+
+def test_a_clip_tracked_again_starts_its_places_anew(predictor, images):
+    clip = Clip(images)
+    session = ClipSession(predictor)
+    session.add(VASE)
+    first = ids_of(session.track(clip))
+    again = ids_of(session.track(clip))
+    assert first.keys() == again.keys() == set(range(12))
+    assert all(np.array_equal(first[i], again[i]) for i in first)
+
+
+def test_a_removed_object_leaves_no_place(predictor, images):
+    session = clip_session(predictor, [VASE, SECOND])
+    frames = []
+    for frame in session.track(Clip(images)):
+        frames.append(frame)
+        if frame.index == 6:
+            session.remove(2)
+    assert set(frames[-1].decisions) == {1}
+    assert session._state.places.of(2) is None and session._state.places.of(1) is not None
+
+
+def plane(move=0.0):
+    """Depth and cameras of a still camera in front of a wall. move: of the camera, by frame."""
+
+    def look(index: int):
+        pose = np.eye(4)
+        pose[0, 3] = move * index
+        k = np.array([[200.0, 0, 127.5], [0, 200.0, 127.5], [0, 0, 1]])
+        return np.full((256, 256), 5.0, np.float32), pose, k
+
+    return PosedDepth(look)
+
+
+def test_a_mask_elsewhere_is_vetoed(predictor, images):
+    """The geometry says that the camera has moved far away; the images say that it has not."""
+    predictor.fuse(None, lambda: plane(move=20.0), PlaceSettings())
+    frames = streamed(predictor, [images[2]] * 4, Prompt(0, points=((20.0, 147.0),)))
+    assert frames[0].ids.any()
+    assert [frame.decisions[1] for frame in frames[1:]] == [VETOED, ABSENT, ABSENT]
+    assert not any(frame.ids.any() for frame in frames[1:])
+    predictor.fuse(None, lambda: plane(), PlaceSettings())
+    still = streamed(predictor, [images[2]] * 4, Prompt(0, points=((20.0, 147.0),)))
+    assert all(frame.ids.any() for frame in still)
+
+
+def test_all_questions_of_a_frame_are_one_batch_and_the_own_one_is_sam2s(images):
+    """Against SAM2's own heads: no prompt, and a single click on the frame's own feature."""
+    predictor = build_predictor("tiny", device="cpu")
+    torch.manual_seed(0)
+    side = predictor.sam_image_embedding_size
+    own, conditioned = torch.randn(2, 2, predictor.hidden_dim, side, side)
+    decoder = predictor.sam_mask_decoder
+    high = [
+        torch.randn(2, c.out_channels, 2**n * side, 2**n * side)
+        for c, n in ((decoder.conv_s0, 2), (decoder.conv_s1, 1))
+    ]
+    clicks = torch.tensor([[[30.0, 40], [50, 60], [70, 20]], [[10, 11], [99, 98], [5, 200]]])
+    maps = torch.randn(2, 1, 4 * side, 4 * side)
+    with torch.inference_mode():
+        answers = ask(predictor, own, conditioned, high, Questions(clicks, maps))
+        assert answers.masks.shape[:2] == (2, len(KINDS))
+        for kind, points, mask in (
+            (OWN, None, None),
+            (KINDS.index((False, "clicks")), clicks, None),
+            (KINDS.index((True, "clicks")), clicks, None),
+            (KINDS.index((True, "mask")), None, maps),
+        ):
+            feature = conditioned if KINDS[kind][0] else own
+            labels = torch.full((2, 3), 1 if points is not None else -1, dtype=torch.int32)
+            inputs = {"point_coords": clicks if points is not None else torch.zeros(2, 3, 2)}
+            _, _, ious, low, _, _, score = predictor._forward_sam_heads(
+                feature, {**inputs, "point_labels": labels}, mask, high
+            )
+            best = answers.ious[:, kind].argmax(1)
+            mine = answers.masks[torch.arange(2), kind, best]
+            present = (score > 0)[..., None]
+            assert torch.allclose(torch.where(present, mine, low[:, 0]), low[:, 0], atol=1e-4)
+            assert torch.allclose(answers.ious[torch.arange(2), kind, best], ious[:, 0], atol=1e-5)
+
+
+def test_models_with_three_masks_offer_those_that_are_trained():
+    predictor = build_predictor("tiny2", random_weights=True, device="cpu")
+    side = predictor.sam_image_embedding_size
+    own, conditioned = torch.randn(2, 1, predictor.hidden_dim, side, side)
+    decoder = predictor.sam_mask_decoder
+    high = [
+        torch.randn(1, c.out_channels, 2**n * side, 2**n * side)
+        for c, n in ((decoder.conv_s0, 2), (decoder.conv_s1, 1))
+    ]
+    questions = Questions(torch.full((1, 3, 2), 50.0), torch.zeros(1, 1, 4 * side, 4 * side))
+    with torch.inference_mode():
+        answers = ask(predictor, own, conditioned, high, questions)
+    usable = torch.isfinite(answers.ious[0])
+    for kind, (_, prompt) in enumerate(KINDS):
+        wanted = [True, False, False, False] if prompt == "clicks" else [False, True, True, True]
+        assert usable[kind].tolist() == wanted, prompt
+    if predictor.use_multimask_token_for_obj_ptr:
+        assert not torch.equal(answers.tokens[0, 0, 1], answers.tokens[0, 0, 2])
+
+
+def test_masks_of_published_size_are_judged_on_128_cells():
+    logits = torch.full((1, 256, 256), -1.0)
+    logits[0, 100:120, 60:80] = 1.0
+    mask = on_grid(logits, 128).reshape(128, 128)
+    assert mask.sum() == 100 and mask[50:60, 30:40].all()
