@@ -64,7 +64,7 @@ def _means(objects: list[dict]) -> dict:
     """Mean of each measure over records of one arm, with counts and an interval of the IoU+."""
     means = {}
     for measure in (*MEASURES, "false_answers"):
-        means[measure] = mean_of([o[measure] for o in objects if o[measure] is not None])
+        means[measure] = mean_of([o[measure] for o in objects if o.get(measure) is not None])
     means["n_objects"] = len(objects)
     means["n_frames"] = sum(o["num_frames"] for o in objects)
     if limits := interval([o["positive_iou"] for o in objects]):
@@ -79,7 +79,9 @@ def _gains(ours: dict[str, dict], theirs: dict[str, dict]) -> dict[str, dict]:
     """
     gains = {}
     for measure in (*MEASURES, "false_answers"):
-        pairs = [(ours[k][measure], theirs[k][measure]) for k in ours.keys() & theirs.keys()]
+        pairs = [
+            (ours[k].get(measure), theirs[k].get(measure)) for k in ours.keys() & theirs.keys()
+        ]
         pairs = [(a, b) for a, b in pairs if a is not None and b is not None]
         # Sorted: the order of a set differs from run to run, and sums are rounded by order.
         differences = [a - b for a, b in sorted(pairs)]

@@ -9,7 +9,7 @@ SAM2_LICENCE = "Apache-2.0"
 ARMS = {
     "sam2": "SAM2 alone",
     "3am": "SAM2 with MUSt3R geometry, fused by a FeatureMerger",
-    "places": "SAM2, asked again where MUSt3R's geometry places an object",
+    "places": "SAM2 with places: asked again where MUSt3R's geometry has the object",
     "both": "SAM2 with MUSt3R geometry, fused by a FeatureMerger, and places",
     "control": "SAM2 with a merger that was trained without geometry",
     "oracle": "SAM2 with geometry from depth and poses",

@@ -60,6 +60,10 @@ def _check_replaceable(folder: Path) -> None:
 
 
 def _write(identity: Identity, spec: FusionSpec | None, folder: Path) -> None:
+    if "geometry" in identity.options:
+        raise InputError(
+            "this tracker: its geometry was given for one video; save one without --geometry"
+        )
     weights = {}
     for role, file in identity.weights.items():
         weights[role] = file.facts()

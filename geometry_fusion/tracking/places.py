@@ -21,7 +21,7 @@ import torch
 
 from geometry_fusion.geometry.source import GeometrySource
 from geometry_fusion.tracking.place import Cells, GrowthRule, Place, Sight, cells_of, lifted
-from geometry_fusion.types import Frames
+from geometry_fusion.types import Frames, Tolerance
 
 OWN, ASKED, VETOED, ABSENT = "own", "asked again", "vetoed", "absent"
 DECISIONS = (OWN, ASKED, VETOED, ABSENT)
@@ -34,6 +34,7 @@ LARGE_SIDE = 128  # for masks of 256 x 256, as those of the published models
 class PlaceSettings:
     """Thresholds, chosen on validation rooms (benchmarks/places.py)."""
 
+    tolerance: float = 1.0  # times that of the geometry source
     expected_seen: float = 0.1  # an object is expected where this share of its place is seen
     expected_cells: int = 6  # and at least so many cells are near, on a grid of SIDE
     precision: float = 0.6  # least precision and recall of an answer that is accepted
@@ -85,11 +86,16 @@ class Places:
         self._objects.clear()
         self.decisions.clear()
 
+    def _new_place(self, *points) -> Place:
+        tolerance, times = self._source.tolerance, self.settings.tolerance
+        scaled = Tolerance(times * tolerance.radius, times * tolerance.scale)
+        return Place(scaled, *points)
+
     def prompted(self, object_id: int, frame: int, image: np.ndarray | None) -> None:
         """An object was prompted on a frame, for the first time or again: its mask there will be
         lifted, and what was learnt from tracked masks is forgotten.
         """
-        known = self._objects.setdefault(object_id, Known(Place(self._source.tolerance)))
+        known = self._objects.setdefault(object_id, Known(self._new_place()))
         known.place.drop_prompt(frame)
         known.waiting[frame] = Waiting(image)
 
@@ -104,7 +110,7 @@ class Places:
         for known in self._objects.values():
             for frame in known.place.prompted:
                 known.waiting.setdefault(frame, Waiting(None))
-            known.place = Place(self._source.tolerance)
+            known.place = self._new_place()
         self.decisions.clear()
 
     def of(self, object_id: int) -> Place | None:
@@ -164,12 +170,8 @@ class Places:
         """Take over a `snapshot`."""
         self.clear()
         for object_id, kept in snapshot.items():
-            place = Place(
-                self._source.tolerance,
-                {t: points.cpu().numpy() for t, points in kept["prompted"].items()},
-                kept["grown"].cpu().numpy(),
-                kept["scale"],
-            )
+            prompted = {t: points.cpu().numpy() for t, points in kept["prompted"].items()}
+            place = self._new_place(prompted, kept["grown"].cpu().numpy(), kept["scale"])
             waiting = {
                 t: Waiting(None if image is None else image.cpu().numpy())
                 for t, image in kept["waiting"].items()

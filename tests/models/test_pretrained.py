@@ -62,6 +62,15 @@ def test_sam2_alone_is_saved_without_geometry(images, tmp_path):
     assert_same(masks_of(load(saved, device="cpu"), images), masks_of(alone, images))
 
 
+@pytest.mark.parametrize("mode", ["places", "both"])
+def test_a_mode_of_geometry_is_saved_with_its_tracker(mode, tmp_path):
+    saved = load("tiny", mode=mode, device="cpu").save_pretrained(tmp_path / mode)
+    again = load(saved, device="cpu")
+    assert again.arm == mode and again.predictor.place_settings is not None
+    assert (saved / "fusion.safetensors").exists() == (mode == "both")
+    assert "places" in (saved / "README.md").read_text().lower()
+
+
 def test_the_model_card_is_written_from_the_metadata(tracker, folder):
     card = (folder / "README.md").read_text()
     assert card.startswith("---\nlicense: apache-2.0\n") and "rendered rooms" in card
