@@ -38,9 +38,11 @@ from geometry_fusion.models.tracker import Tracker, load
 from geometry_fusion.report.comparison import Arm
 from geometry_fusion.report.geometry import SceneRecord
 from geometry_fusion.tracking.clip_session import clip_session, track_together
+from geometry_fusion.tracking.fallback import ClipFallback
+from geometry_fusion.tracking.places import MOVING
 from geometry_fusion.tracking.prompt_checks import check_prompts
 from geometry_fusion.tracking.resume import MASK_SUFFIXES
-from geometry_fusion.tracking.write_masks import write_masks_and_videos
+from geometry_fusion.tracking.write_masks import mask_writer, write_masks_and_videos
 from geometry_fusion.types import Frames, Prompt, TrackedFrame
 
 ARM_TITLES = {
@@ -68,7 +70,9 @@ def run(args: argparse.Namespace) -> None:
     check_prompts(prompts, open_frames(args.frames))  # before a long video is extracted
     with opened_frames(args.frames) as frames:
         truth_ids = check_truth(args.gt, frames, prompts) if args.gt else None
-        arms, scene, sessions = track_arms(args, trackers, frames, prompts, outputs, record)
+        arms, scene, sessions, fallback = track_arms(
+            args, trackers, frames, prompts, outputs, record
+        )
         inputs = ReportInputs(
             about=about,
             frames=frames,
@@ -79,6 +83,7 @@ def run(args: argparse.Namespace) -> None:
             scene=scene,
             truth_ids=truth_ids,
             without_geometry=without_geometry,
+            fallback=fallback,
             record=record,
             report=outputs.report,
         )
@@ -190,20 +195,23 @@ def track_arms(
     prompts: list[Prompt],
     outputs: Outputs,
     record: Record,
-) -> tuple[list[Arm], SceneRecord, list]:
+) -> tuple[list[Arm], SceneRecord, list, ClipFallback | None]:
     """Track with all arms in step, so that each frame is decoded once.
 
     Masks and videos replace older ones when all are complete. Returns the arms, a record of the
-    scene's geometry, and the sessions.
+    scene's geometry, the sessions, and what was decided about moving objects.
     """
     sessions = [clip_session(t.predictor, prompts, args.precision) for t in trackers.values()]
     scene = SceneRecord(frames, prompts[0].object_id)
     object_ids = [prompt.object_id for prompt in prompts]
     decisions = {object_id: [None] * len(frames) for object_id in object_ids}
+    fallback = fallback_of(args, trackers, frames, object_ids)
 
     def watch(tracked: list[TrackedFrame]) -> None:
         last = tracked[-1]
         scene.add(last)
+        if fallback:
+            fallback.add(tracked[0], last)
         for object_id, decision in last.decisions.items():
             decisions[object_id][last.index] = decision
 
@@ -211,8 +219,22 @@ def track_arms(
         masks = [swaps.enter_context(replacing_folder(outputs.folders[key])) for key in trackers]
         videos = [swaps.enter_context(replacing_file(outputs.videos[key])) for key in trackers]
         steps = track_together(sessions, frames)
+        write = mask_writer(len(set(object_ids)) > 1, record)
+
+        def fall_back() -> None:
+            if fallback:
+                fallback.decide()
+                fallback.replace(masks[0], masks[-1], frames.stems, write)
+
         seconds = write_masks_and_videos(
-            steps, frames, object_ids, masks, videos, record=record, watch=watch
+            steps,
+            frames,
+            object_ids,
+            masks,
+            videos,
+            record=record,
+            watch=watch,
+            before_videos=fall_back,
         )
     arms = [
         Arm(
@@ -225,9 +247,20 @@ def track_arms(
         )
         for (key, tracker), pace in zip(trackers.items(), seconds)
     ]
+    for object_id in fallback.moving if fallback else ():
+        decisions[object_id] = [MOVING] * len(frames)
     if any(map(any, decisions.values())):
         arms[-1].decisions = decisions
-    return arms, scene, sessions
+    return arms, scene, sessions, fallback
+
+
+def fallback_of(
+    args: argparse.Namespace, trackers: dict[str, Tracker], frames: Frames, object_ids: list[int]
+) -> ClipFallback | None:
+    """The watch over moving objects, where there is geometry to fall back from."""
+    if len(trackers) < 2 or args.fallback == "never":
+        return None
+    return ClipFallback(frames, object_ids, always=args.fallback == "always")
 
 
 def report_failed(error: Exception, report: Path) -> InputError:

@@ -1,7 +1,7 @@
 """The second half of `ab_iou.py`: scores, report and what is printed."""
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,12 @@ from geometry_fusion.io.atomic import replacing_folder
 from geometry_fusion.io.source_record import Record
 from geometry_fusion.models.footage import note_on_sam2
 from geometry_fusion.models.tracker import Tracker
+from geometry_fusion.motion import Decision
 from geometry_fusion.report.comparison import Arm, ids_reader
 from geometry_fusion.report.geometry import GeometryFigures, SceneRecord, figures_of
 from geometry_fusion.report.page import relative_link, write_report
 from geometry_fusion.report.scoring import score_arms
+from geometry_fusion.tracking.fallback import ClipFallback
 from geometry_fusion.tracking.small_masks import small_mask_warnings
 from geometry_fusion.types import Frames, Prompt
 
@@ -37,6 +39,7 @@ class ReportInputs:
     scene: SceneRecord  # what the last arm handed out
     truth_ids: list[int] | None  # objects of the ground truth
     without_geometry: str | None  # why the geometry arm did not run
+    fallback: ClipFallback | None  # what was decided about moving objects
     record: Record  # of the frames
     report: Path
 
@@ -48,7 +51,7 @@ def report_on(args: argparse.Namespace, inputs: ReportInputs) -> tuple[dict, lis
     if args.gt and inputs.truth_ids:
         objects = sorted({prompt.object_id for prompt in prompts})
     scores = score_arms(arms, args.gt, objects, frames, prompts)
-    summary = {**scores.facts, **run_facts(args, inputs)}
+    summary = {**scores.facts, **run_facts(args, inputs), **fallback_facts(args, inputs)}
     notes = notes_on(args, inputs)
     with replacing_folder(inputs.report) as report:
         write_report(
@@ -104,6 +107,40 @@ def run_facts(args: argparse.Namespace, inputs: ReportInputs) -> dict:
     }
 
 
+def fallback_facts(args: argparse.Namespace, inputs: ReportInputs) -> dict:
+    """What was decided about the motion of each object, and by which pairs of frames."""
+    if inputs.fallback is None:
+        return {}
+    decisions = inputs.fallback.decisions.items()
+    objects = {i: {**asdict(decision), "evidence": evidence(decision)} for i, decision in decisions}
+    return {"fallback": {"mode": args.fallback, "objects": objects}}
+
+
+def evidence(decision: Decision) -> list[dict]:
+    """The strongest pairs of frames behind a decision."""
+    return [
+        {"frames": [pair.first, pair.second], "z": pair.z, "rho": pair.rho}
+        for pair in decision.evidence
+    ]
+
+
+def notes_on_motion(fallback: ClipFallback) -> list[str]:
+    """A sentence for each object that moves."""
+    notes = []
+    for object_id in sorted(fallback.moving):
+        decision = fallback.decisions.get(object_id)
+        if decision is None:
+            notes.append(f"Object {object_id}: SAM2's own masks were kept (--fallback always).")
+            continue
+        pairs = ", ".join(f"{p.first} and {p.second}" for p in decision.evidence)
+        notes.append(
+            f"Object {object_id} moves, so that SAM2's own masks were kept for it: motion score "
+            f"{decision.score:.1f}, where 1 is enough. Strongest between frames {pairs}. "
+            "--fallback never keeps geometry."
+        )
+    return notes
+
+
 def notes_on(args: argparse.Namespace, inputs: ReportInputs) -> list[str]:
     """What readers should know: arms that did not run, small masks, missing ground truth, weights
     that were made for other footage.
@@ -111,6 +148,8 @@ def notes_on(args: argparse.Namespace, inputs: ReportInputs) -> list[str]:
     notes = []
     if inputs.without_geometry:
         notes.append(f"The geometry arm did not run: {inputs.without_geometry}.")
+    if inputs.fallback is not None:
+        notes += notes_on_motion(inputs.fallback)
     *_, last = inputs.trackers.values()
     if last.without_merger:
         notes.append(f"Geometry works by places, not by a merger: {last.without_merger}.")

@@ -11,7 +11,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from geometry_fusion.choices import DEVICES, GEOMETRY_MODES, PRECISIONS
+from geometry_fusion.choices import DEVICES, FALLBACKS, GEOMETRY_MODES, PRECISIONS
 from geometry_fusion.models.names import MUST3R_MODELS, SAM2_MODELS
 
 FRAMES = Path("videos/frames")  # where `main.py frames` leaves them
@@ -106,6 +106,8 @@ def add_geometry_arguments(parser: argparse.ArgumentParser) -> None:
         "merger: trained weights; places: needs none; auto: merger where weights fit, else places"
     )
     parser.add_argument("--geometry-mode", default="auto", choices=GEOMETRY_MODES, help=modes)
+    falls = "SAM2 alone for objects that move; auto decides by their motion"
+    parser.add_argument("--fallback", default="auto", choices=FALLBACKS, help=falls)
     parser.add_argument(
         "--must3r",
         default="tiny",

@@ -27,18 +27,21 @@ from geometry_fusion.io.source_record import (
     fingerprint,
     record_of,
 )
+from geometry_fusion.io.temporary import temporary_folder
 from geometry_fusion.limits import COUNT, LIMITS, SECONDS, SECONDS_ABOVE_0, check_option
 from geometry_fusion.models.footage import note_on_sam2
 from geometry_fusion.models.must3r import given_file
 from geometry_fusion.models.tracker import Tracker, load
+from geometry_fusion.motion import Decision
 from geometry_fusion.tracking.clip_session import clip_session, track_together
+from geometry_fusion.tracking.fallback import ClipFallback, FallbackSession
 from geometry_fusion.tracking.prompt_checks import check_prompts
 from geometry_fusion.tracking.resume import MASK_SUFFIXES
 from geometry_fusion.tracking.segment_stream import StreamSummary, segment_stream
 from geometry_fusion.tracking.small_masks import small_mask_warnings
 from geometry_fusion.tracking.stream_session import SNAPSHOT_FORMAT
-from geometry_fusion.tracking.write_masks import write_masks_and_videos
-from geometry_fusion.types import Prompt
+from geometry_fusion.tracking.write_masks import mask_writer, write_masks_and_videos
+from geometry_fusion.types import Prompt, TrackedFrame
 from geometry_fusion.ui.live_window import LiveWindow
 
 ARM_WORDS = {
@@ -58,10 +61,13 @@ def run(args: argparse.Namespace) -> None:
     tracker = load_tracker(args)
     for warning in small_mask_warnings(prompts, tracker.predictor.image_size):
         print(warning, flush=True)
+    baseline = None
+    if tracker.arm != "sam2" and args.fallback == "auto":
+        baseline = load(args.sam2, geometry="none", **sam2_options(args))
     if args.mode == "full":
-        first_image = segment_full(args, tracker, prompts)
+        first_image = segment_full(args, tracker, baseline, prompts)
     else:
-        first_image = segment_once(args, tracker, prompts, spec)
+        first_image = segment_once(args, tracker, baseline, prompts, spec)
     if note := note_on_sam2(args.sam2, args.sam2_checkpoint, first_image, footage_name(args)):
         print(note)
 
@@ -109,6 +115,17 @@ def footage_name(args: argparse.Namespace) -> str:
     return str(args.frames) if args.source is None else re.sub(r"//[^/]*@", "//", args.source)
 
 
+def sam2_options(args: argparse.Namespace) -> dict:
+    """Options of `load` that concern SAM2."""
+    return {
+        "sam2_checkpoint": args.sam2_checkpoint,
+        "device": args.device,
+        "precision": args.precision,
+        "compile": args.compile,
+        "objects_at_once": args.objects_at_once,
+    }
+
+
 def load_tracker(args: argparse.Namespace) -> Tracker:
     """The tracker of `--arm`. Prints the reason where `auto` falls back to SAM2 alone.
 
@@ -117,10 +134,8 @@ def load_tracker(args: argparse.Namespace) -> Tracker:
     if args.arm == "sam2" and args.checkpoint:
         raise InputError(f"--checkpoint {args.checkpoint}: is for geometry; leave out --arm sam2")
     kind = {"auto": "auto", "3am": "must3r"}.get(args.arm)
-    options = {"sam2_checkpoint": args.sam2_checkpoint, "device": args.device}
-    options |= {"precision": args.precision, "compile": args.compile}
-    options |= {"objects_at_once": args.objects_at_once}
-    if kind is None or args.geometry_mode == "off":
+    options = sam2_options(args)
+    if kind is None or args.geometry_mode == "off" or args.fallback == "always":
         return load(args.sam2, geometry="none", **options)
     options |= {"max_keyframes": args.max_keyframes, "keyframe_interval": args.join_every}
     options |= {"geometry": f"{kind}:{args.must3r}", "mode": args.geometry_mode}
@@ -137,39 +152,81 @@ def load_tracker(args: argparse.Namespace) -> Tracker:
     return tracker
 
 
-def segment_full(args: argparse.Namespace, tracker: Tracker, prompts: list[Prompt]) -> np.ndarray:
+def segment_full(
+    args: argparse.Namespace, tracker: Tracker, baseline: Tracker | None, prompts: list[Prompt]
+) -> np.ndarray:
     """Track forwards and backwards from the first prompted frame.
 
-    Returns the first image [H, W, 3]. Raises InputError with --source and --show.
+    baseline: SAM2 alone, for objects that move; None: geometry is used for all. Returns the first
+    image [H, W, 3]. Raises InputError with --source and --show.
     """
     if args.source is not None or args.show:
         raise InputError(
             "--mode full: needs --frames, and shows nothing; leave out --source and --show"
         )
     check_prompts(prompts, open_frames(args.frames))
-    session = clip_session(tracker.predictor, prompts, args.precision)
+    trackers = [tracker] if baseline is None else [tracker, baseline]
+    sessions = [clip_session(t.predictor, prompts, args.precision) for t in trackers]
+    record, object_ids = record_of(args.frames), [prompt.object_id for prompt in prompts]
+    write = mask_writer(len(set(object_ids)) > 1, record)
     with opened_frames(args.frames) as frames, ExitStack() as swaps:
-        masks = swaps.enter_context(replacing_folder(args.out / "masks"))
+        folders = [swaps.enter_context(replacing_folder(args.out / "masks"))]
         video = swaps.enter_context(replacing_file(args.out / "segmented.mp4"))
-        object_ids = [prompt.object_id for prompt in prompts]
-        steps = track_together([session], frames)
-        (seconds,) = write_masks_and_videos(
-            steps, frames, object_ids, [masks], [video], record=record_of(args.frames)
+        fallback = None
+        if baseline is not None:
+            fallback = ClipFallback(frames, object_ids)
+            folders.append(swaps.enter_context(temporary_folder(args.out, "alone")))
+
+        def watch(tracked: list[TrackedFrame]) -> None:
+            if fallback:
+                fallback.add(tracked[1], tracked[0])
+
+        def fall_back() -> None:
+            if fallback:
+                fallback.decide()
+                fallback.replace(folders[1], folders[0], frames.stems, write)
+
+        seconds = write_masks_and_videos(
+            track_together(sessions, frames),
+            frames,
+            object_ids,
+            folders,
+            [video],
+            record=record,
+            watch=watch,
+            before_videos=fall_back,
         )
         first_image = frames[0]
-    pace = f"{1 / seconds:.1f} frames/s, {ARM_WORDS[tracker.arm]}"
+    print_moving(fallback.decisions if fallback else {})
+    pace = f"{1 / sum(seconds):.1f} frames/s, {ARM_WORDS[tracker.arm]}"
     print(f"{args.out / 'masks'}/ and {args.out / 'segmented.mp4'}: {pace}")
     return first_image
 
 
+def print_moving(decisions: dict[int, Decision]) -> None:
+    """Print which objects were left to SAM2 alone."""
+    for object_id, decision in sorted(decisions.items()):
+        if decision.dynamic:
+            print(
+                f"object {object_id} moves (score {decision.score:.1f}, 1 is enough): SAM2 alone "
+                "for it; --fallback never keeps geometry"
+            )
+
+
 def segment_once(
-    args: argparse.Namespace, tracker: Tracker, prompts: list[Prompt], spec: str | Path
+    args: argparse.Namespace,
+    tracker: Tracker,
+    baseline: Tracker | None,
+    prompts: list[Prompt],
+    spec: str | Path,
 ) -> np.ndarray:
     """Track each frame once, in constant memory; an interrupted run is resumed.
 
-    Returns the first image [H, W, 3].
+    baseline: as in `segment_full`. Returns the first image [H, W, 3].
     """
     session = tracker.session()
+    if baseline is not None:
+        session = FallbackSession(session, baseline.session())
     with ExitStack() as stack:
         watch = stack.enter_context(LiveWindow(needs_click=not prompts)) if args.show else None
         summary = segment_stream(
@@ -177,7 +234,7 @@ def segment_once(
             spec,
             prompts,
             args.out,
-            run_identity(tracker, prompts, spec),
+            run_identity(tracker, prompts, spec, args.fallback),
             carry_masks=args.carry_masks,
             save_every_s=args.save_every,
             watch=watch,
@@ -185,6 +242,8 @@ def segment_once(
             record=record_of(spec),
             timeout=args.timeout,
         )
+    if baseline is not None:
+        print_moving(session.verdicts)
     print_summary(summary, prompts, session.object_ids, spec)
     pace = f"{summary.num_frames} frames, {1 / summary.seconds_per_frame:.1f} frames/s"
     results = f"{args.out / 'masks'}/ and {args.out / 'segmented.mp4'}"
@@ -214,7 +273,9 @@ def print_summary(
         print(f"{summary.dropped} frames were skipped to keep up with {spec}")
 
 
-def run_identity(tracker: Tracker, prompts: list[Prompt], spec: str | Path) -> dict[str, str]:
+def run_identity(
+    tracker: Tracker, prompts: list[Prompt], spec: str | Path, fallback: str
+) -> dict[str, str]:
     """What the masks of a run depend on. A run is resumed only if every value is unchanged."""
     prompt_facts = [
         [p.frame, p.object_id, p.points, p.negatives, p.box, digest_of_mask(p.mask)]
@@ -224,5 +285,6 @@ def run_identity(tracker: Tracker, prompts: list[Prompt], spec: str | Path) -> d
         "source": fingerprint(spec) if Path(spec).exists() else str(spec),
         "prompts": digest_of(prompt_facts),
         "snapshots": str(SNAPSHOT_FORMAT),
+        "fallback": fallback,
         **tracker.identity.facts(),
     }

@@ -9,9 +9,15 @@ from geometry_fusion.geometry.source import GeometrySource
 class GivenGeometry(Protocol):
     """Depth and cameras of one video, made by anything."""
 
-    digest: str  # of its content: results depend on it
-    description: str  # a line for readers
+    @property
+    def digest(self) -> str:
+        """Of its content: results depend on it."""
+        ...
 
     def source(self) -> GeometrySource:
         """A fresh source of this geometry for one session."""
+        ...
+
+    def lines(self) -> list[str]:
+        """What it is, for readers."""
         ...

@@ -12,10 +12,16 @@ from matplotlib.ticker import MaxNLocator
 
 from geometry_fusion.report.comparison import Arm, Truth, in_words
 from geometry_fusion.report.pyplot import BLUE, GREY, ORANGE, PAGE_STYLE, plt, svg_of
-from geometry_fusion.tracking.places import ABSENT, ASKED, OWN, VETOED
+from geometry_fusion.tracking.places import ABSENT, ASKED, MOVING, OWN, VETOED
 
 ARM_COLOURS = (ORANGE, BLUE)
-DECISION_COLOURS = {OWN: ORANGE, ASKED: BLUE, VETOED: "#c23a6b", ABSENT: GREY}
+DECISION_COLOURS = {
+    OWN: ORANGE,
+    ASKED: BLUE,
+    VETOED: "#c23a6b",
+    ABSENT: GREY,
+    MOVING: "#3a9a5b",
+}
 TRUTH_COLOUR = GREY
 WIDE, NARROW = 11.5, 4.3  # inches; letters have the same size in both
 MOST_PANELS = 6  # more objects than this share one IoU plot
@@ -178,8 +184,9 @@ def decisions_plot(arm: Arm, prompted: list[int]) -> Plot | None:
         for place, decisions in enumerate(rows.values()):
             for name, colour in DECISION_COLOURS.items():
                 spans = _steps([decision == name for decision in decisions], True)
-                label = None if place else name
-                axes.broken_barh(spans, (place - 0.36, 0.72), color=colour, lw=0, label=label)
+                if not spans:
+                    continue
+                axes.broken_barh(spans, (place - 0.36, 0.72), color=colour, lw=0, label=name)
         _mark_prompts(axes, prompted)
         axes.set_yticks(range(len(rows)), [f"object {i}" for i in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
@@ -194,6 +201,8 @@ def decisions_plot(arm: Arm, prompted: list[int]) -> Plot | None:
 
     words = []
     for i, decisions in rows.items():
-        counts = [f"{name} in {decisions.count(name)}" for name in DECISION_COLOURS]
+        counts = [
+            f"{name} in {decisions.count(name)}" for name in DECISION_COLOURS if name in decisions
+        ]
         words.append(f"Object {i}: {', '.join(counts)} of {len(decisions)} frames.")
     return _plot("decisions", " ".join(words), draw)

@@ -15,7 +15,7 @@ from geometry_fusion.io.mask_writer import innermost_point
 from geometry_fusion.tracking import asked_decoder
 from geometry_fusion.tracking.asked_decoder import CLICKS, PRESENT, Answers, Questions
 from geometry_fusion.tracking.encoder import FusingEncoder
-from geometry_fusion.tracking.place import Cells, Place, Sight, cells_of, spread
+from geometry_fusion.tracking.place import Cells, Sight, cells_of, spread
 from geometry_fusion.tracking.places import (
     ABSENT,
     ASKED,
@@ -23,6 +23,7 @@ from geometry_fusion.tracking.places import (
     OWN,
     SIDE,
     VETOED,
+    Known,
     best_answer,
     is_expected,
     needs_asking,
@@ -79,10 +80,12 @@ class Case:
 
     number: int  # in the batch
     object_id: int
-    place: Place
+    known: Known
     sight: Sight
     mask: np.ndarray  # [N] bool, empty if absent
     iou: float  # predicted
+    is_followed: bool  # SAM2 follows the object without interruption
+    confirms: bool  # and its mask lies near the place
     decision: str = OWN
     logits: Tensor | None = None  # [h, w] where they differ from SAM2's answer
     token: Tensor | None = None  # [C] of an accepted answer
@@ -117,7 +120,8 @@ class Judge:
         side = SIDE if low_res.shape[-1] <= SIDE else LARGE_SIDE
         self._lift(side)
         self._open_cases(sam_outputs, side)
-        asked = [case for case in self._cases if self._is_asked(case, side)]
+        judged = [case for case in self._cases if self._may_decide(case)]
+        asked = [case for case in judged if self._is_asked(case, side)]
         if asked:
             numbers = torch.tensor([case.number for case in asked], device=low_res.device)
             chosen = [own[numbers], conditioned[numbers]]
@@ -125,7 +129,7 @@ class Judge:
             questions = questions_of(asked, side, model.image_size, low_res)
             answers = asked_decoder.ask(model, *chosen, levels, questions)
             self._accept(asked, answers, side)
-        self._veto_and_trim(low_res)
+        self._veto_and_trim(judged, low_res)
         changed = [case for case in self._cases if case.logits is not None]
         return replaced(model, sam_outputs, changed) if changed else sam_outputs
 
@@ -147,18 +151,34 @@ class Judge:
         geometry = self._state.geometry_of(self._frame)
         for number, object_id in enumerate(self._object_ids):
             mask = on_grid(low_res[number, 0], side)
-            place = self._state.places.of(object_id)
-            if place is None or geometry is None:
+            known = self._state.places.of(object_id)
+            if known is None or geometry is None:
                 if not mask.any():
                     self._absent.append(object_id)
                 continue
             if self._cells is None:
                 self._cells = cells_of(geometry, side)
-            sight = place.sight(self._cells)
-            iou = float(ious[number].max())
-            case = Case(number, object_id, place, sight, mask, iou)
-            case.decision = OWN if mask.any() else ABSENT
-            self._cases.append(case)
+            self._cases.append(self._case(number, known, mask, float(ious[number].max())))
+
+    def _case(self, number: int, known: Known, mask: np.ndarray, iou: float) -> Case:
+        settings = self._state.places.settings
+        sight = known.place.sight(self._cells)
+        is_followed = (
+            iou >= settings.continuous_iou
+            and bool((mask & sight.known).any())
+            and known.trust.is_next(self._frame)
+        )
+        confirms = bool(sight.precision(mask) >= settings.confirms)
+        case = Case(
+            number, self._object_ids[number], known, sight, mask, iou, is_followed, confirms
+        )
+        case.decision = OWN if mask.any() else ABSENT
+        return case
+
+    def _may_decide(self, case: Case) -> bool:
+        """Whether the place of a case counts in this frame."""
+        trusted = case.known.trust.suffices(self._state.places.settings)
+        return trusted and not (case.is_followed and not case.confirms)
 
     def _is_asked(self, case: Case, side: int) -> bool:
         settings = self._state.places.settings
@@ -180,9 +200,9 @@ class Judge:
             case.logits, case.token = answers.masks[at][best], answers.tokens[at][best]
             case.score = max(float(answers.scores[at, best[0]]), PRESENT)
 
-    def _veto_and_trim(self, low_res: Tensor) -> None:
+    def _veto_and_trim(self, cases: list[Case], low_res: Tensor) -> None:
         settings = self._state.places.settings
-        for case in self._cases:
+        for case in cases:
             if not case.mask.any():
                 continue
             known = case.mask & case.sight.known
@@ -205,9 +225,15 @@ class Judge:
             places.decisions[object_id] = ABSENT
         for case in self._cases:
             places.decisions[case.object_id] = case.decision
-            sure = case.iou >= settings.grow_iou and case.mask.any()
+            trust = case.known.trust
+            if case.is_followed:
+                trust.count(case.confirms)
+            if not case.mask.any():
+                continue
+            trust.latest = self._frame
+            sure = case.iou >= settings.grow_iou and trust.suffices(settings)
             if sure and case.sight.precision(case.mask) >= settings.grow_precision:
-                case.place.grow(case.mask, self._cells, case.sight, settings.growth)
+                case.known.place.grow(case.mask, self._cells, case.sight, settings.growth)
 
 
 def on_grid(logits: Tensor, side: int) -> np.ndarray:

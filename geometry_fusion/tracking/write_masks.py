@@ -22,13 +22,14 @@ def write_masks_and_videos(
     *,
     record: Record | None = None,
     watch: Callable[[list[TrackedFrame]], None] | None = None,
+    before_videos: Callable[[], None] | None = None,
 ) -> list[float]:
     """Write what sessions answer, as it comes: a mask PNG per frame, then the overlay videos.
     Returns the seconds per frame that each session would have taken alone.
 
     One object gives 0/255 masks, several give palette PNGs whose index is the object id. record: of
     the source, kept in what is written. watch: called for every frame with what each session
-    answered.
+    answered. before_videos: called when all masks are written; it may change them.
     """
     several = len(set(object_ids)) > 1
     write = mask_writer(several, record)
@@ -39,6 +40,8 @@ def write_masks_and_videos(
         if watch:
             watch(tracked)
         seconds += spent
+    if before_videos:
+        before_videos()
     # A single object keeps the colour of its id, though its mask says only yes or no.
     only = None if several else object_ids[0]
     _write_videos(frames, only, masks, videos, record)
