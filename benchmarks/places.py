@@ -24,7 +24,7 @@ from geometry_fusion.evaluation.arms import EvaluatedArms, prompt_of
 from geometry_fusion.evaluation.objects import tracks_of
 from geometry_fusion.evaluation.run import false_answers
 from geometry_fusion.measure.scores import interval, score_masks
-from geometry_fusion.tracking.places import PlaceSettings
+from geometry_fusion.tracking.places import PLACE_RULES, PlaceSettings
 
 # name -> (arm of evaluate.py, settings that differ from the default ones)
 VARIANTS = {
@@ -55,7 +55,7 @@ VARIANTS = {
     "tolerance .75": ("places", {"tolerance": 0.75}),
     "tolerance 1.25": ("places", {"tolerance": 1.25}),
     "no trust": ("places", {"trust_frames": 0, "trust_share": 0.0, "continuous_iou": 2.0}),
-    "trust 1": ("places", {"trust_frames": 1}),
+    "trust .7": ("places", {"trust_share": 0.7}),
     "no veto": ("places", {"veto": 0.0}),
     "shuffled": ("places_shuffled", {}),
     "shuffled both": ("both_shuffled", {}),
@@ -104,7 +104,8 @@ def measured(args: argparse.Namespace, tracks: list) -> list[dict]:
             for name, (arm, settings) in variants.items():
                 chosen = replace(PlaceSettings(), **settings)
                 has_places = arm.startswith(("places", "both"))
-                key = json.dumps([arm, args.prompt, str(chosen) if has_places else ""])
+                rules = f"{PLACE_RULES} {chosen}" if has_places else ""
+                key = json.dumps([arm, args.prompt, rules])
                 record = done.get((track.name, key))
                 if record is None:
                     arms = arms or EvaluatedArms(config)

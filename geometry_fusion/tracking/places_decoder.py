@@ -120,7 +120,8 @@ class Judge:
         side = SIDE if low_res.shape[-1] <= SIDE else LARGE_SIDE
         self._lift(side)
         self._open_cases(sam_outputs, side)
-        judged = [case for case in self._cases if self._may_decide(case)]
+        settings = self._state.places.settings
+        judged = [case for case in self._cases if case.known.trust.suffices(settings)]
         asked = [case for case in judged if self._is_asked(case, side)]
         if asked:
             numbers = torch.tensor([case.number for case in asked], device=low_res.device)
@@ -174,11 +175,6 @@ class Judge:
         )
         case.decision = OWN if mask.any() else ABSENT
         return case
-
-    def _may_decide(self, case: Case) -> bool:
-        """Whether the place of a case counts in this frame."""
-        trusted = case.known.trust.suffices(self._state.places.settings)
-        return trusted and not (case.is_followed and not case.confirms)
 
     def _is_asked(self, case: Case, side: int) -> bool:
         settings = self._state.places.settings
