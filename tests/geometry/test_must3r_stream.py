@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import load_file
 
 from geometry_fusion.errors import InputError
+from geometry_fusion.geometry.lenses import Lens
 from geometry_fusion.geometry.must3r_stream import Must3rStream
 from geometry_fusion.geometry.overlap import OverlapRule
-from geometry_fusion.geometry.posed_depth import PosedDepth
+from geometry_fusion.geometry.posed_depth import PosedDepth, PosedView
 from geometry_fusion.geometry.source import NoGeometry
 from geometry_fusion.models.must3r_official import adapt
 from geometry_fusion.must3r import Dust3rEncoder, MUSt3R
@@ -310,10 +311,24 @@ def test_posed_depth_sees_one_world_from_all_frames(scene):
     assert answer.scale > 0.3
 
 
-def test_posed_depth_needs_depth_in_the_reference_frame():
-    source = PosedDepth(lambda i: (np.zeros((8, 8), np.float32), np.eye(4), np.eye(3)), side=4)
-    with pytest.raises(InputError, match="frame 7: the reference frame has no depth"):
-        source.push(7, FRAMES[0])
+def test_the_reference_of_posed_depth_is_the_first_frame_with_depth():
+    pose = np.eye(4)
+    pose[0, 3] = 5.0
+
+    def look(index: int) -> PosedView | None:
+        depth = np.full((8, 8), 2.0 * (index == 2), np.float32)
+        return None if index == 0 else PosedView(depth, pose, Lens(np.eye(3)))
+
+    source = PosedDepth(look, side=4)
+    for index in (0, 1):  # one without a pose, one without depth
+        before = source.push(index, FRAMES[0])
+        assert not before.confidence.any() and before.camera is None
+        assert before.points.shape == (3, 4, 4) and before.points.isfinite().all()
+    first = source.push(2, FRAMES[0])
+    assert first.confidence.all() and torch.equal(first.camera.camera_to_world, torch.eye(4))
+    after = source.push(1, FRAMES[0])
+    assert not after.confidence.any() and after.scale == first.scale
+    torch.testing.assert_close(after.rays, first.rays)
 
 
 def test_a_frame_like_a_keyframe_is_not_judged_at_the_cap():

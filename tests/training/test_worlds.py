@@ -9,9 +9,10 @@ from geometry_fusion.data.generated.textures import TextureBank
 from geometry_fusion.data.scenes import Scene
 from geometry_fusion.data.thin import main as thin
 from geometry_fusion.errors import InputError
+from geometry_fusion.geometry.lenses import Lens
 from geometry_fusion.geometry.must3r_stream import Must3rStream
 from geometry_fusion.geometry.overlap import OverlapRule
-from geometry_fusion.geometry.posed_depth import PosedDepth
+from geometry_fusion.geometry.posed_depth import PosedDepth, PosedView
 from geometry_fusion.models.must3r import load_must3r, model_file
 from geometry_fusion.models.trunk import EfficientNetTrunk
 from geometry_fusion.training import chain
@@ -58,7 +59,8 @@ def test_the_geometry_of_a_training_clip_is_that_of_a_stream_of_keyframes(room, 
 def test_the_true_geometry_of_a_clip_is_that_of_posed_depth(room):
     def look(index: int):
         depth, pose = room.depth[0, index].float(), room.camera_to_world[0, index]
-        return depth.numpy(), pose.double().numpy(), room.intrinsics[0, index].double().numpy()
+        lens = Lens(room.intrinsics[0, index].double().numpy())
+        return PosedView(depth.numpy(), pose.double().numpy(), lens)
 
     source = PosedDepth(look)
     size = picture_size(room)
