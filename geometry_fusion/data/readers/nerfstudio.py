@@ -126,7 +126,9 @@ def open_scene(root: Path, name: str) -> Source:
             yield SceneFrame(stem, rgb, ids, metres, poses[n], intrinsics)
 
     width = max(6, len(str(max(poses))))  # of stems, which sort as text
-    return Source(name, [f"{n:0{width}d}" for n in sorted(poses)], frames, notes=notes)
+    stems = {f"{n:0{width}d}": lenses[n] for n in sorted(poses)}
+    undone = {s: (lens.distortion, lens.fisheye) for s, lens in stems.items() if lens.distortion}
+    return Source(name, list(stems), frames, notes=notes, undone=undone)
 
 
 def _transforms(root: Path) -> dict[str, Path]:

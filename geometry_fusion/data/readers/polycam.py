@@ -94,7 +94,8 @@ def open_scene(root: Path, name: str) -> Source:
             yield SceneFrame(stem, rgb, None, depth, poses[n], intrinsics)
 
     width = len(str(max(poses)))  # of stems, which sort as text; time stamps differ in length
-    return Source(name, [f"{n:0{width}d}" for n in sorted(poses)], frames, notes=notes)
+    stems = [f"{n:0{width}d}" for n in sorted(poses)]
+    return Source(name, stems, frames, notes=notes, border=BORDER if files.corrected else 0)
 
 
 def _files(keyframes: Path, notes: list[str]) -> Files:

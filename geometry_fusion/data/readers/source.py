@@ -31,6 +31,11 @@ class Source:
     frames: Callable[[Sequence[str]], Iterator[SceneFrame]]
     objects: list[SceneObject] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what was left out and why, one line each
+    # How a frame differs from its picture as it was stored:
+    border: int = 0  # pixels that were cut from every edge
+    # Stem -> (coefficients, whether they are a fisheye's) of the distortion that was undone at the
+    # same intrinsics, in OpenCV's order. Stems of pictures without distortion lack.
+    undone: dict[str, tuple[tuple[float, ...], bool]] = field(default_factory=dict)
 
 
 def frame_number(name: str) -> int:
