@@ -5,6 +5,7 @@
     python main.py segment --point "180,296"    masks and an overlay video, of any length
     python main.py segment --source 0 --show    the same live: click in the window
     python main.py reconstruct --frames DIR     point cloud and camera path, by MUSt3R
+    python main.py geometry --with colmap       cameras and points by COLMAP, for --geometry
     python main.py weights                      which weights are here; fetches missing ones
 
 From Python: `from main import getFrames; getFrames("x.mp4")`.

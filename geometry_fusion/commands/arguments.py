@@ -118,6 +118,16 @@ def add_geometry_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_given_geometry_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --geometry, which `data.given.open_geometry` reads."""
+    parser.add_argument(
+        "--geometry",
+        type=Path,
+        metavar="PATH",
+        help="depth and cameras made by anything, instead of MUSt3R's: docs/own_geometry.md",
+    )
+
+
 def add_device_argument(parser: argparse.ArgumentParser) -> None:
     """Add --device."""
     parser.add_argument("--device", default="auto", help=f"one of {', '.join(DEVICES)}")

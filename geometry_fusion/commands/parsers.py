@@ -81,6 +81,17 @@ def reconstruct_arguments(parser: argparse.ArgumentParser) -> None:
     add_device_argument(parser)
 
 
+def geometry_arguments(parser: argparse.ArgumentParser) -> None:
+    """`main.py geometry`."""
+    add_frames_argument(parser)
+    add = parser.add_argument
+    method = "what makes the geometry; needs pip install 'geometry-fusion-3am[sfm]'"
+    add("--with", dest="method", choices=("colmap",), default="colmap", help=method)
+    out = "receives a COLMAP model, to give to --geometry"
+    add("--out", type=Path, default=Path("videos/geometry"), help=out)
+    add("--overwrite", action="store_true", help="replace geometry of another video")
+
+
 def weights_arguments(parser: argparse.ArgumentParser) -> None:
     """`main.py weights`."""
     add = parser.add_argument

@@ -74,6 +74,12 @@ def _unreadable(path: Path, error: Exception) -> Exception:
     )
 
 
+def is_turned(path: Path) -> bool:
+    """Whether an image's EXIF data say that it has to be turned: `read_rgb` does that."""
+    with open_image(path) as image:
+        return _is_turned(image)
+
+
 def _is_turned(image: Image.Image) -> bool:
     # Only the formats of cameras: Pillow would decode a whole PNG to find its EXIF data.
     return image.format in ("JPEG", "MPO", "WEBP") and image.getexif().get(EXIF_ORIENTATION, 1) != 1

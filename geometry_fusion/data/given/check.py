@@ -92,9 +92,12 @@ def check_agrees(
     found = agreement(probes, poses, pairs)
     mistake = find_mistake(probes, poses, pairs, found, _neighbours(frames, tested, view_of))
     if mistake:
+        better = f"{mistake.found.share:.0%}"
+        if found.is_judged and mistake.found.share - found.share < 0.01:
+            better = f"{mistake.found.agreeing / found.agreeing:.1f} times as many"
         raise InputError(
-            f"{where}: contradicts itself: {_percent(found)}, but {mistake.found.share:.0%} "
-            f"{mistake.reading}; {mistake.cure}"
+            f"{where}: contradicts itself: {_percent(found)}, but {better} {mistake.reading}; "
+            f"{mistake.cure}"
         )
     if found.is_judged and found.share < LEAST_SHARE:
         raise InputError(

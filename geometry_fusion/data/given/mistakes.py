@@ -72,7 +72,7 @@ def find_mistake(
 
 
 def _worth(found: Agreement) -> tuple[float, int]:
-    """For choosing among readings that agree alike: the right one lets frames see most in common."""
+    """For choosing among readings that agree alike: by the right one, frames see most in common."""
     return round(found.share, 2), found.agreeing
 
 
