@@ -18,7 +18,7 @@ from geometry_fusion.geometry.cameras import rotation_angle
 from geometry_fusion.geometry.posed_depth import PosedView
 
 ANCHORS = 5  # places of a video around which frames are tested
-LEAST_SHARE = 0.75  # of points that agree, below which geometry is refused
+LEAST_SHARE = 0.8  # of points that agree, below which geometry is refused
 OFF_CENTRE = 0.25  # largest distance of a principal point from the middle, of a side
 SHAPE_TOLERANCE = 0.05  # relative; models resize pictures to multiples of 14 pixels
 STILL_TURN = np.radians(1.0)
@@ -92,11 +92,8 @@ def check_agrees(
     found = agreement(probes, poses, pairs)
     mistake = find_mistake(probes, poses, pairs, found, _neighbours(frames, tested, view_of))
     if mistake:
-        better = f"{mistake.found.share:.0%}"
-        if found.is_judged and mistake.found.share - found.share < 0.01:
-            better = f"{mistake.found.agreeing / found.agreeing:.1f} times as many"
         raise InputError(
-            f"{where}: contradicts itself: {_percent(found)}, but {better} {mistake.reading}; "
+            f"{where}: contradicts itself: {_compared(found, mistake.found)} {mistake.reading}; "
             f"{mistake.cure}"
         )
     if found.is_judged and found.share < LEAST_SHARE:
@@ -108,6 +105,19 @@ def check_agrees(
     views = [probe.view for probe in probes]
     still = _stands_still(probes, poses)
     return CheckedFrames(tested, views, found, still, float(np.mean(known)))
+
+
+def _compared(given: Agreement, found: Agreement) -> str:
+    """Given geometry and another reading of it, by the number in which they differ most."""
+    if not given.is_judged or found.share - given.share > 0.02:
+        return f"{_percent(given)}, but {found.share:.0%}"
+    if given.miss > 2 * found.miss:
+        return (
+            f"depths of points that two frames see differ by {given.miss:.1%}, but by "
+            f"{found.miss:.1%}"
+        )
+    more = found.agreeing / given.agreeing
+    return f"{_percent(given)}, but {more:.1f} times as many points are seen by several frames"
 
 
 def _percent(found: Agreement) -> str:

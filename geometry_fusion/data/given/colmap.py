@@ -8,7 +8,6 @@ lens gives the viewing directions.
 """
 
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +34,7 @@ from geometry_fusion.geometry.posed_depth import PosedView
 from geometry_fusion.io.parsing import reading
 
 PLACES = ("", "dense/sparse", "dense/0/sparse", "sparse", "colmap", "colmap/sparse")
-# Three times the cells on which PosedDepth gives points: their centres are centres here as well.
-CELLS = 192
-SIZES_KEPT = 64  # filled maps that are kept, for frames that come again
+CELLS = 64  # of a side: those on which PosedDepth gives points
 
 
 def find_models(path: Path) -> list[Path]:
@@ -89,7 +86,6 @@ def _same_shape(size: tuple[int, int], other: tuple[int, int]) -> bool:
 def _viewer(
     model: ColmapModel, images: list[Image], dense: dict[int, Path]
 ) -> Callable[[int], PosedView | None]:
-    @lru_cache(SIZES_KEPT)
     def view(index: int) -> PosedView | None:
         image = images[index]
         if index in dense:

@@ -33,6 +33,16 @@ class Agreement:
     landed: int  # of these, on a pixel with depth
     agreeing: int
     contradicting: int
+    miss: float = 0.0  # mean relative difference of depths of the points that agree
+
+    @property
+    def worth(self) -> float:
+        """For choosing among readings: the right one lets frames see most in common, most exactly.
+
+        Points that agree count by how well, those that contradict count against it.
+        """
+        good = self.agreeing * (1 - self.miss / TOLERANCE)
+        return (good - self.contradicting) / max(1, self.tried)
 
     @property
     def share(self) -> float:
@@ -81,6 +91,7 @@ def agreement(
 ) -> Agreement:
     """How far the points of the first of each pair agree with the depth of the second."""
     tried = landed = agreeing = contradicting = 0
+    missed = 0.0
     inverses = [np.linalg.inv(pose) for pose in poses]
     for one, other in pairs:
         source, target = probes[one], probes[other]
@@ -99,6 +110,8 @@ def agreement(
         best = ratios[np.abs(ratios).argmin(0), np.arange(ratios.shape[1])]
         best = best[np.isfinite(best)]
         landed += len(best)
-        agreeing += int((np.abs(best) <= TOLERANCE).sum())
+        agrees = np.abs(best) <= TOLERANCE
+        agreeing += int(agrees.sum())
+        missed += float(np.abs(best[agrees]).sum())
         contradicting += int((best < -TOLERANCE).sum())
-    return Agreement(tried, landed, agreeing, contradicting)
+    return Agreement(tried, landed, agreeing, contradicting, missed / max(1, agreeing))

@@ -9,20 +9,22 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from geometry_fusion.data.given.consistency import Agreement, Probe, agreement
+from geometry_fusion.data.given.consistency import TOLERANCE, Agreement, Probe, agreement
 
 OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])  # camera axes: y up and z backwards
 # Share of contradictions from which a mistake is looked for. True depth has none, depth with 5% of
 # noise 2%.
 SUSPICIOUS = 0.03
-FEWER = 1 / 3  # share of its contradictions that geometry may keep when its mistake is undone
+SUSPICIOUS_MISS = 0.01  # likewise: mean relative difference of depths that agree
+FEWER = 1 / 3  # part of either that geometry may keep when its mistake is undone
 # Another scale is also right where it has this share of agreement and so many times more points
 # that agree: with far too small depth, frames just look past each other.
 CLEAR, MORE = 0.98, 1.3
 SCALES = np.geomspace(1e-4, 1e4, 47)  # factors on depth that are tried first
-FINER = (1.2, 1.05)  # steps of further trials around the best one
+LARGER = (3.0, 10.0, 100.0)  # factors on depth that show whether it is far too small
+FINER = (1.2, 1.05, 1.015)  # steps of further trials around the best one
 TRIAL_POINTS = 60  # of a frame, while factors are tried
-TRIAL_PAIRS = 80  # of frames
+TRIAL_PAIRS = 40  # of frames
 
 
 @dataclass(frozen=True)
@@ -57,23 +59,30 @@ def find_mistake(
     neighbours: the poses of the frames so many places later than those of the probes, or None where
     some do not exist; at 0 places those in reversed order.
     """
-    kinds: list[Iterator[Trial]] = [_of_scale(probes, poses, pairs)]
-    if not given.is_judged or 1 - given.share >= SUSPICIOUS:
-        of_depth = _of_depth(probes, poses)
-        kinds = [_of_poses(probes, poses), of_depth, _of_order(probes, neighbours), *kinds]
-        kinds.append(_of_inverse_depth(probes, poses, pairs))
+    is_suspicious = 1 - given.share >= SUSPICIOUS or given.miss >= SUSPICIOUS_MISS
+    if given.is_judged and not is_suspicious and not _looks_past(probes, poses, pairs, given):
+        return None
+    trials = [*_of_poses(probes, poses), *_of_depth(probes, poses)]
+    trials += _of_order(probes, neighbours)
+    trials += _of_scale(probes, poses, pairs)
+    trials += _of_inverse_depth(probes, poses, pairs)
     best: Mistake | None = None
-    for trials in kinds:
-        for trial in trials:
-            found = agreement(trial.probes, trial.poses, pairs, trial.depth_scale)
-            if _explains(found, given) and (best is None or _worth(found) > _worth(best.found)):
-                best = Mistake(trial.reading, trial.cure, found)
+    for trial in trials:
+        found = agreement(trial.probes, trial.poses, pairs, trial.depth_scale)
+        if _explains(found, given) and (best is None or found.worth > best.found.worth):
+            best = Mistake(trial.reading, trial.cure, found)
     return best
 
 
-def _worth(found: Agreement) -> tuple[float, int]:
-    """For choosing among readings that agree alike: by the right one, frames see most in common."""
-    return round(found.share, 2), found.agreeing
+def _looks_past(
+    probes: Sequence[Probe],
+    poses: Sequence[np.ndarray],
+    pairs: Sequence[tuple[int, int]],
+    given: Agreement,
+) -> bool:
+    """Whether frames would see far more in common if depth were larger."""
+    tried = (agreement(probes, poses, pairs, factor) for factor in LARGER)
+    return any(found.agreeing > MORE * given.agreeing for found in tried)
 
 
 def _explains(found: Agreement, given: Agreement) -> bool:
@@ -84,9 +93,12 @@ def _explains(found: Agreement, given: Agreement) -> bool:
         return found.share > 0.95 and found.landed > 0.2 * found.tried
     if found.share > CLEAR and found.agreeing > MORE * given.agreeing:
         return True
-    is_suspicious = 1 - given.share >= SUSPICIOUS
-    better = (1 - found.share) <= FEWER * (1 - given.share)
-    return is_suspicious and better and found.agreeing > given.agreeing
+    if found.agreeing < 0.9 * given.agreeing:
+        return False
+    contradicts, contradicted = 1 - found.share, 1 - given.share
+    fewer = contradicted >= SUSPICIOUS and contradicts <= FEWER * contradicted
+    nearer = given.miss >= SUSPICIOUS_MISS and found.miss <= FEWER * given.miss
+    return fewer or (nearer and contradicts <= contradicted)
 
 
 def _of_poses(probes: Sequence[Probe], poses: Sequence[np.ndarray]) -> Iterator[Trial]:
@@ -162,7 +174,7 @@ def _inverted(probe: Probe) -> Probe:
 def _best_factor(
     probes: Sequence[Probe], poses: Sequence[np.ndarray], pairs: Sequence[tuple[int, int]]
 ) -> float:
-    """The factor on depth with the largest share of agreement among points that land."""
+    """The factor on depth by which frames agree best."""
     small = [
         replace(p, directions=p.directions[:, :TRIAL_POINTS], depths=p.depths[:TRIAL_POINTS])
         for p in probes
@@ -171,13 +183,12 @@ def _best_factor(
     chosen = np.random.default_rng(0).permutation(len(pairs))[:TRIAL_PAIRS]
     some = [pairs[index] for index in chosen]
 
-    def worth(factor: float) -> float:
-        found = agreement(small, poses, some, factor)
-        # Points that are hidden count against a factor: far too large ones hide everything.
-        return found.share + found.agreeing / max(found.landed, found.tried / 10, 1)
+    def found(factor: float) -> Agreement:
+        return agreement(small, poses, some, factor)
 
-    # Factors on depth and units of poses: what matters is their ratio to the cameras' distances.
-    best = max(SCALES.tolist(), key=worth)
+    best = max(SCALES.tolist(), key=lambda factor: found(factor).worth)
     for step in FINER:
-        best = max((best * step**power for power in range(-3, 4)), key=worth)
+        near = [best * step**power for power in range(-3, 4)]
+        # Near the right one, the factor that is most exact: others may let more points land.
+        best = max(near, key=lambda factor: found(factor).share - found(factor).miss / TOLERANCE)
     return best

@@ -5,6 +5,7 @@ take colours of places beside them, and differ more between two frames.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ SIDE = 128  # pixels of the small grey pictures that are compared
 SHIFTS = (-3, -2, -1, 1, 2, 3)
 CLEARLY = 0.7  # part of the difference of colours that may remain where another pairing is right
 LEAST_POINTS = 300
+NEAR = 4  # each tested frame is compared with so many that follow it
 
 
 def better_pairing(
@@ -29,21 +31,27 @@ def better_pairing(
 
     (what it is, mean difference of grey values as paired, and as it would be), 0..255.
     """
-    chosen = [frame for frame in tested]
+    chosen = list(tested)
     pictures = [_small(frames[frame]) for frame in chosen]
+
+    @cache
+    def probe(frame: int) -> Probe | None:
+        view = view_of(frame)
+        return None if view is None else probe_of(view)
+
     place_of = {frame: place for place, frame in enumerate(with_geometry)}
     last = len(with_geometry) - 1
-    given = _difference(pictures, [view_of(frame) for frame in chosen])
+    given = _difference(pictures, [probe(frame) for frame in chosen])
     if given is None:
         return None
     best = None
     for shift in (*SHIFTS, None):
         places = [last - place_of[f] if shift is None else place_of[f] + shift for f in chosen]
         inside = [0 <= place <= last for place in places]
-        moved = [view_of(with_geometry[p]) for p, fits in zip(places, inside) if fits]
+        moved = [probe(with_geometry[p]) for p, fits in zip(places, inside) if fits]
         kept = [picture for picture, fits in zip(pictures, inside) if fits]
         # The same frames as paired now: others may be harder.
-        same = [view_of(frame) for frame, fits in zip(chosen, inside) if fits]
+        same = [probe(frame) for frame, fits in zip(chosen, inside) if fits]
         other, base = _difference(kept, moved), _difference(kept, same)
         if other is None or base is None or other > CLEARLY * base:
             continue
@@ -63,15 +71,14 @@ def _small(image_rgb: np.ndarray) -> np.ndarray:
     return cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
-def _difference(pictures: Sequence[np.ndarray], views: Sequence[PosedView | None]) -> float | None:
+def _difference(pictures: Sequence[np.ndarray], probes: Sequence[Probe | None]) -> float | None:
     """Mean difference of grey values of points that two frames see; None for too few points."""
-    probes = [None if view is None else probe_of(view) for view in views]
-    differences = []
-    for one in range(len(probes)):
-        for other in range(one + 1, len(probes)):
-            if probes[one] is not None and probes[other] is not None:
-                pair = (pictures[one], probes[one]), (pictures[other], probes[other])
-                differences.append(_of_pair(*pair))
+    seen = [(picture, probe) for picture, probe in zip(pictures, probes) if probe is not None]
+    differences = [
+        _of_pair(seen[one], seen[other])
+        for one in range(len(seen))
+        for other in range(one + 1, min(one + 1 + NEAR, len(seen)))
+    ]
     values = np.concatenate(differences) if differences else np.zeros(0)
     return float(values.mean()) if len(values) >= LEAST_POINTS else None
 

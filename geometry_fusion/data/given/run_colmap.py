@@ -19,9 +19,10 @@ from geometry_fusion.errors import InputError, one_line
 from geometry_fusion.io.mask_writer import is_turned, read_rgb, write_rgb
 from geometry_fusion.io.temporary import working_folder
 
-EXHAUSTIVE_UP_TO = 80  # frames; beyond, each is matched with its neighbours only
+EXHAUSTIVE_UP_TO = 60  # frames; beyond, each is matched with its neighbours only
 NEIGHBOURS = 10  # frames; and those 2, 4, 8, ... frames away
 LONGEST_SIDE = 1600  # pixels at which features are found
+MOST_FEATURES = 4096  # of a frame; matching takes time with its square
 THREADS = 2
 SEED = 0
 LEAST_SHARE = 0.2  # of frames that must be registered
@@ -100,6 +101,7 @@ class _Steps:
         options = self._pycolmap.FeatureExtractionOptions()
         options.num_threads, options.use_gpu = THREADS, False
         options.max_image_size = LONGEST_SIDE
+        options.sift.max_num_features = MOST_FEATURES
         reader = self._pycolmap.ImageReaderOptions()
         reader.camera_model = "SIMPLE_RADIAL"
         self._pycolmap.extract_features(
