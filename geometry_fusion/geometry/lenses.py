@@ -10,7 +10,8 @@ import numpy as np
 
 from geometry_fusion.geometry.cameras import IN_FRONT_M, directions_of, resized_intrinsics
 
-LARGEST_MISS = 0.5  # pixels by which a direction may miss the pixel that it was found for
+LARGEST_MISS = 0.1  # pixels by which a direction may miss the pixel that it was found for
+STEPS = 20  # of refining directions; OpenCV's own search ends after few, and versions differ
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,16 @@ class Lens:
         undistort = cv2.fisheye.undistortPoints if self.fisheye else cv2.undistortPoints
         flat = undistort(pixels, self.k, np.array(self.distortion)).reshape(-1, 2)
         directions = np.stack([*flat.T, np.ones(len(flat))])
-        # Far from the middle a polynomial has no inverse, and the iteration ends anywhere.
-        miss = np.abs(np.stack(self.pixels(directions)[:2], -1) - pixels[:, 0]).max(1)
-        directions[:, ~(miss <= LARGEST_MISS)] = np.nan
+        focals = np.array([[self.k[0, 0]], [self.k[1, 1]]])
+        off = pixels[:, 0].T - np.stack(self.pixels(directions)[:2])  # [2, N]
+        for _ in range(STEPS):
+            nearer = directions.copy()
+            nearer[:2] += off / focals
+            new_off = pixels[:, 0].T - np.stack(self.pixels(nearer)[:2])
+            better = np.abs(new_off).max(0) < np.abs(off).max(0)
+            directions[:, better], off[:, better] = nearer[:, better], new_off[:, better]
+        # Far from the middle a polynomial has no inverse, and the search ends anywhere.
+        directions[:, ~(np.abs(off).max(0) <= LARGEST_MISS)] = np.nan
         return directions.reshape(3, *np.shape(u))
 
     def pixels(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ a fixed seed. It works where the camera moves sideways past things; a camera tha
 only turns gives nothing.
 """
 
+import signal
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,10 +20,10 @@ from geometry_fusion.errors import InputError, one_line
 from geometry_fusion.io.mask_writer import is_turned, read_rgb, write_rgb
 from geometry_fusion.io.temporary import working_folder
 
-EXHAUSTIVE_UP_TO = 60  # frames; beyond, each is matched with its neighbours only
+EXHAUSTIVE_UP_TO = 40  # frames; beyond, each is matched with its neighbours only
 NEIGHBOURS = 10  # frames; and those 2, 4, 8, ... frames away
 LONGEST_SIDE = 1600  # pixels at which features are found
-MOST_FEATURES = 4096  # of a frame; matching takes time with its square
+MOST_FEATURES = 2048  # of a frame; matching takes time with its square
 THREADS = 2
 SEED = 0
 LEAST_SHARE = 0.2  # of frames that must be registered
@@ -50,11 +51,7 @@ def run_colmap(frames, out: Path, where: Path, say: Callable[[str], None]) -> Re
     where: what messages name. say: receives a line before each step. Raises InputError where
     pycolmap is missing, and where the camera moves too little.
     """
-    try:
-        import pycolmap
-    except ImportError:
-        raise InputError(f"--with colmap: pycolmap is missing; install it: {INSTALL}") from None
-    pycolmap.logging.minloglevel = pycolmap.logging.FATAL
+    pycolmap = _imported()
     with working_folder("3am-colmap") as folder:
         pictures, names = _upright(frames, folder)
         found = folder / "models"
@@ -75,6 +72,20 @@ def run_colmap(frames, out: Path, where: Path, say: Callable[[str], None]) -> Re
         best.write_binary(str(out))
     assert model_files(out), out
     return _judged(read_model(out), len(names), where)
+
+
+def _imported():
+    """The package pycolmap, silent; InputError where it is missing."""
+    try:
+        import pycolmap
+    except ImportError:
+        raise InputError(f"--with colmap: pycolmap is missing; install it: {INSTALL}") from None
+    pycolmap.logging.minloglevel = pycolmap.logging.FATAL
+    handler = signal.getsignal(signal.SIGTERM)
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        # Its logging library took SIGTERM, to print a stack; this takes it back.
+        signal.signal(signal.SIGTERM, handler)
+    return pycolmap
 
 
 def _upright(frames, folder: Path) -> tuple[Path, list[str]]:
