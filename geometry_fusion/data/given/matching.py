@@ -3,7 +3,6 @@
 By stem where stems match; else by the number in the names; else by order, which needs equal counts.
 """
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from geometry_fusion.data.given.layout import Layout
 from geometry_fusion.data.readers.source import frame_number
 from geometry_fusion.errors import InputError
 from geometry_fusion.io.frame_folder import FRAMES_JSON
-from geometry_fusion.io.parsing import is_whole
+from geometry_fusion.io.parsing import is_whole, load_json
 
 
 @dataclass(frozen=True)
@@ -24,14 +23,14 @@ class Matches:
     by: str  # "stem", "number" or "order", with what else was assumed
 
 
-def match_frames(layout: Layout, frames) -> Matches:
-    """Pair the frames of `layout` with those of a video (`Frames` with `stems`).
+def match_frames(layout: Layout, stems: Sequence[str], count: int, step: int = 1) -> Matches:
+    """Pair the frames of `layout` with those of a video.
 
-    Raises InputError where nothing matches, or two frames have one name.
+    stems: names of the video's `count` frames; empty where they have none. step: the frames are
+    every so many of a video. Raises InputError where nothing matches, or two frames have one name.
     """
-    stems = list(getattr(frames, "stems", ()))
     if layout.names is None:
-        return _by_order(layout, len(frames), "its frames have no names")
+        return _by_order(layout, count, "its frames have no names")
     if len(set(layout.names)) < len(layout.names):
         twice = Counter(layout.names).most_common(1)[0][0]
         raise InputError(
@@ -45,10 +44,10 @@ def match_frames(layout: Layout, frames) -> Matches:
         ours = {frame_number(f"{stem}.x"): index for index, stem in enumerate(stems)}
         theirs = {frame_number(f"{name}.x"): place for place, name in enumerate(layout.names)}
     except ValueError:
-        return _by_order(layout, len(frames), "stems differ and have no numbers")
+        return _by_order(layout, count, "stems differ and have no numbers")
     if len(ours) < len(stems) or len(theirs) < len(layout.names) or not stems:
-        return _by_order(layout, len(frames), "stems differ and numbers repeat")
-    return _by_number(layout, ours, theirs, _step(frames))
+        return _by_order(layout, count, "stems differ and numbers repeat")
+    return _by_number(layout, ours, theirs, step)
 
 
 def _by_number(layout: Layout, ours: dict[int, int], theirs: dict[int, int], step: int) -> Matches:
@@ -78,24 +77,13 @@ def _by_order(layout: Layout, count: int, why: str) -> Matches:
     return Matches({index: index for index in range(count)}, f"order ({why})")
 
 
-def _step(frames) -> int:
-    """N where the frames are every N-th of a video, as frames.json states it; else 1."""
+def extraction_step(frames) -> int:
+    """N where frames are every N-th of a video, as frames.json states it; else 1."""
     folder = getattr(frames, "path", None)
     if folder is None or not (Path(folder) / FRAMES_JSON).is_file():
         return 1
     try:
-        every = json.loads((Path(folder) / FRAMES_JSON).read_text(encoding="utf-8"))["every"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        every = load_json(Path(folder) / FRAMES_JSON)["every"]
+    except (InputError, KeyError, TypeError):
         return 1
     return every if is_whole(every) and every > 0 else 1
-
-
-def shifted(matches: Matches, order: Sequence[int], by: int) -> dict[int, int]:
-    """The pairs if every frame of the video had the geometry `by` places later."""
-    place_of = {frame: place for place, frame in enumerate(order)}
-    moved = {}
-    for frame in order:
-        place = place_of[frame] + by
-        if 0 <= place < len(order):
-            moved[frame] = matches.index_of[order[place]]
-    return moved

@@ -11,7 +11,7 @@ from geometry_fusion.data.given.captures import format_of, open_capture
 from geometry_fusion.data.given.check import CheckedFrames, check_agrees, check_fits
 from geometry_fusion.data.given.colmap import find_models, open_colmap
 from geometry_fusion.data.given.layout import Layout
-from geometry_fusion.data.given.matching import Matches, match_frames
+from geometry_fusion.data.given.matching import Matches, extraction_step, match_frames
 from geometry_fusion.data.given.npz import find_npz, open_npz
 from geometry_fusion.data.given.order import better_pairing
 from geometry_fusion.data.given.scene_folder import is_scene_folder, open_scene_folder
@@ -87,14 +87,18 @@ class GivenGeometry:
 
 
 def open_geometry(path: Path, frames) -> GivenGeometry:
-    """Geometry at `path` for the frames of a video (`Frames` with `stems`).
+    """Geometry at `path` for the frames of a video.
+
+    frames: `Frames` with `stems`, or a video file, which is read once for the checks.
 
     Raises InputError for unknown layouts, damaged files, frames that cannot be paired, and geometry
     that contradicts itself.
     """
     path = Path(path)
     layout = open_layout(path)
-    matches = match_frames(layout, frames)
+    stems = list(getattr(frames, "stems", ()))
+    num_frames = len(frames) if hasattr(frames, "__len__") else len(stems)
+    matches = match_frames(layout, stems, num_frames, extraction_step(frames))
     size = tuple(frames.size)
 
     @lru_cache(VIEWS_KEPT)
@@ -109,7 +113,7 @@ def open_geometry(path: Path, frames) -> GivenGeometry:
     checked = check_agrees(str(path), paired, view)
     if not checked.stands_still and checked.agreement.is_judged:
         _check_pairing(path, frames, checked, paired, view)
-    return GivenGeometry(layout, matches, len(frames), checked, view)
+    return GivenGeometry(layout, matches, num_frames, checked, view)
 
 
 def open_layout(path: Path) -> Layout:

@@ -6,6 +6,7 @@ take colours of places beside them, and differ more between two frames.
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import islice
 
 import cv2
 import numpy as np
@@ -22,7 +23,7 @@ NEAR = 4  # each tested frame is compared with so many that follow it
 
 
 def better_pairing(
-    frames,  # Frames of the video
+    frames,  # Frames of the video, or a video file
     tested: Sequence[int],  # frames of the video that have geometry
     with_geometry: Sequence[int],  # all of these, sorted
     view_of: Callable[[int], PosedView | None],
@@ -31,8 +32,9 @@ def better_pairing(
 
     (what it is, mean difference of grey values as paired, and as it would be), 0..255.
     """
-    chosen = list(tested)
-    pictures = [_small(frames[frame]) for frame in chosen]
+    by_frame = _pictures(frames, tested)
+    chosen = list(by_frame)
+    pictures = list(by_frame.values())
 
     @cache
     def probe(frame: int) -> Probe | None:
@@ -63,6 +65,14 @@ def better_pairing(
 def _named(shift: int) -> str:
     plural = "s" * (abs(shift) > 1)
     return f"of {abs(shift)} frame{plural} {'later' if shift > 0 else 'earlier'}"
+
+
+def _pictures(frames, wanted: Sequence[int]) -> dict[int, np.ndarray]:
+    """Frame -> small grey picture. A video file has no order but its own: it is read once."""
+    if hasattr(frames, "__getitem__"):
+        return {frame: _small(frames[frame]) for frame in wanted}
+    read = enumerate(islice(frames, max(wanted) + 1))
+    return {index: _small(image) for index, image in read if index in wanted}
 
 
 def _small(image_rgb: np.ndarray) -> np.ndarray:

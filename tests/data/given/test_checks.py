@@ -70,6 +70,22 @@ def test_geometry_of_other_frames_is_refused(pairing, tmp_path):
         open_geometry(tmp_path, room.video())
 
 
+class Film:
+    """Frames that only come in their order, like those of a video file."""
+
+    size, stems = (room.W, room.H), room.stems()
+
+    def __iter__(self):
+        return iter(room.RGB)
+
+
+def test_frames_of_a_video_file_are_checked_in_their_order(tmp_path):
+    assert open_geometry(room.write_npz(tmp_path / "a"), Film()).num_frames == room.COUNT
+    room.write_npz(tmp_path / "b", depth=D[LATER], camera_to_world=P[LATER])
+    with pytest.raises(InputError, match="made for other frames"):
+        open_geometry(tmp_path / "b", Film())
+
+
 def test_noise_and_gaps_are_accepted(tmp_path):
     depth = D * NOISE
     depth[:, ::3] = 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from geometry_fusion.data.given.layout import Layout, stem_of
-from geometry_fusion.data.given.matching import match_frames
+from geometry_fusion.data.given.matching import Matches, extraction_step, match_frames
 from geometry_fusion.errors import InputError
 
 
@@ -23,6 +23,10 @@ class Named:
         return len(self.stems)
 
 
+def matched(given: Layout, frames: Named) -> Matches:
+    return match_frames(given, frames.stems, len(frames), extraction_step(frames))
+
+
 def layout(names, count=None) -> Layout:
     return Layout("test", Path("given"), names, count or len(names), lambda i: None, "")
 
@@ -32,52 +36,52 @@ def numbers(first, count, form="{:04d}"):
 
 
 def test_equal_stems_pair_whatever_the_order_and_the_counts():
-    matches = match_frames(layout(["c", "a", "x"]), Named(["a", "b", "c"]))
+    matches = matched(layout(["c", "a", "x"]), Named(["a", "b", "c"]))
     assert matches.index_of == {0: 1, 2: 0} and matches.by == "stem"
 
 
 def test_names_of_other_padding_pair_by_number():
     given = layout(numbers(0, 6, "frame_{:06d}"))
-    matches = match_frames(given, Named(numbers(2, 3)))
+    matches = matched(given, Named(numbers(2, 3)))
     assert matches.index_of == {0: 2, 1: 3, 2: 4} and matches.by == "number"
 
 
 def test_equal_counts_that_begin_at_another_number_pair_one_to_one():
-    matches = match_frames(layout(numbers(1, 5, "img{}")), Named(numbers(0, 5)))
+    matches = matched(layout(numbers(1, 5, "img{}")), Named(numbers(0, 5)))
     assert matches.index_of == {i: i for i in range(5)} and matches.by == "number, shifted by 1"
 
 
 def test_frames_that_are_every_nth_of_a_video_pair_with_all_frames_of_it(tmp_path):
     (tmp_path / "frames.json").write_text(json.dumps({"every": 6}))
     given = layout(numbers(0, 60, "{:06d}"))
-    matches = match_frames(given, Named(numbers(0, 10), tmp_path))
+    matches = matched(given, Named(numbers(0, 10), tmp_path))
     assert matches.index_of == {i: 6 * i for i in range(10)} and "every 6" in matches.by
     # Captures of the extracted frames themselves have equal numbers.
-    few = match_frames(layout(numbers(0, 8, "{:06d}")), Named(numbers(0, 10), tmp_path))
+    few = matched(layout(numbers(0, 8, "{:06d}")), Named(numbers(0, 10), tmp_path))
     assert few.index_of == {i: i for i in range(8)} and few.by == "number"
 
 
 def test_frames_without_names_pair_by_order_where_counts_are_equal():
-    matches = match_frames(layout(None, 3), Named(["x", "y", "z"]))
+    matches = matched(layout(None, 3), Named(["x", "y", "z"]))
     assert matches.index_of == {0: 0, 1: 1, 2: 2} and matches.by.startswith("order")
     with pytest.raises(InputError, match=r"has 4 frames, the video 3, .*no names"):
-        match_frames(layout(None, 4), Named(["x", "y", "z"]))
+        matched(layout(None, 4), Named(["x", "y", "z"]))
 
 
 def test_names_without_numbers_pair_by_order_where_counts_are_equal():
-    assert match_frames(layout(["p", "q"]), Named(["x", "y"])).by.startswith("order")
+    assert matched(layout(["p", "q"]), Named(["x", "y"])).by.startswith("order")
     with pytest.raises(InputError, match=r"has 2 frames \(its first is 'p'\), the video 3"):
-        match_frames(layout(["p", "q"]), Named(["x", "y", "z"]))
+        matched(layout(["p", "q"]), Named(["x", "y", "z"]))
 
 
 def test_numbers_that_have_nothing_in_common_are_refused():
     with pytest.raises(InputError, match="neither stems nor numbers are equal"):
-        match_frames(layout(numbers(100, 3)), Named(numbers(0, 5)))
+        matched(layout(numbers(100, 3)), Named(numbers(0, 5)))
 
 
 def test_two_frames_of_one_name_are_refused():
     with pytest.raises(InputError, match="two of its frames are named 'left_1'"):
-        match_frames(layout(["left_1", "left_1"]), Named(["left_1", "b"]))
+        matched(layout(["left_1", "left_1"]), Named(["left_1", "b"]))
 
 
 @pytest.mark.parametrize(
