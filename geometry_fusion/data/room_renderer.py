@@ -4,6 +4,7 @@ from contextlib import ExitStack
 
 import cv2
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from geometry_fusion.data import meshes
 from geometry_fusion.data.room_layout import Layout
@@ -100,11 +101,21 @@ class Renderer:
             self._add(o.mesh, o.texture, (*o.position, 0), o.yaw): o.id
             for o in self._layout.objects
         }
+        self._bodies = list(bodies)  # PyBullet's numbers, in the order of the layout's objects
         # One entry more than bodies: the renderer gives background the number -1.
         id_of_body = np.zeros(max(bodies) + 2, np.uint16)
         for body, object_id in bodies.items():
             id_of_body[body] = object_id
         return id_of_body
+
+    def place(self, number: int, object_to_world: np.ndarray) -> None:
+        """Move an object, by its place in the layout's list, to a pose [4, 4]."""
+        self._p.resetBasePositionAndOrientation(
+            self._bodies[number],
+            object_to_world[:3, 3].tolist(),
+            Rotation.from_matrix(object_to_world[:3, :3]).as_quat().tolist(),
+            physicsClientId=self._client,
+        )
 
     def render(
         self,

@@ -17,6 +17,7 @@ from geometry_fusion.interrupts import ignored_by_children, watch_imports
 if __name__ == "__main__":
     watch_imports()  # Ctrl-C while the packages below load ends without a traceback
 
+import argparse
 import multiprocessing
 import signal
 import sys
@@ -27,7 +28,13 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from geometry_fusion.data.room_layout import DEFAULT_FRAMES, DEFAULT_SIZE, draw_layout, draw_path
+from geometry_fusion.data.room_layout import (
+    DEFAULT_FRAMES,
+    DEFAULT_SIZE,
+    Layout,
+    draw_layout,
+    draw_path,
+)
 from geometry_fusion.data.room_renderer import Renderer
 from geometry_fusion.data.scenes import SceneFrame, SceneObject
 from geometry_fusion.data.write_scenes import write_scene
@@ -49,12 +56,29 @@ def render_room(
     The same seed, number of frames and size (pixels) give the same frames.
     """
     layout = draw_layout(seed, num_frames)
-    focal = 0.5 * max(width, height) / np.tan(np.radians(layout.field_of_view_deg) / 2)
+    focal = focal_of(layout, width, height)
     with Renderer(layout) as renderer:
         for index, pose in enumerate(draw_path(seed, layout)):
-            rgb, instance, depth = renderer.render(pose, width, height, focal)
-            centre = ((width - 1) / 2, (height - 1) / 2)
-            yield SceneFrame(f"{index:06d}", rgb, instance, depth, pose, (focal, focal, *centre))
+            yield rendered_frame(renderer, index, pose, width, height, focal)
+
+
+def focal_of(layout: Layout, width: int, height: int) -> float:
+    """Focal length in pixels of pictures of a room."""
+    return 0.5 * max(width, height) / np.tan(np.radians(layout.field_of_view_deg) / 2)
+
+
+def rendered_frame(
+    renderer: Renderer,
+    index: int,  # of the frame, which names its files
+    pose: np.ndarray,  # [4, 4] camera-to-world
+    width: int,  # pixels
+    height: int,  # pixels
+    focal: float,  # pixels
+) -> SceneFrame:
+    """One picture of a room as it stands."""
+    rgb, instance, depth = renderer.render(pose, width, height, focal)
+    centre = ((width - 1) / 2, (height - 1) / 2)
+    return SceneFrame(f"{index:06d}", rgb, instance, depth, pose, (focal, focal, *centre))
 
 
 def room_objects(seed: int, num_frames: int = DEFAULT_FRAMES) -> list[SceneObject]:
@@ -128,15 +152,12 @@ def seed_range(text: str) -> range:
     return range(int(first), int(last))
 
 
-def main(argv=None) -> None:
-    """Render rooms as scene folders."""
-    parser = OneLineParser(
-        prog="python -m geometry_fusion.data.rooms",
-        description="Render synthetic rooms as scene folders.",
-    )
+def arguments(argv, prog: str, description: str, folder: str) -> argparse.Namespace:
+    """The command line of a world that is rendered; raises InputError for numbers out of range."""
+    parser = OneLineParser(prog=prog, description=description)
     parser.add_argument("--seeds", required=True, help="A:B renders seeds A to B-1")
     parser.add_argument(
-        "--out", type=Path, required=True, help="folder that receives room_SEED folders"
+        "--out", type=Path, required=True, help=f"folder that receives {folder} folders"
     )
     parser.add_argument("--workers", type=int, default=1, help="processes")
     parser.add_argument("--frames", type=int, default=DEFAULT_FRAMES, help="frames per room")
@@ -146,6 +167,17 @@ def main(argv=None) -> None:
     for name, most in LIMITS.items():
         if not 1 <= getattr(args, name) <= most:
             raise InputError(f"--{name} {getattr(args, name)}: must be 1..{most}")
+    return args
+
+
+def main(argv=None) -> None:
+    """Render rooms as scene folders."""
+    args = arguments(
+        argv,
+        "python -m geometry_fusion.data.rooms",
+        "Render synthetic rooms as scene folders.",
+        "room_SEED",
+    )
     write_rooms(
         seed_range(args.seeds), args.out, args.workers, args.frames, args.width, args.height
     )

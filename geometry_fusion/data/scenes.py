@@ -6,6 +6,7 @@
     SCENE/cameras.json           camera-to-world 4x4 (OpenCV axes, metres) and intrinsics of each
                                  frame (optional)
     SCENE/scene.json             objects: id, name, twin_of (optional)
+    SCENE/motion.json            where objects are in every frame, and which move (optional)
 
 An id is the same object in every frame. Pixel centres are at integer coordinates. Files pair by
 stem, never by position. Void pixels are unknown: they belong to no object. Optional parts may be
@@ -19,13 +20,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from geometry_fusion.data.motion_record import ObjectMotion, read_motion
 from geometry_fusion.errors import InputError
 from geometry_fusion.geometry.cameras import intrinsic_matrix
 from geometry_fusion.io.atomic import digest_of
 from geometry_fusion.io.mask_reader import VOID_16, VOID_ID, check_regular
 from geometry_fusion.io.parsing import each, identity, load_json, number, reading
 
-PARTS = ("rgb", "instance", "depth", "cameras.json", "scene.json")  # what a scene folder may hold
+# What a scene folder may hold.
+PARTS = ("rgb", "instance", "depth", "cameras.json", "scene.json", "motion.json")
 
 
 @dataclass(frozen=True)
@@ -231,6 +234,11 @@ class Scene:
             return [
                 SceneObject(_object_id(o["id"]), str(o.get("name", "")), _twin(o)) for o in objects
             ]
+
+    @cached_property
+    def motions(self) -> dict[int, ObjectMotion]:
+        """The objects of motion.json by id; empty if there is no such file."""
+        return read_motion(self.folder / "motion.json", len(self))
 
     @cached_property
     def areas(self) -> np.ndarray:

@@ -6,10 +6,10 @@ A world is a module with `seed_range`, `room_folder` and `write_rooms`.
 from pathlib import Path
 from types import ModuleType
 
-from geometry_fusion.data import rooms, second_world
+from geometry_fusion.data import moving_rooms, rooms, second_world
 from geometry_fusion.errors import InputError
 
-WORLDS = {"rooms": rooms, "second": second_world}
+WORLDS = {"rooms": rooms, "second": second_world, "moving": moving_rooms}
 
 
 def world_of(name: str, key: str) -> ModuleType:

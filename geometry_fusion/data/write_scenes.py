@@ -1,13 +1,14 @@
 """Writes scene folders, in the layout that geometry_fusion.data.scenes reads."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from geometry_fusion.data.motion_record import ObjectMotion, motion_json
 from geometry_fusion.data.scenes import SceneFrame, SceneObject
 from geometry_fusion.errors import InputError
 from geometry_fusion.io.atomic import naming, replacing_folder
@@ -17,7 +18,13 @@ JPEG_QUALITY = 93
 LARGEST = 65535  # of 16 bits: depth beyond it, in millimetres, is stored as unknown
 
 
-def write_scene(folder: Path, frames: Iterable[SceneFrame], objects: list[SceneObject]) -> None:
+def write_scene(
+    folder: Path,
+    frames: Iterable[SceneFrame],
+    objects: list[SceneObject],
+    motions: Sequence[ObjectMotion] = (),
+    frame_rate: float = 0.0,  # frames per second, where there are motions
+) -> None:
     """Write a scene folder; an existing one is replaced only when the new one is complete.
 
     Parts that no frame has are left out. Raises InputError if frames differ in size, or if there
@@ -44,6 +51,9 @@ def write_scene(folder: Path, frames: Iterable[SceneFrame], objects: list[SceneO
         if objects:
             listing = {"objects": [asdict(o) for o in objects]}
             (fresh / "scene.json").write_text(json.dumps(listing, indent=1))
+        if motions:
+            record = motion_json(list(motions), frame_rate)
+            (fresh / "motion.json").write_text(json.dumps(record))
 
 
 def _write_frame(folder: Path, frame: SceneFrame) -> None:
