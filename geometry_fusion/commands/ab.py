@@ -16,6 +16,7 @@ from geometry_fusion.commands.ab_report import ReportInputs, print_arms, print_r
 from geometry_fusion.commands.arguments import FRAMES, point_xy_px
 from geometry_fusion.commands.parsers import sample_names
 from geometry_fusion.commands.prompts import mask_files, prompts_from_arguments
+from geometry_fusion.data.given import GivenGeometry, open_geometry
 from geometry_fusion.errors import InputError, one_line
 from geometry_fusion.io.atomic import (
     check_apart,
@@ -66,9 +67,10 @@ def run(args: argparse.Namespace) -> None:
     prompts = prompts_from_arguments(args)
     outputs = Outputs(args)
     record = check_paths(args, outputs)
-    trackers, without_geometry = load_trackers(args)
     check_prompts(prompts, open_frames(args.frames))  # before a long video is extracted
     with opened_frames(args.frames) as frames:
+        given = open_geometry(args.geometry, frames) if args.geometry else None
+        trackers, without_geometry = load_trackers(args, given)
         truth_ids = check_truth(args.gt, frames, prompts) if args.gt else None
         arms, scene, sessions, fallback = track_arms(
             args, trackers, frames, prompts, outputs, record
@@ -83,6 +85,7 @@ def run(args: argparse.Namespace) -> None:
             scene=scene,
             truth_ids=truth_ids,
             without_geometry=without_geometry,
+            given=given,
             fallback=fallback,
             record=record,
             report=outputs.report,
@@ -135,14 +138,19 @@ def apply_sample(args: argparse.Namespace) -> str:
     return sample["title"]
 
 
-def load_trackers(args: argparse.Namespace) -> tuple[dict[str, Tracker], str | None]:
-    """The trackers by arm, and the reason why the geometry arm cannot run (None if it can)."""
+def load_trackers(
+    args: argparse.Namespace, given: GivenGeometry | None
+) -> tuple[dict[str, Tracker], str | None]:
+    """The trackers by arm, and the reason why the geometry arm cannot run (None if it can).
+
+    given: geometry of --geometry.
+    """
     options = {"sam2_checkpoint": args.sam2_checkpoint, "device": args.device}
     options["precision"] = args.precision
     baseline = load(args.sam2, geometry="none", **options)
     if args.geometry_mode == "off":
         return {"baseline": baseline}, "--geometry-mode off"
-    options |= {"geometry": f"auto:{args.must3r}", "mode": args.geometry_mode}
+    options |= {"geometry": given or f"auto:{args.must3r}", "mode": args.geometry_mode}
     second = load(args.sam2, checkpoint=args.checkpoint, **options)
     if second.without_geometry is None:
         return {"baseline": baseline, "geom": second}, None
@@ -159,7 +167,7 @@ def check_paths(args: argparse.Namespace, outputs: Outputs) -> Record:
     written = (*outputs.folders.values(), *outputs.videos.values(), outputs.report)
     masks = mask_files(args)
     weights = (args.sam2_checkpoint, args.checkpoint, given_file(args.must3r))
-    check_apart(written, (args.frames, args.gt, args.prompts, *masks, *weights))
+    check_apart(written, (args.frames, args.gt, args.prompts, args.geometry, *masks, *weights))
     record = record_of(args.frames)
     check_may_replace(written, record, args.overwrite, OVERWRITE_CURE)
     for mask in masks:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from geometry_fusion.commands.arguments import command_line, program
+from geometry_fusion.data.given import GivenGeometry
 from geometry_fusion.devices import uses_bf16
 from geometry_fusion.geometry.source import GeometrySource
 from geometry_fusion.io.atomic import replacing_folder
@@ -39,6 +40,7 @@ class ReportInputs:
     scene: SceneRecord  # what the last arm handed out
     truth_ids: list[int] | None  # objects of the ground truth
     without_geometry: str | None  # why the geometry arm did not run
+    given: GivenGeometry | None  # geometry that the user brought
     fallback: ClipFallback | None  # what was decided about moving objects
     record: Record  # of the frames
     report: Path
@@ -103,6 +105,7 @@ def run_facts(args: argparse.Namespace, inputs: ReportInputs) -> dict:
             "SAM2 model": args.sam2,
             "frames": str(args.frames),
             "ground truth": str(args.gt or "none given"),
+            "geometry": f"--geometry-mode {args.geometry_mode}, --fallback {args.fallback}",
         },
     }
 
@@ -148,6 +151,8 @@ def notes_on(args: argparse.Namespace, inputs: ReportInputs) -> list[str]:
     notes = []
     if inputs.without_geometry:
         notes.append(f"The geometry arm did not run: {inputs.without_geometry}.")
+    if inputs.given is not None:
+        notes += inputs.given.lines()
     if inputs.fallback is not None:
         notes += notes_on_motion(inputs.fallback)
     *_, last = inputs.trackers.values()

@@ -116,10 +116,6 @@ def add_geometry_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", type=Path, metavar="FILE", help="merger weights of the geometry arm"
     )
-
-
-def add_given_geometry_argument(parser: argparse.ArgumentParser) -> None:
-    """Add --geometry, which `data.given.open_geometry` reads."""
     parser.add_argument(
         "--geometry",
         type=Path,

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from geometry_fusion.commands.arguments import FRAMES
+from geometry_fusion.commands.messages import print_moving, print_summary
 from geometry_fusion.commands.prompts import mask_files, prompts_from_arguments
+from geometry_fusion.data.given import GivenGeometry, open_geometry
 from geometry_fusion.devices import check_compiler
 from geometry_fusion.errors import InputError
 from geometry_fusion.io.atomic import (
@@ -32,12 +34,11 @@ from geometry_fusion.limits import COUNT, LIMITS, SECONDS, SECONDS_ABOVE_0, chec
 from geometry_fusion.models.footage import note_on_sam2
 from geometry_fusion.models.must3r import given_file
 from geometry_fusion.models.tracker import Tracker, load
-from geometry_fusion.motion import Decision
 from geometry_fusion.tracking.clip_session import clip_session, track_together
 from geometry_fusion.tracking.fallback import ClipFallback, FallbackSession
 from geometry_fusion.tracking.prompt_checks import check_prompts
 from geometry_fusion.tracking.resume import MASK_SUFFIXES
-from geometry_fusion.tracking.segment_stream import StreamSummary, segment_stream
+from geometry_fusion.tracking.segment_stream import segment_stream
 from geometry_fusion.tracking.small_masks import small_mask_warnings
 from geometry_fusion.tracking.stream_session import SNAPSHOT_FORMAT
 from geometry_fusion.tracking.write_masks import mask_writer, write_masks_and_videos
@@ -103,7 +104,8 @@ def check_paths(args: argparse.Namespace, spec: str | Path) -> None:
         args.out / "segmented.unfinished.mp4",
         args.out / "unfinished.pt",
     )
-    check_apart((*outputs, *unfinished), (Path(spec), args.prompts, *masks, *weights))
+    inputs = (Path(spec), args.prompts, args.geometry, *masks, *weights)
+    check_apart((*outputs, *unfinished), inputs)
     record = record_of(spec)
     check_may_replace(outputs, record, args.overwrite, OVERWRITE_CURE)
     for mask in masks:
@@ -126,6 +128,19 @@ def sam2_options(args: argparse.Namespace) -> dict:
     }
 
 
+def given_geometry(args: argparse.Namespace) -> GivenGeometry | None:
+    """Geometry of --geometry, checked and described; None without one."""
+    if args.geometry is None:
+        return None
+    if args.source is not None:
+        raise InputError(
+            f"--geometry {args.geometry}: is of a file or folder; give it as --frames, not --source"
+        )
+    given = open_geometry(args.geometry, open_frames(args.frames))
+    print("\n".join(given.lines()), flush=True)
+    return given
+
+
 def load_tracker(args: argparse.Namespace) -> Tracker:
     """The tracker of `--arm`. Prints the reason where `auto` falls back to SAM2 alone.
 
@@ -138,7 +153,8 @@ def load_tracker(args: argparse.Namespace) -> Tracker:
     if kind is None or args.geometry_mode == "off" or args.fallback == "always":
         return load(args.sam2, geometry="none", **options)
     options |= {"max_keyframes": args.max_keyframes, "keyframe_interval": args.join_every}
-    options |= {"geometry": f"{kind}:{args.must3r}", "mode": args.geometry_mode}
+    given = given_geometry(args)
+    options |= {"geometry": given or f"{kind}:{args.must3r}", "mode": args.geometry_mode}
     try:
         tracker = load(args.sam2, checkpoint=args.checkpoint, **options)
     except InputError as error:
@@ -203,16 +219,6 @@ def segment_full(
     return first_image
 
 
-def print_moving(decisions: dict[int, Decision]) -> None:
-    """Print which objects were left to SAM2 alone."""
-    for object_id, decision in sorted(decisions.items()):
-        if decision.dynamic:
-            print(
-                f"object {object_id} moves (score {decision.score:.1f}, 1 is enough): SAM2 alone "
-                "for it; --fallback never keeps geometry"
-            )
-
-
 def segment_once(
     args: argparse.Namespace,
     tracker: Tracker,
@@ -249,28 +255,6 @@ def segment_once(
     results = f"{args.out / 'masks'}/ and {args.out / 'segmented.mp4'}"
     print(f"{results}: {pace}, {ARM_WORDS[tracker.arm]}")
     return summary.first_image
-
-
-def print_summary(
-    summary: StreamSummary, prompts: list[Prompt], object_ids: list[int], spec: str | Path
-) -> None:
-    """Print what the user should know about a stream that ended: gaps, and where it began."""
-    if summary.first_frame:
-        print(f"resumed an interrupted run at frame {summary.first_frame}")
-    first = min((prompt.frame for prompt in prompts), default=0)
-    if first:
-        print(f"frames before {first} hold no masks: --mode full tracks backwards as well")
-    if summary.closed_at is not None:
-        print(
-            f"ended at frame {summary.closed_at}, where the window was closed: later frames have "
-            "no masks"
-        )
-    if not object_ids:
-        print("no object was clicked: all masks are empty")
-    for line in summary.lost:
-        print(f"not read: {line}")
-    if summary.dropped:
-        print(f"{summary.dropped} frames were skipped to keep up with {spec}")
 
 
 def run_identity(
