@@ -54,8 +54,6 @@ VARIANTS = {
     "veto .5": ("places", {"veto": 0.5}),
     "tolerance .75": ("places", {"tolerance": 0.75}),
     "tolerance 1.25": ("places", {"tolerance": 1.25}),
-    "no trust": ("places", {"trust_frames": 0, "trust_share": 0.0, "continuous_iou": 2.0}),
-    "trust .7": ("places", {"trust_share": 0.7}),
     "no veto": ("places", {"veto": 0.0}),
     "shuffled": ("places_shuffled", {}),
     "shuffled both": ("both_shuffled", {}),

@@ -21,13 +21,14 @@ import torch
 
 from geometry_fusion.geometry.source import GeometrySource
 from geometry_fusion.tracking.place import Cells, GrowthRule, Place, Sight, cells_of, lifted
+from geometry_fusion.tracking.place_trust import GeometryTrust
 from geometry_fusion.types import Frames, Tolerance
 
 OWN, ASKED, VETOED, ABSENT = "own", "asked again", "vetoed", "absent"
 DECISIONS = (OWN, ASKED, VETOED, ABSENT)
 MOVING = "moves"  # the decision for an object that is tracked by SAM2 alone (fallback.py)
 SIDE = 64  # of the grid for small models
-PLACE_RULES = 2  # increased when a change of places makes earlier results invalid
+PLACE_RULES = 3  # increased when a change of places makes earlier results invalid
 LARGE_SIDE = 128  # for masks of 256 x 256, as those of the published models
 
 
@@ -44,10 +45,6 @@ class PlaceSettings:
     least_overlap: float = 0.0  # its IoU with SAM2's own mask is at least this
     only_when_lost: bool = False  # ask only where SAM2's own answer would not be accepted
     veto: float = 0.3  # a mask with a lower precision is somewhere else
-    trust_frames: int = 2  # a place counts once so many frames have confirmed it, see Trust
-    trust_share: float = 0.5  # and while at least this share of such frames does
-    confirms: float = 0.5  # precision from which SAM2's own mask confirms the place
-    continuous_iou: float = 0.6  # predicted IoU of own masks that confirm or contradict
     trim: bool = True
     grow_iou: float = 0.6  # a place grows by masks of at least this predicted IoU
     grow_precision: float = 0.6
@@ -71,44 +68,11 @@ class Waiting:
 
 
 @dataclass
-class Trust:
-    """Whether the geometry and the object's stillness have stood the test so far.
-
-    While SAM2 follows an object without interruption, its own masks are reliable. Where they lie
-    near the place they confirm it; where they do not, the geometry is wrong or the object moves.
-    """
-
-    confirmed: int = 0  # frames
-    contradicted: int = 0
-    latest: int | None = None  # the last frame whose answer showed the object
-
-    def count(self, confirms: bool) -> None:
-        """Count a frame in which SAM2 followed the object without interruption."""
-        if confirms:
-            self.confirmed += 1
-        else:
-            self.contradicted += 1
-
-    def suffices(self, settings: PlaceSettings) -> bool:
-        """Whether the place may decide."""
-        frames = self.confirmed + self.contradicted
-        return (
-            self.confirmed >= settings.trust_frames
-            and self.confirmed >= settings.trust_share * frames
-        )
-
-    def is_next(self, frame: int) -> bool:
-        """Whether `frame` is beside the last one that showed the object."""
-        return self.latest is not None and abs(frame - self.latest) == 1
-
-
-@dataclass
 class Known:
     """What is known of one object."""
 
     place: Place
     waiting: dict[int, Waiting] = field(default_factory=dict)  # by prompted frame
-    trust: Trust = field(default_factory=Trust)
 
 
 class Places:
@@ -117,11 +81,13 @@ class Places:
     def __init__(self, settings: PlaceSettings, source: GeometrySource):
         self.settings, self._source = settings, source
         self._objects: dict[int, Known] = {}
+        self.trust = GeometryTrust()
         self.decisions: dict[int, str] = {}  # of the latest frame, one of DECISIONS
 
     def clear(self) -> None:
         """Forget all objects."""
         self._objects.clear()
+        self.trust.clear()
         self.decisions.clear()
 
     def _new_place(self, *points) -> Place:
@@ -136,7 +102,6 @@ class Places:
         known = self._objects.setdefault(object_id, Known(self._new_place()))
         known.place.drop_prompt(frame)
         known.waiting[frame] = Waiting(image)
-        known.trust = Trust()
 
     def begin_frame(self, object_ids: list[int]) -> None:
         """Forget the decisions of the last frame, and objects that were removed."""
@@ -149,18 +114,14 @@ class Places:
         for known in self._objects.values():
             for frame in known.place.prompted:
                 known.waiting.setdefault(frame, Waiting(None))
-            known.place, known.trust = self._new_place(), Trust()
+            known.place = self._new_place()
+        self.trust.clear()
         self.decisions.clear()
 
-    def of(self, object_id: int) -> Known | None:
-        """An object whose place is known; None where it is not."""
+    def of(self, object_id: int) -> Place | None:
+        """The place of an object; None where none is known."""
         known = self._objects.get(object_id)
-        return known if known and known.place.exists else None
-
-    def show_prompt(self, object_id: int, frame: int) -> None:
-        """A prompted frame is passed: it shows the object."""
-        if object_id in self._objects:
-            self._objects[object_id].trust.latest = frame
+        return known.place if known and known.place.exists else None
 
     def waiting_frames(self, object_id: int) -> list[int]:
         """Prompted frames of an object that were not lifted yet."""
@@ -197,12 +158,11 @@ class Places:
 
     def snapshot(self) -> dict:
         """All places as plain values and tensors."""
-        return {
+        objects = {
             object_id: {
                 "prompted": {t: torch.from_numpy(p) for t, p in known.place.prompted.items()},
                 "grown": torch.from_numpy(known.place.grown),
                 "scale": known.place.scale,
-                "trust": [known.trust.confirmed, known.trust.contradicted, known.trust.latest],
                 "waiting": {
                     t: None if w.image is None else torch.from_numpy(np.array(w.image))
                     for t, w in known.waiting.items()
@@ -210,18 +170,20 @@ class Places:
             }
             for object_id, known in self._objects.items()
         }
+        return {"objects": objects, "trust": self.trust.snapshot()}
 
     def restore(self, snapshot: dict) -> None:
         """Take over a `snapshot`."""
         self.clear()
-        for object_id, kept in snapshot.items():
+        self.trust.restore(snapshot["trust"])
+        for object_id, kept in snapshot["objects"].items():
             prompted = {t: points.cpu().numpy() for t, points in kept["prompted"].items()}
             place = self._new_place(prompted, kept["grown"].cpu().numpy(), kept["scale"])
             waiting = {
                 t: Waiting(None if image is None else image.cpu().numpy())
                 for t, image in kept["waiting"].items()
             }
-            self._objects[object_id] = Known(place, waiting, Trust(*kept["trust"]))
+            self._objects[object_id] = Known(place, waiting)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from geometry_fusion.io.mask_writer import innermost_point
 from geometry_fusion.tracking import asked_decoder
 from geometry_fusion.tracking.asked_decoder import CLICKS, PRESENT, Answers, Questions
 from geometry_fusion.tracking.encoder import FusingEncoder
-from geometry_fusion.tracking.place import Cells, Sight, cells_of, spread
+from geometry_fusion.tracking.place import Cells, Place, Sight, cells_of, spread
 from geometry_fusion.tracking.places import (
     ABSENT,
     ASKED,
@@ -23,7 +23,6 @@ from geometry_fusion.tracking.places import (
     OWN,
     SIDE,
     VETOED,
-    Known,
     best_answer,
     is_expected,
     needs_asking,
@@ -80,12 +79,10 @@ class Case:
 
     number: int  # in the batch
     object_id: int
-    known: Known
+    place: Place
     sight: Sight
     mask: np.ndarray  # [N] bool, empty if absent
     iou: float  # predicted
-    is_followed: bool  # SAM2 follows the object without interruption
-    confirms: bool  # and its mask lies near the place
     decision: str = OWN
     logits: Tensor | None = None  # [h, w] where they differ from SAM2's answer
     token: Tensor | None = None  # [C] of an accepted answer
@@ -118,10 +115,10 @@ class Judge:
         """SAM2's outputs for B objects, with the answers that were replaced, in the same form."""
         low_res = sam_outputs[3]
         side = SIDE if low_res.shape[-1] <= SIDE else LARGE_SIDE
+        self._look(side)
         self._lift(side)
         self._open_cases(sam_outputs, side)
-        settings = self._state.places.settings
-        judged = [case for case in self._cases if case.known.trust.suffices(settings)]
+        judged = self._cases if self._state.places.trust.suffices else []
         asked = [case for case in judged if self._is_asked(case, side)]
         if asked:
             numbers = torch.tensor([case.number for case in asked], device=low_res.device)
@@ -133,6 +130,14 @@ class Judge:
         self._veto_and_trim(judged, low_res)
         changed = [case for case in self._cases if case.logits is not None]
         return replaced(model, sam_outputs, changed) if changed else sam_outputs
+
+    def _look(self, side: int) -> None:
+        """Read the frame's geometry, and test whether it belongs to the frame."""
+        state = self._state
+        geometry = state.geometry_of(self._frame)
+        if geometry is not None and state.places.settled:
+            self._cells = cells_of(geometry, side)
+            state.places.trust.see(self._frame, state.frames[self._frame], self._cells)
 
     def _lift(self, side: int) -> None:
         """Lift prompted masks that can be lifted now."""
@@ -149,32 +154,18 @@ class Judge:
 
     def _open_cases(self, sam_outputs: tuple, side: int) -> None:
         low_res, ious = sam_outputs[3], sam_outputs[2]
-        geometry = self._state.geometry_of(self._frame)
         for number, object_id in enumerate(self._object_ids):
             mask = on_grid(low_res[number, 0], side)
-            known = self._state.places.of(object_id)
-            if known is None or geometry is None:
+            place = self._state.places.of(object_id)
+            if place is None or self._cells is None:
                 if not mask.any():
                     self._absent.append(object_id)
                 continue
-            if self._cells is None:
-                self._cells = cells_of(geometry, side)
-            self._cases.append(self._case(number, known, mask, float(ious[number].max())))
-
-    def _case(self, number: int, known: Known, mask: np.ndarray, iou: float) -> Case:
-        settings = self._state.places.settings
-        sight = known.place.sight(self._cells)
-        is_followed = (
-            iou >= settings.continuous_iou
-            and bool((mask & sight.known).any())
-            and known.trust.is_next(self._frame)
-        )
-        confirms = bool(sight.precision(mask) >= settings.confirms)
-        case = Case(
-            number, self._object_ids[number], known, sight, mask, iou, is_followed, confirms
-        )
-        case.decision = OWN if mask.any() else ABSENT
-        return case
+            sight = place.sight(self._cells)
+            iou = float(ious[number].max())
+            case = Case(number, object_id, place, sight, mask, iou)
+            case.decision = OWN if mask.any() else ABSENT
+            self._cases.append(case)
 
     def _is_asked(self, case: Case, side: int) -> bool:
         settings = self._state.places.settings
@@ -221,15 +212,10 @@ class Judge:
             places.decisions[object_id] = ABSENT
         for case in self._cases:
             places.decisions[case.object_id] = case.decision
-            trust = case.known.trust
-            if case.is_followed:
-                trust.count(case.confirms)
-            if not case.mask.any():
-                continue
-            trust.latest = self._frame
-            sure = case.iou >= settings.grow_iou and trust.suffices(settings)
-            if sure and case.sight.precision(case.mask) >= settings.grow_precision:
-                case.known.place.grow(case.mask, self._cells, case.sight, settings.growth)
+            sure = case.iou >= settings.grow_iou and case.mask.any()
+            may_grow = places.trust.suffices and sure
+            if may_grow and case.sight.precision(case.mask) >= settings.grow_precision:
+                case.place.grow(case.mask, self._cells, case.sight, settings.growth)
 
 
 def on_grid(logits: Tensor, side: int) -> np.ndarray:

@@ -127,9 +127,6 @@ class GeometryVideoPredictor(PlacesDecoder):
                 masks[obj_idx] = mask.to(self.device, non_blocking=True)
         if state.places is not None:
             state.places.begin_frame(state.object_ids)
-            for obj_idx, outputs in state.outputs.items():
-                if frame_idx in outputs[PROMPTED]:
-                    state.places.show_prompt(state.object_id(obj_idx), frame_idx)
         if memories:
             self._look_ahead(state, frame_idx, upcoming)
         # With this option SAM2 makes the masks of a batch exclude each other in memory. It tracks
