@@ -59,6 +59,11 @@ FILES = (
 )
 
 
+def is_named(file: Path) -> bool:
+    """Whether a file has a name that only geometry for all frames has."""
+    return file.name in {Path(name).name for name in FILES}
+
+
 def find_npz(path: Path) -> list[Path]:
     """The .npz files that a path means: itself, one for all frames in it, or one per frame."""
     if path.is_file():

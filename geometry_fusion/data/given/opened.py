@@ -12,7 +12,7 @@ from geometry_fusion.data.given.check import CheckedFrames, check_agrees, check_
 from geometry_fusion.data.given.colmap import find_models, open_colmap
 from geometry_fusion.data.given.layout import Layout
 from geometry_fusion.data.given.matching import Matches, extraction_step, match_frames
-from geometry_fusion.data.given.npz import find_npz, open_npz
+from geometry_fusion.data.given.npz import find_npz, is_named, open_npz
 from geometry_fusion.data.given.order import better_pairing
 from geometry_fusion.data.given.scene_folder import is_scene_folder, open_scene_folder
 from geometry_fusion.errors import InputError, printable
@@ -122,7 +122,8 @@ def open_layout(path: Path) -> Layout:
         raise InputError(f"{path}: no such file or folder; give {LAYOUTS}")
     if is_scene_folder(path):
         return open_scene_folder(path)
-    if find_npz(path):
+    arrays = find_npz(path)
+    if arrays and (path.is_file() or is_named(arrays[0])):
         return open_npz(path)
     kind = format_of(path)
     models = find_models(path) if path.is_dir() else []
@@ -130,6 +131,8 @@ def open_layout(path: Path) -> Layout:
         return open_capture(path, kind)
     if models:
         return open_colmap(path)
+    if arrays:  # last, because other layouts may have arrays of their own beside them
+        return open_npz(path)
     raise InputError(f"{path}: holds no geometry that is known here; give {LAYOUTS}")
 
 

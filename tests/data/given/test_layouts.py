@@ -324,3 +324,9 @@ def test_between_points_depth_is_that_of_the_near_ones_and_far_away_unknown():
     assert (np.diff(confidence[12 : int(12 + reach), 10]) < 0).all()
     nothing = filled(np.zeros((0, 2)), np.zeros(0), size, (8, 6))
     assert nothing[0].shape == (6, 8) and not nothing[1].any()
+
+
+def test_other_arrays_beside_a_model_do_not_hide_it(tmp_path):
+    room.write_colmap(tmp_path / "sparse", binary=True)
+    np.savez(tmp_path / "features.npz", descriptors=np.zeros(3))
+    assert open_geometry(tmp_path, room.video()).layout.what.startswith("COLMAP")
