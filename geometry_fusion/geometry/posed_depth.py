@@ -21,6 +21,13 @@ class PosedView:
     lens: Lens  # for pixels of the depth map
     # [h, w] in 0..1; None: 1 wherever there is depth. Where depth is 0 it does not count.
     confidence: np.ndarray | None = None
+    # (width, height) of the picture that the map covers, where the map has another shape.
+    size: tuple[int, int] | None = None
+
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """(width, height) of the picture, as far as its shape is known."""
+        return self.size or self.depth.shape[::-1]
 
     def sureness(self) -> np.ndarray:
         """[h, w] in 0..1, 0 wherever the depth is unknown."""

@@ -114,4 +114,5 @@ def distorted(view: PosedView, coefficients: tuple[float, ...], fisheye: bool) -
     columns, rows = (np.rint(values).astype(int).reshape(lost.shape) for values in (x, y))
     inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height) & ~lost
     depth = view.depth[rows.clip(0, height - 1), columns.clip(0, width - 1)]
-    return PosedView(np.where(inside, depth, 0), view.camera_to_world, lens)
+    depth = np.where(inside, depth, 0)
+    return PosedView(depth, view.camera_to_world, lens, size=view.picture_size)

@@ -45,27 +45,28 @@ def frames_to_check(frames: Sequence[int]) -> list[int]:
     return [frames[place] for place in sorted(places)]
 
 
-def check_fits(view: PosedView, size: tuple[int, int], stated: tuple[int, int] | None, where: str):
-    """Raise InputError unless a view's depth map and lens can be those of frames of `size`.
-
-    stated: the size of the pictures that the geometry was made for, if it is known.
-    """
-    width, height = view.depth.shape[::-1]
-    shape = stated or (width, height)
-    if abs(shape[0] * size[1] / (shape[1] * size[0]) - 1) > SHAPE_TOLERANCE:
-        what = "pictures of" if stated else "depth maps of"
+def check_fits(view: PosedView, size: tuple[int, int], where: str) -> None:
+    """Raise InputError unless a view's depth map and lens can be those of frames of `size`."""
+    width, height = view.picture_size
+    if abs(width * size[1] / (height * size[0]) - 1) > SHAPE_TOLERANCE:
         raise InputError(
-            f"{where}: is for {what} {shape[0]}x{shape[1]}, the frames are {size[0]}x{size[1]}: "
+            f"{where}: is for pictures of {width}x{height}, the frames are {size[0]}x{size[1]}: "
             "turned, cropped or padded; give geometry of whole frames"
         )
-    middle = (view.lens.k[:2, 2] + 0.5) / (width, height)
-    if (np.abs(middle - 0.5) > OFF_CENTRE).any():
-        cx, cy = view.lens.k[:2, 2]
+    middle = principal_point(view)
+    if (np.abs((middle + 0.5) / (width, height) - 0.5) > OFF_CENTRE).any():
+        factor = width / (2 * middle[0] + 1)
         raise InputError(
-            f"{where}: the principal point {cx:.0f},{cy:.0f} is not near the middle of the depth "
-            f"map's {width}x{height}; intrinsics are in pixels of the depth map, scale them by "
-            f"{0.5 / middle[0]:.3g}"
+            f"{where}: the principal point {middle[0]:.0f},{middle[1]:.0f} is not near the middle "
+            f"of the depth map's {width}x{height}; intrinsics are in pixels of the depth map: "
+            f"scale them by {factor:.3g}"
         )
+
+
+def principal_point(view: PosedView) -> np.ndarray:
+    """[2] x, y in pixels of the picture that the view is for, centres at integers."""
+    scale = np.divide(view.picture_size, view.depth.shape[::-1])
+    return (view.lens.k[:2, 2] + 0.5) * scale - 0.5
 
 
 def check_agrees(

@@ -76,7 +76,7 @@ def open_colmap(path: Path) -> Layout:
     digest = digest_of_files([*model.files, *dense.values()])
     names = [stem_of(image.name) for image in alike]
     view = _viewer(model, alike, dense)
-    return Layout(what, folder, names, len(alike), view, digest, notes, size=size)
+    return Layout(what, folder, names, len(alike), view, digest, notes)
 
 
 def _same_shape(size: tuple[int, int], other: tuple[int, int]) -> bool:
@@ -108,7 +108,7 @@ def _sparse_view(image: Image, points: dict[int, np.ndarray]) -> PosedView | Non
     observed = image.observed[rows][usable]
     depth, confidence = filled(observed, depths[usable], size, (CELLS, CELLS))
     lens = image.camera.lens.resized((CELLS / size[0], CELLS / size[1]))
-    return PosedView(depth, image.camera_to_world, lens, confidence)
+    return PosedView(depth, image.camera_to_world, lens, confidence, size)
 
 
 def _dense_maps(folder: Path, images: list[Image]) -> dict[int, Path]:
@@ -135,4 +135,4 @@ def _dense_view(image: Image, file: Path) -> PosedView:
         depth = known_depth(np.frombuffer(content, "<f4", offset=start).reshape(shape))
     size = image.camera.size
     lens = image.camera.lens.resized((shape[1] / size[0], shape[0] / size[1]))
-    return shrunk_view(PosedView(depth, image.camera_to_world, lens))
+    return shrunk_view(PosedView(depth, image.camera_to_world, lens, size=size))

@@ -15,7 +15,10 @@ from geometry_fusion.geometry.posed_depth import PosedView
 from geometry_fusion.io.digests import file_digest
 from geometry_fusion.io.frame_folder import IMAGE_SUFFIXES, OTHER_IMAGES
 
-LONG_SIDE = 256  # of a map that is kept in memory; the points are given on 64x64 cells
+LONG_SIDE = 256  # from which a map is kept in memory at `KEPT` x `KEPT` pixels instead
+# Three times the cells on which PosedDepth gives points: the middle one of three has their centre,
+# so that points do not change.
+KEPT = 192
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,6 @@ class Layout:
     view: Callable[[int], PosedView | None]  # frame of the layout -> what is known of it
     digest: str  # of the content of all files that were read, hexadecimal
     notes: list[str] = field(default_factory=list)  # what was left out, one line each
-    # (width, height) of the pictures that the geometry was made for, where the layout states it.
-    size: tuple[int, int] | None = None
 
 
 def stem_of(name: str) -> str:
@@ -42,17 +43,15 @@ def stem_of(name: str) -> str:
     return last
 
 
-def shrunk(values: np.ndarray, most: int = LONG_SIDE) -> np.ndarray:
-    """A map [h, w] at a long side of at most `most`, by its nearest values; never enlarged.
+def shrunk(values: np.ndarray) -> np.ndarray:
+    """A map [h, w], at `KEPT` x `KEPT` by its nearest values if its long side is above `LONG_SIDE`.
 
     Averages would invent depths between an object and its background.
     """
-    height, width = values.shape
-    if max(height, width) <= most:
+    if max(values.shape) <= LONG_SIDE:
         return values
-    small = [max(1, round(side * most / max(height, width))) for side in (height, width)]
     rows, columns = (
-        ((np.arange(new) + 0.5) * old / new).astype(int) for new, old in zip(small, values.shape)
+        ((np.arange(KEPT) + 0.5) * side / KEPT - 0.5).round().astype(int) for side in values.shape
     )
     return values[np.ix_(rows, columns)]
 
@@ -64,7 +63,8 @@ def shrunk_view(view: PosedView) -> PosedView:
     if confidence is not None:
         confidence = shrunk(confidence).astype(np.float32)
     scale = [new / old for new, old in zip(depth.shape[::-1], view.depth.shape[::-1])]
-    return PosedView(depth, view.camera_to_world, view.lens.resized(tuple(scale)), confidence)
+    lens = view.lens.resized(tuple(scale))
+    return PosedView(depth, view.camera_to_world, lens, confidence, view.picture_size)
 
 
 def padded_view(view: PosedView, border: int) -> PosedView:

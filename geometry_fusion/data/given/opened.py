@@ -8,7 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from geometry_fusion.data.given.captures import format_of, open_capture
-from geometry_fusion.data.given.check import CheckedFrames, check_agrees, check_fits
+from geometry_fusion.data.given.check import (
+    CheckedFrames,
+    check_agrees,
+    check_fits,
+    principal_point,
+)
 from geometry_fusion.data.given.colmap import find_models, open_colmap
 from geometry_fusion.data.given.layout import Layout
 from geometry_fusion.data.given.matching import Matches, extraction_step, match_frames
@@ -77,8 +82,7 @@ class GivenGeometry:
                 f"warning: only {checked.agreement.share:.0%} of the points agree between frames"
             )
         view = checked.views[0]
-        half = (np.array(view.depth.shape[::-1]) - 1) / 2 + 0.5
-        if np.allclose(view.lens.k[:2, 2], half, atol=1e-3):
+        if np.allclose(principal_point(view), np.divide(view.picture_size, 2), atol=1e-3):
             found.append(
                 "warning: the principal point is half a pixel beside the middle; if your pixels' "
                 "centres are at 0.5, subtract 0.5 from cx and cy"
@@ -106,7 +110,7 @@ def open_geometry(path: Path, frames) -> GivenGeometry:
         place = matches.index_of.get(frame)
         known = None if place is None else layout.view(place)
         if known is not None:
-            check_fits(known, size, layout.size, str(path))
+            check_fits(known, size, str(path))
         return known
 
     paired = sorted(matches.index_of)

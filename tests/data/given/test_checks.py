@@ -141,7 +141,7 @@ def test_intrinsics_of_the_full_picture_are_refused(tmp_path):
 
 def test_cropped_or_turned_maps_are_refused(tmp_path):
     room.write_npz(tmp_path, depth=D[:, :, 8:-8])
-    with pytest.raises(InputError, match="depth maps of 48x48, the frames are 64x48: turned, crop"):
+    with pytest.raises(InputError, match="pictures of 48x48, the frames are 64x48: turned, crop"):
         open_geometry(tmp_path, room.video())
 
 

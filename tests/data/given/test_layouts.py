@@ -10,6 +10,8 @@ from geometry_fusion.data.given import open_geometry
 from geometry_fusion.data.given.colmap_lenses import MODELS, lens_of, num_parameters
 from geometry_fusion.data.given.sparse_fill import REACH, filled
 from geometry_fusion.errors import InputError
+from geometry_fusion.geometry.lenses import Lens
+from geometry_fusion.geometry.posed_depth import PosedDepth, PosedView
 from tests.data.given import room
 from tests.data.readers import test_captures as captures
 
@@ -330,3 +332,22 @@ def test_other_arrays_beside_a_model_do_not_hide_it(tmp_path):
     room.write_colmap(tmp_path / "sparse", binary=True)
     np.savez(tmp_path / "features.npz", descriptors=np.zeros(3))
     assert open_geometry(tmp_path, room.video()).layout.what.startswith("COLMAP")
+
+
+@pytest.mark.parametrize("factor", [5, 11])
+def test_large_maps_give_exactly_the_points_of_all_their_pixels(factor, tmp_path):
+    large = np.repeat(np.repeat(room.DEPTH, factor, 1), factor, 2)
+    large = large + np.random.default_rng(0).uniform(0, 0.02, large.shape)
+    k = room.K * [[factor], [factor], [1]]
+    k[:2, 2] += (factor - 1) / 2
+    few = slice(0, 4)
+    held = {"depth": large[few], "intrinsics": k, "camera_to_world": room.POSES[few]}
+    np.savez(tmp_path / "geometry.npz", **held)
+    given = open_geometry(tmp_path, room.Video(room.RGB[few], room.stems()[few]))
+    whole = PosedDepth(lambda i: PosedView(large[i].astype(np.float32), room.POSES[i], Lens(k)))
+    source = given.source()
+    for index in range(4):
+        one, other = (s.push(index, room.RGB[index]) for s in (source, whole))
+        torch.testing.assert_close(one.points, other.points, atol=1e-5, rtol=0)
+        torch.testing.assert_close(one.rays, other.rays, atol=1e-6, rtol=0)
+        assert one.camera.focal == pytest.approx(other.camera.focal)
