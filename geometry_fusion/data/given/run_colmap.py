@@ -1,9 +1,9 @@
 """Running COLMAP on a video: cameras and points from the pictures alone, by pycolmap on the CPU.
 
 All pictures share one camera with one coefficient of distortion. Features are SIFT; short videos
-are matched every frame with every other, longer ones with their neighbours. Random choices have
-a fixed seed, and one thread keeps their order. It works where the camera moves sideways past things; a camera that stands still or
-only turns gives nothing.
+are matched every frame with every other, longer ones with their neighbours. Random choices have a
+fixed seed, and one thread keeps their order. It works where the camera moves sideways past things;
+a camera that stands still or only turns gives nothing.
 """
 
 import signal
