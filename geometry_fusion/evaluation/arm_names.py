@@ -16,6 +16,8 @@ ARMS = {
     "places": (None, "places"),
     "both": ("fusion", "both"),
 }
+# Arm -> its key in `checkpoints`, of the arms that are a checkpoint.
+CHECKPOINTS = {arm: key for arm, (key, mode) in ARMS.items() if key and mode == "merger"}
 # Geometry in place of MUSt3R's, as the end of an arm's name: places_true (sources.py).
 CONTROLS = ("true", "zero", "shuffled")
 

@@ -24,7 +24,8 @@ from geometry_fusion.commands.config import compose_config
 from geometry_fusion.data.scenes import Scene, find_scenes
 from geometry_fusion.errors import InputError
 from geometry_fusion.evaluation import run as evaluation
-from geometry_fusion.evaluation.arms import CHECKPOINTS, EvaluatedArms, SceneFrames, prompt_of
+from geometry_fusion.evaluation.arm_names import CHECKPOINTS
+from geometry_fusion.evaluation.arms import EvaluatedArms, SceneFrames, prompt_of
 from geometry_fusion.evaluation.objects import tracks_of
 from geometry_fusion.geometry.posed_depth import posed_depth_of
 from geometry_fusion.geometry.source import NoGeometry
@@ -404,7 +405,7 @@ def evaluated(run, rooms, tmp_path_factory):
 def test_evaluation_reports_every_arm_subset_and_gain(evaluated):
     out, _ = evaluated
     results = json.loads((out / "results.json").read_text())
-    assert list(results["arms"]) == ["sam2", "control", "3am", "oracle"]
+    assert list(results["arms"]) == ["sam2", "control", "3am", "oracle", "places"]
     row = results["arms"]["3am"]["all"]
     assert {
         "iou",
@@ -430,7 +431,7 @@ def test_evaluation_reports_every_arm_subset_and_gain(evaluated):
     assert (out / "gains.png").stat().st_size > 5000 and "gain 3am-sam2" in (
         out / "table.txt"
     ).read_text()
-    assert len((out / "objects.csv").read_text().splitlines()) == 1 + 2 * 2 * 4
+    assert len((out / "objects.csv").read_text().splitlines()) == 1 + 2 * 2 * 5
 
 
 def records(out):
@@ -593,9 +594,7 @@ def test_a_checkpoint_cannot_call_what_it_names(run, refuse, tmp_path):
     assert "merger.smooth.bias" in line
 
 
-def test_a_default_checkpoint_of_other_backbones_leaves_the_baseline(
-    run, tmp_path, monkeypatch, capsys
-):
+def test_a_default_checkpoint_of_other_backbones_leaves_places(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(FUSION_CHECKPOINTS, ("tiny", "tiny"), checkpoint(run))
     other = tmp_path / "mine.safetensors"
     tensors = load_file(sam2_model.model_files("tiny")[1])
@@ -613,7 +612,8 @@ def test_a_default_checkpoint_of_other_backbones_leaves_the_baseline(
         ]
     )
     said = capsys.readouterr().out
-    assert "The geometry arm did not run" in said and "was trained on sam2 'tiny'" in said
+    assert "Geometry works by places, not by a merger" in said and "SAM2 + places" in said
+    assert "was trained on sam2 'tiny'" in said
 
 
 @pytest.mark.parametrize("source, rows", [("must3r", 96), ("must3r", 72), ("depth", 96)])

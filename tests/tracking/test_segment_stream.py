@@ -21,7 +21,7 @@ from geometry_fusion.io.extract import extract_frames
 from geometry_fusion.io.frame_folder import FrameFolder
 from geometry_fusion.io.mask_writer import read_ids, write_rgb
 from geometry_fusion.io.video_file import VideoFile
-from geometry_fusion.models.names import FUSION_CHECKPOINTS
+from geometry_fusion.models.names import FUSION_CHECKPOINTS, MUST3R_MODELS
 from geometry_fusion.tracking.open_session import open_session
 from geometry_fusion.tracking.segment_stream import segment_stream
 from geometry_fusion.tracking.stream_session import StreamSession
@@ -417,15 +417,21 @@ def test_geometry_runs_by_default_where_it_can_and_one_line_says_why_not(
     assert "with geometry" in printed and "SAM2 alone" not in printed
 
     monkeypatch.delitem(FUSION_CHECKPOINTS, ("tiny", "tiny"))
+    assert segment("--frames", clip, POINT, "--out", tmp_path / "places") == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "places" in line]
+    assert lines[0].startswith(
+        "places, without a merger: there are no merger weights for sam2 'tiny'"
+    )
+    assert lines[-1].endswith("frames/s, with geometry (places)")
+    monkeypatch.setitem(MUST3R_MODELS, "tiny", tmp_path / "gone.safetensors")
     assert segment("--frames", clip, POINT, "--out", tmp_path / "alone") == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if "SAM2 alone" in line]
-    assert lines[0].startswith(
-        "SAM2 alone, without geometry: there are no merger weights for sam2 'tiny'"
-    )
+    assert lines[0].startswith("SAM2 alone, without geometry: ") and "are missing" in lines[0]
     assert len(lines) == 2 and lines[1].endswith("frames/s, SAM2 alone")
     monkeypatch.undo()
-    assert segment("--frames", clip, POINT, "--out", tmp_path / "sam2", "--arm", "sam2") == 0
-    assert masks_in(tmp_path / "alone/masks") == masks_in(tmp_path / "sam2/masks") != whole
+    for out, *words in (("sam2", "--arm", "sam2"), ("off", "--geometry-mode", "off")):
+        assert segment("--frames", clip, POINT, "--out", tmp_path / out, *words) == 0
+        assert masks_in(tmp_path / "alone/masks") == masks_in(tmp_path / out / "masks") != whole
 
 
 def test_an_interrupted_run_is_resumed_by_its_own_arm_only(
@@ -504,8 +510,14 @@ def test_what_cannot_be_streamed_is_refused(clip, tmp_path, refuse, monkeypatch)
     assert "frame 99 does not exist" in refuse(
         main, "segment", "--frames", clip, POINT, "--prompt-frame", "99", *out
     )
-    assert "no merger weights" in refuse(
+    assert "MUSt3R weights of '512' are missing" in refuse(
         main, "segment", "--frames", clip, POINT, "--arm", "3am", "--must3r", "512", *out
+    )
+    assert "no merger weights" in refuse(
+        main, "segment", "--frames", clip, POINT, "--geometry-mode", "both", "--must3r", "512", *out
+    )
+    assert "is of a file or folder" in refuse(
+        main, "segment", "--source", "0", "--geometry", clip, POINT, *out
     )
     assert "neither DISPLAY" in refuse(main, "segment", "--frames", clip, "--show", *out)
     assert not (tmp_path / "o").exists()
