@@ -66,7 +66,8 @@ def column(
 def table(results: dict[str, dict]) -> str:
     """Measures by rows, one column per kind of masks and geometry."""
     lines = [["", *results]]
-    for name in ("auroc", "average_precision", "recall_at_1_percent", "cost"):
+    measures = [name for name in next(iter(results.values())) if name not in ("rates", "unknown")]
+    for name in measures:
         values = (result[name] for result in results.values())
         lines.append([name, *("-" if v is None else f"{v:.3f}" for v in values)])
     for name in next(iter(results.values()))["rates"]:

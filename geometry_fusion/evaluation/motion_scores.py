@@ -80,8 +80,16 @@ def summary(objects: Sequence[MotionObject], settings: MotionSettings) -> dict:
     }
     for kind in sorted({o.kind for o in objects if o.subset == "dyn_visible"}):
         rates[f"dyn_visible {kind}"] = rate(visible & where(lambda o, kind=kind: o.kind == kind))
+    curves |= {f"background_px_{gap}": _background(objects, gap) for gap in settings.gaps}
     unknown = sum(decision.status == "unknown" for decision in decisions)
     return {**curves, "rates": rates, "unknown": unknown, "cost": cost(objects, settings)}
+
+
+def _background(objects: Sequence[MotionObject], gap: int) -> float | None:
+    """Median over the pairs of a gap of what the rigid model leaves of the background's flow."""
+    left = [pair.background_px for item in objects for pair in item.pairs if pair.gap == gap]
+    left = [pixels for pixels in left if np.isfinite(pixels)]
+    return float(np.median(left)) if left else None
 
 
 def cost(objects: Sequence[MotionObject], settings: MotionSettings) -> float:

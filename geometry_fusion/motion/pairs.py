@@ -44,7 +44,7 @@ class _Direction:
     def __init__(
         self, view: MotionView, other: MotionView, flow: PairFlow, settings: MotionSettings
     ):
-        self.view, self.other, self._settings = view, other, settings
+        self.view, self.other, self.settings = view, other, settings
         self.valid, self.targets = flow.valid, flow.targets
         self.background_px, self.model, self._motion = np.nan, None, None
         background = self.valid & (view.ids == 0)
@@ -60,7 +60,7 @@ class _Direction:
 
     def _fit_camera(self, chosen: np.ndarray) -> None:
         """The rigid model, where there is geometry and it explains the background."""
-        depth, settings = self.view.depth, self._settings
+        depth, settings = self.view.depth, self.settings
         if depth is None or self.other.depth is None:
             return
         known = chosen & depth.known
@@ -111,12 +111,12 @@ class _Direction:
         seen = self.other.depth.points[y, x, 2]
         # Where the object itself is now, a smaller depth is motion towards the camera.
         others = within & (self.other.ids[y, x] != object_id) & (seen > 0)
-        return others & (moved[:, 2] > self._settings.occluded * seen)
+        return others & (moved[:, 2] > self.settings.occluded * seen)
 
 
 def _moved(direction: _Direction, object_id: int) -> tuple[float, float, float, float] | None:
     """(z, rho, z of the part, rho of the part) of an object; None where too little is seen."""
-    settings = direction._settings
+    settings = direction.settings
     mask = (direction.view.ids == object_id).astype(np.uint8)
     area = int(mask.sum())
     if area < settings.min_pixels or direction.name is None:

@@ -1,7 +1,8 @@
 """Where pixels of a rigid scene would be in another frame, by their depth and the camera's motion.
 
-The camera's motion between two frames is fitted to the flow of the background, because poses of
-small networks are off by more pixels than slow objects move. Depth comes from the geometry.
+The camera's motion between two frames is fitted to the flow of the background, because the poses of
+a small network leave more pixels of it than objects move (docs/motion.md). Depth comes from the
+geometry.
 """
 
 from dataclasses import dataclass
