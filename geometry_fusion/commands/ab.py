@@ -213,7 +213,7 @@ def track_arms(
     scene = SceneRecord(frames, prompts[0].object_id)
     object_ids = [prompt.object_id for prompt in prompts]
     decisions = {object_id: [None] * len(frames) for object_id in object_ids}
-    fallback = fallback_of(args, trackers, frames, object_ids)
+    fallback = fallback_of(args, trackers, frames, prompts)
 
     def watch(tracked: list[TrackedFrame]) -> None:
         last = tracked[-1]
@@ -263,12 +263,12 @@ def track_arms(
 
 
 def fallback_of(
-    args: argparse.Namespace, trackers: dict[str, Tracker], frames: Frames, object_ids: list[int]
+    args: argparse.Namespace, trackers: dict[str, Tracker], frames: Frames, prompts: list[Prompt]
 ) -> ClipFallback | None:
     """The watch over moving objects, where there is geometry to fall back from."""
     if len(trackers) < 2 or args.fallback == "never":
         return None
-    return ClipFallback(frames, object_ids, always=args.fallback == "always")
+    return ClipFallback(frames, prompts, always=args.fallback == "always")
 
 
 def report_failed(error: Exception, report: Path) -> InputError:

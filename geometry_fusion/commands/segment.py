@@ -190,7 +190,7 @@ def segment_full(
         video = swaps.enter_context(replacing_file(args.out / "segmented.mp4"))
         fallback = None
         if baseline is not None:
-            fallback = ClipFallback(frames, object_ids)
+            fallback = ClipFallback(frames, prompts)
             folders.append(swaps.enter_context(temporary_folder(args.out, "alone")))
 
         def watch(tracked: list[TrackedFrame]) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
 
 from geometry_fusion.motion.flow import pixel_grid, sampled
 from geometry_fusion.types import GeometryFrame
@@ -84,3 +85,24 @@ def _depth_of(
     offsets = pixel_grid(size[1], size[0]) - (np.array(size, np.float32) - 1) / 2
     rays = np.concatenate([offsets / focal, np.ones((*offsets.shape[:2], 1))], -1)
     return FrameDepth((rays * z[..., None]).astype(np.float32), known, focal, pose)
+
+
+def packed(view: MotionView) -> dict:
+    """A view as plain values and tensors, for snapshots."""
+    arrays = {"grey": view.grey, "ids": view.ids}
+    values = {"index": view.index}
+    if view.depth is not None:
+        depth = view.depth
+        arrays |= {"points": depth.points, "known": depth.known, "pose": depth.camera_to_world}
+        values["focal"] = depth.focal
+    # Copies: an array may be a view of a larger one.
+    return values | {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+
+
+def unpacked(values: dict) -> MotionView:
+    """The inverse of `packed`."""
+    arrays = {k: v.cpu().numpy() for k, v in values.items() if isinstance(v, torch.Tensor)}
+    depth = None
+    if "points" in arrays:
+        depth = FrameDepth(arrays["points"], arrays["known"], values["focal"], arrays["pose"])
+    return MotionView(values["index"], arrays["grey"], arrays["ids"], depth)

@@ -6,6 +6,7 @@ there; it is forgotten when none can come any more, so that memory stays bounded
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from geometry_fusion.motion.flow import Flow, PairFlow, dis_flow, pair_flows
 from geometry_fusion.motion.pairs import PairEvidence, measure_pair
 from geometry_fusion.motion.paths import bounded_by_path
 from geometry_fusion.motion.settings import MotionSettings, read_settings
-from geometry_fusion.motion.views import MotionView, view_of
+from geometry_fusion.motion.views import MotionView, packed, unpacked, view_of
 from geometry_fusion.types import GeometryFrame
 
 MOST_VIEWS = 64  # frames that are held while they wait for partners
@@ -68,6 +69,29 @@ class MotionWatch:
                 if first % stride == 0 and first in self._views and second in self._views:
                     self._measure(self._views[first], self._views[second])
         self._forget()
+
+    def note_prompt(self, object_id: int, index: int) -> None:
+        """From now on, only the time in view around prompts counts for this object."""
+        self._prompted.setdefault(object_id, set()).add(index)
+
+    def snapshot(self) -> dict:
+        """Everything it knows, as plain values and tensors."""
+        return {
+            "prompted": {i: sorted(frames) for i, frames in self._prompted.items()},
+            "areas": {index: dict(areas) for index, areas in self._areas.items()},
+            "views": [packed(view) for view in self._views.values()],
+            "pairs": [[i, asdict(p)] for i, pairs in self._pairs.items() for p in pairs.values()],
+        }
+
+    def restore(self, snapshot: dict) -> None:
+        """Take over the `snapshot` of a watch with equal settings."""
+        self._prompted = {i: set(frames) for i, frames in snapshot["prompted"].items()}
+        self._areas = {index: dict(areas) for index, areas in snapshot["areas"].items()}
+        self._views = {view.index: view for view in map(unpacked, snapshot["views"])}
+        self._pairs = defaultdict(dict)
+        for object_id, values in snapshot["pairs"]:
+            pair = PairEvidence(**values)
+            self._pairs[object_id][pair.first, pair.second] = pair
 
     def decisions(self) -> dict[int, Decision]:
         """The decision of every object that was seen, by id."""

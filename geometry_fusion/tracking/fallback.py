@@ -6,7 +6,8 @@ kinds in one memory would confuse both. `without_geometry` applies it to the mas
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -43,9 +44,13 @@ class ClipFallback:
     frames: of the clip; always: do not decide, fall back for all objects.
     """
 
-    def __init__(self, frames: Frames, object_ids: list[int], always: bool = False):
-        self._frames, self._object_ids = frames, sorted(set(object_ids))
+    def __init__(self, frames: Frames, prompts: Sequence[Prompt], always: bool = False):
+        self._frames = frames
+        self._object_ids = sorted({prompt.object_id for prompt in prompts})
         self._watch = None if always else MotionWatch()
+        if self._watch is not None:
+            for prompt in prompts:
+                self._watch.note_prompt(prompt.object_id, prompt.frame)
         self.decisions: dict[int, Decision] = {}
 
     def add(self, alone: TrackedFrame, with_geometry: TrackedFrame) -> None:
@@ -81,10 +86,19 @@ class ClipFallback:
 
 
 class SharedSource(Source):
-    """A source whose frames come from an iterator that another reader shares."""
+    """A source whose frames come from an iterator that another reader shares.
 
-    def __init__(self, source: Source, frames: Iterator[SourceFrame]):
-        self._source, self._frames = source, frames
+    ahead: that of `source`, answered once for both: the second reader asks when the first has taken
+    frames already.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        frames: Iterator[SourceFrame],
+        ahead: Callable[[int], int | None],
+    ):
+        self._source, self._frames, self._ahead_once = source, frames, ahead
         self.name, self.size, self.frame_rate = source.name, source.size, source.frame_rate
         self.live, self.num_frames, self.lost = source.live, source.num_frames, source.lost
 
@@ -95,7 +109,7 @@ class SharedSource(Source):
         """Nothing to close: the shared source has its own context."""
 
     def ahead(self, count: int) -> int | None:
-        return self._source.ahead(count)
+        return self._ahead_once(count)
 
     @property
     def dropped(self) -> int:
@@ -154,6 +168,8 @@ class FallbackSession(Session):
         """As `StreamSession.add`."""
         if prompt.object_id not in self._order:
             self._order.append(prompt.object_id)
+        if self._watch is not None:
+            self._watch.note_prompt(prompt.object_id, prompt.frame)
         answers = [self._arms[arm].add(prompt) for arm in self._arms_of(prompt.object_id)]
         if answers[0] is None:
             return None
@@ -175,8 +191,9 @@ class FallbackSession(Session):
         source = source if isinstance(source, Source) else open_source(source)
         with source:
             copies = dict(zip(self._arms, itertools.tee(iter(source), len(self._arms))))
+            ahead = cache(source.ahead)
             runs = {
-                arm: self._arms[arm].track(SharedSource(source, copies[arm]))
+                arm: self._arms[arm].track(SharedSource(source, copies[arm], ahead))
                 for arm in list(self._active)
             }
             del copies
@@ -251,15 +268,17 @@ class FallbackSession(Session):
 
     @property
     def settled(self) -> bool:
-        """As `StreamSession.settled`; only once it was decided."""
-        return self.decided_at is not None and all(self._arms[a].settled for a in self._active)
+        """As `StreamSession.settled`, for all active arms."""
+        return all(self._arms[arm].settled for arm in self._active)
 
     def snapshot(self) -> dict:
         """As `StreamSession.snapshot`."""
         if not self.settled:
-            raise ValueError("no snapshot now: nothing is decided, or frames are encoded ahead")
+            raise ValueError("no snapshot now: frames are encoded ahead; see settled")
         return {
             "decided_at": self.decided_at,
+            "watched": self._frames_watched,
+            "watch": None if self._watch is None else self._watch.snapshot(),
             "moving": sorted(self.moving),
             "order": list(self._order),
             "arms": {arm: self._arms[arm].snapshot() for arm in sorted(self._active)},
@@ -268,7 +287,11 @@ class FallbackSession(Session):
     def restore(self, snapshot: dict) -> None:
         """Resume from a `snapshot` of a session with equal arms."""
         self.reset()
-        self.decided_at, self._watch = snapshot["decided_at"], None
+        self.decided_at, self._frames_watched = snapshot["decided_at"], snapshot["watched"]
+        if snapshot["watch"] is None:
+            self._watch = None
+        else:
+            self._watch.restore(snapshot["watch"])
         self._order = list(snapshot["order"])
         self.verdicts = {i: Decision(i, True, 1.0, "dynamic", (), 0) for i in snapshot["moving"]}
         self._active = set(snapshot["arms"])
