@@ -20,6 +20,9 @@ ARMS = {
 CHECKPOINTS = {arm: key for arm, (key, mode) in ARMS.items() if key and mode == "merger"}
 # Geometry in place of MUSt3R's, as the end of an arm's name: places_true (sources.py).
 CONTROLS = ("true", "zero", "shuffled")
+# Falling back to SAM2 alone for objects that move, as the end of an arm's name: by the decision of
+# geometry_fusion.motion, or by the truth.
+SWITCHES = ("fallback", "switch")
 
 
 def place_settings(config: DictConfig) -> PlaceSettings:
@@ -45,7 +48,7 @@ def parts_of(arm: str) -> tuple[str, str]:
     if not is_arm(arm):
         raise InputError(
             f"arms: {arm} is unknown; choose among {', '.join(ARMS)}, places_true, and places, 3am "
-            "and both with _zero or _shuffled"
+            "and both with _zero, _shuffled, _fallback or _switch"
         )
     base, _, control = arm.partition("_")
     return base, control
@@ -55,5 +58,6 @@ def is_arm(name: object) -> bool:
     """Whether this is the name of an arm."""
     base, underscore, control = str(name).partition("_")
     # A merger reads MUSt3R's features with its points: its arm with true geometry is the oracle.
-    allowed = {"places": CONTROLS, "3am": CONTROLS[1:], "both": CONTROLS[1:]}.get(base, ())
+    ends = {"places": CONTROLS, "3am": CONTROLS[1:], "both": CONTROLS[1:]}
+    allowed = (*ends[base], *SWITCHES) if base in ends else ()
     return base in ARMS and (control in allowed if underscore else True)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from omegaconf import DictConfig
 from geometry_fusion.data.scenes import Scene
 from geometry_fusion.devices import pick_device, uses_bf16
 from geometry_fusion.errors import InputError
-from geometry_fusion.evaluation.arm_names import ARMS, parts_of, place_settings
+from geometry_fusion.evaluation.arm_names import ARMS, SWITCHES, parts_of, place_settings
 from geometry_fusion.evaluation.objects import Track
 from geometry_fusion.evaluation.sources import (
     Replay,
@@ -22,6 +23,8 @@ from geometry_fusion.evaluation.sources import (
 from geometry_fusion.geometry.posed_depth import posed_depth_of
 from geometry_fusion.io.mask_writer import innermost_point
 from geometry_fusion.models.tracker import Tracker, build_tracker
+from geometry_fusion.motion import decide
+from geometry_fusion.motion.settings import read_settings
 from geometry_fusion.tracking.clip_session import track
 from geometry_fusion.tracking.features import FrameFeatures
 from geometry_fusion.tracking.places import PLACE_RULES
@@ -86,15 +89,20 @@ class EvaluatedArms:
         loaded: dict[str, Tracker] = {}
         self._trackers = {}
         for arm in config.arms:
-            base, _ = parts_of(arm)
-            if base not in loaded:
-                loaded[base] = self._load(base)
+            base, end = parts_of(arm)
+            needed = [base, "sam2"] if end in SWITCHES else [base]
+            for name in needed:
+                if name not in loaded:
+                    loaded[name] = self._load(name)
+                self._trackers[name] = loaded[name]
             self._trackers[arm] = loaded[base]
         self._mergers = {base: tracker.predictor.merger for base, tracker in loaded.items()}
         self._track: Track | None = None
         self._features: FrameFeatures | None = None
         # Arm -> the geometry source and merger of the object that is tracked now.
         self._geometry: dict[str, tuple[Replay, ReplayedMerger]] = {}
+        # Arm and clicks -> what it answered for this object, where other arms choose between them.
+        self._answers: dict[tuple[str, tuple], list[TrackedFrame]] = {}
 
     def _load(self, arm: str) -> Tracker:
         config = self._config
@@ -121,11 +129,36 @@ class EvaluatedArms:
 
     def track(self, arm: str, track_: Track, prompt: Prompt) -> Iterator[TrackedFrame]:
         """Track an object through its scene from one prompt; yields every frame."""
+        base, end = parts_of(arm)
+        if end not in SWITCHES:
+            yield from self._track_arm(arm, track_, prompt)
+            return
+        alone = self._answers_of("sam2", track_, prompt)
+        with_geometry = self._answers_of(base, track_, prompt)
+        moves = track_.moves_in_view
+        if end == "fallback":
+            geometry = {frame.index: frame.geometry for frame in with_geometry}
+            frames = ((f.index, self._features[f.index], f.ids, geometry[f.index]) for f in alone)
+            decisions = decide(frames, prompted={prompt.object_id: [prompt.frame]})
+            moves = prompt.object_id in decisions and decisions[prompt.object_id].dynamic
+        yield from alone if moves else with_geometry
+
+    def _answers_of(self, arm: str, track_: Track, prompt: Prompt) -> list[TrackedFrame]:
+        """All frames by one arm, without logits; kept while the object is the same."""
+        key = (arm, prompt.points)
+        if self._track is not track_ or key not in self._answers:
+            answers = self._track_arm(arm, track_, prompt)
+            frames = [replace(frame, logits=None) for frame in answers]
+            self._answers[key] = frames
+        return self._answers[key]
+
+    def _track_arm(self, arm: str, track_: Track, prompt: Prompt) -> Iterator[TrackedFrame]:
         if self._track is None or self._track.scene is not track_.scene:
             self._features = FrameFeatures(SceneFrames(track_.scene))
         if self._track is not track_:
             self._track = track_
             self._geometry.clear()
+            self._answers.clear()
         predictor = self._trackers[arm].predictor
         if parts_of(arm)[0] != "sam2":
             if arm not in self._geometry:
@@ -166,5 +199,7 @@ class EvaluatedArms:
             computed += [identity.options["places"], f"place rules={PLACE_RULES}"]
         if control:
             computed.append(control)
+        if control == "fallback":
+            computed.append(str(asdict(read_settings())))
         place = Path(config.data.scenes or config.data.root).resolve()
         return json.dumps([[file.sha256[:12] for file in files], str(place), computed])

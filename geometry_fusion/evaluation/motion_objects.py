@@ -11,7 +11,7 @@ import numpy as np
 
 from geometry_fusion.data.scenes import Scene
 from geometry_fusion.evaluation.motion_inputs import MotionInputs, true_geometry, true_masks
-from geometry_fusion.evaluation.objects import Track, spans, tracks_of
+from geometry_fusion.evaluation.objects import VISIBLE_AREA, Track, spans, tracks_of
 from geometry_fusion.io.atomic import replacing_file
 from geometry_fusion.motion.flow import PairFlow
 from geometry_fusion.motion.pairs import PairEvidence
@@ -19,8 +19,6 @@ from geometry_fusion.motion.settings import MotionSettings
 from geometry_fusion.motion.views import MotionView, view_of
 from geometry_fusion.motion.watch import MotionWatch
 
-VISIBLE_MOTION = 0.1  # object sizes within one time in view, from which motion can be seen
-VISIBLE_AREA = 64  # pixels of an object that counts as in view
 VOTES = ("z", "rho", "share", "part_share", "far_rho", "far_pairs", "min_pairs")
 EVIDENCE_RULES = 1  # increased when a change of the code makes evidence on disk invalid
 MASKS, GEOMETRIES = ("baseline", "true"), ("must3r", "true", "none")
@@ -47,11 +45,7 @@ def subset_of(track: Track) -> str:
     motion = track.scene.motions.get(track.object_id)
     if motion is None or not motion.moving:
         return "static"
-    moved = motion.moved
-    longest = max(
-        (moved[a:b, a:b].max() for a, b in spans(track.areas >= VISIBLE_AREA)), default=0.0
-    )
-    return "dyn_visible" if longest >= VISIBLE_MOTION else "dyn_unseen"
+    return "dyn_visible" if track.moves_in_view else "dyn_unseen"
 
 
 def prompted_motion(track: Track) -> float:

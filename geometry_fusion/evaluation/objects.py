@@ -1,9 +1,10 @@
 """Objects of scenes as the evaluation uses them: prompt frames, subsets, changes of viewpoint.
 
 An object is prompted on the frame where it is largest and tracked forwards and backwards from
-there (3AM, arXiv 2601.08831, section 4.1). Two subsets are reported apart: `reappear`, objects that
-are in view in at least `Reappear.spans` separate spans of at least `Reappear.frames` frames each;
-and `twins`, objects with an identical twin that is visible in the clip.
+there (3AM, arXiv 2601.08831, section 4.1). Three subsets are reported apart: `reappear`, objects
+that are in view in at least `Reappear.spans` separate spans of at least `Reappear.frames` frames
+each; `twins`, objects with an identical twin that is visible in the clip; and `moving`, objects
+that move while they are in view.
 """
 
 from collections.abc import Iterable
@@ -16,7 +17,9 @@ from geometry_fusion.data.sampling import tracking_order
 from geometry_fusion.data.scenes import Scene
 from geometry_fusion.geometry.cameras import angles_at, median_point
 
-SUBSETS = ("all", "reappear", "twins")
+SUBSETS = ("all", "reappear", "twins", "moving")
+VISIBLE_MOTION = 0.1  # object sizes within one time in view, from which motion can be seen
+VISIBLE_AREA = 64  # pixels of an object that counts as in view
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,19 @@ class Track:
             subsets.append("reappear")
         if any(self._in_clip(twin) for twin in self._twins()):
             subsets.append("twins")
+        if self.moves_in_view:
+            subsets.append("moving")
         return tuple(subsets)
+
+    @property
+    def moves_in_view(self) -> bool:
+        """Whether the object moves while it is in view, where the scene records motion."""
+        motion = self.scene.motions.get(self.object_id)
+        if motion is None or not motion.moving:
+            return False
+        in_view = spans(self.areas >= VISIBLE_AREA)
+        longest = max((motion.moved[a:b, a:b].max() for a, b in in_view), default=0.0)
+        return bool(longest >= VISIBLE_MOTION)
 
     def _twins(self) -> list[int]:
         """Ids of the twins; scene.json may name a pair at either object, or at both."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from geometry_fusion.evaluation.arm_names import CONTROLS
+from geometry_fusion.evaluation.arm_names import CONTROLS, SWITCHES
 from geometry_fusion.evaluation.figures import draw
 from geometry_fusion.evaluation.objects import SUBSETS
 from geometry_fusion.evaluation.records import MEASURES
@@ -29,10 +29,11 @@ GAINS = (
     ("both", "3am"),
     ("both", "places"),
     *(
-        (f"{arm}_{control}", "sam2")
+        (f"{arm}_{end}", "sam2")
         for arm in ("places", "3am", "both")
-        for control in CONTROLS[1:]
+        for end in (*CONTROLS[1:], *SWITCHES)
     ),
+    *((f"{arm}_fallback", f"{arm}_switch") for arm in ("places", "3am", "both")),
 )
 VIEW_BINS = (0, 15, 30, 60, 90, 180)  # degrees at the object between the prompted view and this one
 ABSENCE_BINS = (0, 1, 6, 16, 31, 10_000)  # frames out of view since the prompt

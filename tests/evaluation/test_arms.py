@@ -13,6 +13,7 @@ from geometry_fusion.evaluation.objects import tracks_of
 from geometry_fusion.evaluation.run import false_answers
 from geometry_fusion.evaluation.sources import ShuffledGeometry, another_scene
 from geometry_fusion.geometry.posed_depth import posed_depth_of
+from geometry_fusion.motion import Decision
 
 ARMS = ["sam2", "places", "places_true", "places_zero", "places_shuffled", "both"]
 
@@ -39,14 +40,34 @@ def differ(a: dict, b: dict) -> bool:
 
 
 def test_controls_show_what_an_arm_owes_to_its_geometry(arms, tracks):
-    """Zero geometry is SAM2 bit for bit; true and shuffled geometry are something else."""
+    """Zero and shuffled geometry are SAM2 bit for bit; true geometry is something else."""
     by_arm = {arm: [masks(arms, arm, track) for track in tracks[:4]] for arm in ARMS}
-    pairs = zip(by_arm["places_zero"], by_arm["sam2"])
-    assert not any(differ(a, b) for a, b in pairs)
-    for arm in ("places", "places_true", "places_shuffled", "both"):
+    for arm in ("places_zero", "places_shuffled"):
+        assert not any(differ(a, b) for a, b in zip(by_arm[arm], by_arm["sam2"])), arm
+    for arm in ("places", "places_true", "both"):
         assert any(differ(a, b) for a, b in zip(by_arm[arm], by_arm["sam2"])), arm
     identities = [arms.identity(arm) for arm in ARMS]
     assert len(set(identities)) == len(ARMS)
+
+
+def test_a_switch_takes_all_masks_of_one_of_two_arms(rooms, tracks, monkeypatch):
+    config = OmegaConf.load(CONFIGS / "evaluate.yaml")
+    config.arms, config.device = ["places_fallback", "places_switch"], "cpu"
+    config.data = {"scenes": str(rooms), "root": str(rooms)}
+    arms = EvaluatedArms(config)
+    differing = [t for t in tracks if differ(masks(arms, "places", t), masks(arms, "sam2", t))]
+    track = differing[0]
+    assert not differ(masks(arms, "places_switch", track), masks(arms, "places", track))
+    for moves, same_as in ((True, "sam2"), (False, "places")):
+
+        def told(frames, prompted, moves=moves):
+            assert len(list(frames)) == len(track.scene)
+            assert prompted == {1: [track.prompt_frame]}
+            return {1: Decision(1, moves, 1.0, "told", (), 0)}
+
+        monkeypatch.setattr("geometry_fusion.evaluation.arms.decide", told)
+        assert not differ(masks(arms, "places_fallback", track), masks(arms, same_as, track))
+    assert arms.identity("places_fallback") != arms.identity("places")
 
 
 def test_prompts_of_one_object_share_geometry_and_change_nothing(arms, tracks):
