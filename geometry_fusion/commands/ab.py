@@ -38,7 +38,7 @@ from geometry_fusion.models.must3r import given_file
 from geometry_fusion.models.tracker import Tracker, load
 from geometry_fusion.report.comparison import Arm
 from geometry_fusion.report.geometry import SceneRecord
-from geometry_fusion.tracking.clip_session import clip_session, track_together
+from geometry_fusion.tracking.clip_session import ClipSession, clip_session, track_together
 from geometry_fusion.tracking.fallback import ClipFallback
 from geometry_fusion.tracking.places import MOVING
 from geometry_fusion.tracking.prompt_checks import check_prompts
@@ -72,9 +72,7 @@ def run(args: argparse.Namespace) -> None:
         given = open_geometry(args.geometry, frames) if args.geometry else None
         trackers, without_geometry = load_trackers(args, given)
         truth_ids = check_truth(args.gt, frames, prompts) if args.gt else None
-        arms, scene, sessions, fallback = track_arms(
-            args, trackers, frames, prompts, outputs, record
-        )
+        arms, watch, sessions = track_arms(args, trackers, frames, prompts, outputs, record)
         inputs = ReportInputs(
             about=about,
             frames=frames,
@@ -82,11 +80,11 @@ def run(args: argparse.Namespace) -> None:
             arms=arms,
             trackers=trackers,
             geometry=sessions[-1].geometry,
-            scene=scene,
+            scene=watch.scene,
             truth_ids=truth_ids,
             without_geometry=without_geometry,
             given=given,
-            fallback=fallback,
+            fallback=watch.fallback,
             record=record,
             report=outputs.report,
         )
@@ -150,7 +148,8 @@ def load_trackers(
     baseline = load(args.sam2, geometry="none", **options)
     if args.geometry_mode == "off":
         return {"baseline": baseline}, "--geometry-mode off"
-    options |= {"geometry": given or f"auto:{args.must3r}", "mode": args.geometry_mode}
+    named = "auto" if args.must3r == "auto" else f"auto:{args.must3r}"
+    options |= {"geometry": given or named, "mode": args.geometry_mode}
     second = load(args.sam2, checkpoint=args.checkpoint, **options)
     if second.without_geometry is None:
         return {"baseline": baseline, "geom": second}, None
@@ -196,6 +195,45 @@ def check_truth(gt: Path, frames: Frames, prompts: list[Prompt]) -> list[int] | 
     return truth_ids
 
 
+class ArmWatch:
+    """Looks at every frame while the arms track: the scene, what places decided, what moves."""
+
+    def __init__(
+        self, args: argparse.Namespace, with_geometry: bool, frames: Frames, prompts: list[Prompt]
+    ):
+        self.scene = SceneRecord(frames, prompts[0].object_id)
+        self._frames = frames
+        self._decisions: dict[int, list[str | None]] = {
+            prompt.object_id: [None] * len(frames) for prompt in prompts
+        }
+        self.fallback = None
+        if with_geometry and args.fallback != "never":
+            self.fallback = ClipFallback(frames, prompts, always=args.fallback == "always")
+
+    def see(self, tracked: list[TrackedFrame]) -> None:
+        """One frame, as each arm answers it: SAM2 alone first."""
+        last = tracked[-1]
+        self.scene.add(last)
+        if self.fallback:
+            self.fallback.add(tracked[0], last)
+        for object_id, decision in last.decisions.items():
+            self._decisions[object_id][last.index] = decision
+
+    def fall_back(self, masks: list[Path], write) -> None:
+        """Replace the masks of objects that move; masks: a folder per arm."""
+        if self.fallback:
+            self.fallback.decide()
+            self.fallback.replace(masks[0], masks[-1], self._frames.stems, write)
+
+    @property
+    def decisions(self) -> dict[int, list[str | None]] | None:
+        """Object id -> what decided in every frame; None where nothing did."""
+        moving = self.fallback.moving if self.fallback else set()
+        moved = {object_id: [MOVING] * len(self._frames) for object_id in moving}
+        decisions = {**self._decisions, **moved}
+        return decisions if any(map(any, decisions.values())) else None
+
+
 def track_arms(
     args: argparse.Namespace,
     trackers: dict[str, Tracker],
@@ -203,46 +241,28 @@ def track_arms(
     prompts: list[Prompt],
     outputs: Outputs,
     record: Record,
-) -> tuple[list[Arm], SceneRecord, list, ClipFallback | None]:
+) -> tuple[list[Arm], ArmWatch, list[ClipSession]]:
     """Track with all arms in step, so that each frame is decoded once.
 
-    Masks and videos replace older ones when all are complete. Returns the arms, a record of the
-    scene's geometry, the sessions, and what was decided about moving objects.
+    Masks and videos replace older ones when all are complete. Returns the arms, what was seen while
+    they tracked, and the sessions.
     """
     sessions = [clip_session(t.predictor, prompts, args.precision) for t in trackers.values()]
-    scene = SceneRecord(frames, prompts[0].object_id)
+    watch = ArmWatch(args, len(trackers) > 1, frames, prompts)
     object_ids = [prompt.object_id for prompt in prompts]
-    decisions = {object_id: [None] * len(frames) for object_id in object_ids}
-    fallback = fallback_of(args, trackers, frames, prompts)
-
-    def watch(tracked: list[TrackedFrame]) -> None:
-        last = tracked[-1]
-        scene.add(last)
-        if fallback:
-            fallback.add(tracked[0], last)
-        for object_id, decision in last.decisions.items():
-            decisions[object_id][last.index] = decision
-
+    write = mask_writer(len(set(object_ids)) > 1, record)
     with ExitStack() as swaps:
         masks = [swaps.enter_context(replacing_folder(outputs.folders[key])) for key in trackers]
         videos = [swaps.enter_context(replacing_file(outputs.videos[key])) for key in trackers]
-        steps = track_together(sessions, frames)
-        write = mask_writer(len(set(object_ids)) > 1, record)
-
-        def fall_back() -> None:
-            if fallback:
-                fallback.decide()
-                fallback.replace(masks[0], masks[-1], frames.stems, write)
-
         seconds = write_masks_and_videos(
-            steps,
+            track_together(sessions, frames),
             frames,
             object_ids,
             masks,
             videos,
             record=record,
-            watch=watch,
-            before_videos=fall_back,
+            watch=watch.see,
+            before_videos=lambda: watch.fall_back(masks, write),
         )
     arms = [
         Arm(
@@ -255,20 +275,8 @@ def track_arms(
         )
         for (key, tracker), pace in zip(trackers.items(), seconds)
     ]
-    for object_id in fallback.moving if fallback else ():
-        decisions[object_id] = [MOVING] * len(frames)
-    if any(map(any, decisions.values())):
-        arms[-1].decisions = decisions
-    return arms, scene, sessions, fallback
-
-
-def fallback_of(
-    args: argparse.Namespace, trackers: dict[str, Tracker], frames: Frames, prompts: list[Prompt]
-) -> ClipFallback | None:
-    """The watch over moving objects, where there is geometry to fall back from."""
-    if len(trackers) < 2 or args.fallback == "never":
-        return None
-    return ClipFallback(frames, prompts, always=args.fallback == "always")
+    arms[-1].decisions = watch.decisions
+    return arms, watch, sessions
 
 
 def report_failed(error: Exception, report: Path) -> InputError:

@@ -110,8 +110,9 @@ def add_geometry_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fallback", default="auto", choices=FALLBACKS, help=falls)
     parser.add_argument(
         "--must3r",
-        default="tiny",
-        help=f"geometry backbone: {', '.join(MUST3R_MODELS)}, or a weight file",
+        default="auto",
+        help=f"geometry backbone: {', '.join(MUST3R_MODELS)}, a weight file, or auto, which takes "
+        "the one that goes with --sam2",
     )
     parser.add_argument(
         "--checkpoint", type=Path, metavar="FILE", help="merger weights of the geometry arm"

@@ -32,7 +32,7 @@ from geometry_fusion.io.source_record import (
 from geometry_fusion.io.temporary import temporary_folder
 from geometry_fusion.limits import COUNT, LIMITS, SECONDS, SECONDS_ABOVE_0, check_option
 from geometry_fusion.models.footage import note_on_sam2
-from geometry_fusion.models.must3r import given_file
+from geometry_fusion.models.must3r import default_must3r, given_file
 from geometry_fusion.models.tracker import Tracker, load
 from geometry_fusion.tracking.clip_session import clip_session, track_together
 from geometry_fusion.tracking.fallback import ClipFallback, FallbackSession
@@ -154,7 +154,10 @@ def load_tracker(args: argparse.Namespace) -> Tracker:
         return load(args.sam2, geometry="none", **options)
     options |= {"max_keyframes": args.max_keyframes, "keyframe_interval": args.join_every}
     given = given_geometry(args)
-    options |= {"geometry": given or f"{kind}:{args.must3r}", "mode": args.geometry_mode}
+    named = f"{kind}:{args.must3r}"
+    if args.must3r == "auto":
+        named = kind if kind == "auto" else f"{kind}:{default_must3r(args.sam2)}"
+    options |= {"geometry": given or named, "mode": args.geometry_mode}
     try:
         tracker = load(args.sam2, checkpoint=args.checkpoint, **options)
     except InputError as error:

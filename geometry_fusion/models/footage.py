@@ -43,8 +43,8 @@ def note_on_sam2(name: str, checkpoint: Path | None, image: np.ndarray, path: Pa
         return ""
     return (
         f"The tiny weights were made for rendered rooms, and {path} is other footage: expect poor "
-        "masks. For real footage: python main.py weights --sam2 l, then add --sam2 l; geometry "
-        "does not run with it until you fine-tune it (README), as no merger weights are published."
+        "masks. For real footage: python main.py weights --sam2 l, then add --sam2 l. For geometry "
+        "with it: python main.py weights --must3r 512, or --geometry PATH (docs/own_geometry.md)."
     )
 
 

@@ -14,8 +14,8 @@ class GivenGeometry(Protocol):
         """Of its content: results depend on it."""
         ...
 
-    def source(self) -> GeometrySource:
-        """A fresh source of this geometry for one session."""
+    def source(self, side: int) -> GeometrySource:
+        """A fresh source of this geometry for one session, with points on side x side cells."""
         ...
 
     def lines(self) -> list[str]:

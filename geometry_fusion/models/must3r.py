@@ -38,6 +38,7 @@ from geometry_fusion.must3r import Dust3rEncoder, MUSt3R
 
 MODELS = MUST3R_MODELS
 BACKENDS = ("ours", "naver")
+PUBLISHED = ("512", "224")  # the larger first
 
 
 def checked_name(name: str) -> str:
@@ -48,6 +49,15 @@ def checked_name(name: str) -> str:
             "file"
         )
     return name
+
+
+def default_must3r(sam2: str) -> str:
+    """The MUSt3R that goes with a SAM2 model where none is named: tiny with the tiny models, which
+    know rendered rooms only; else the largest published one that is here, or 512.
+    """
+    if sam2.startswith("tiny"):
+        return "tiny"
+    return next((name for name in PUBLISHED if MODELS[name].is_file()), PUBLISHED[0])
 
 
 def must3r_of(geometry: str) -> str | None:
@@ -63,8 +73,8 @@ def must3r_of(geometry: str) -> str | None:
 
 
 def given_file(name: str) -> Path | None:
-    """`name` as a path, or None if it is a model's name."""
-    return None if name in MODELS else Path(name)
+    """`name` as a path, or None if it is a model's name or "auto"."""
+    return None if name in MODELS or name == "auto" else Path(name)
 
 
 def model_file(name: str) -> Path:

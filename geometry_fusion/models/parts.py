@@ -17,9 +17,9 @@ from geometry_fusion.models.geometry import (
 from geometry_fusion.models.given import GivenGeometry
 from geometry_fusion.models.identity import Identity, WeightFile
 from geometry_fusion.models.must3r import model_file
-from geometry_fusion.models.sam2 import build_predictor, model_files
+from geometry_fusion.models.sam2 import build_predictor, image_size, model_files
 from geometry_fusion.models.spec import FusionSpec
-from geometry_fusion.tracking.places import PlaceSettings
+from geometry_fusion.tracking.places import PlaceSettings, judging_side
 from geometry_fusion.tracking.predictor import GeometryVideoPredictor
 
 
@@ -78,7 +78,8 @@ def build_parts(
     )
     settings["keyframes"] = f"{geometry.max_keyframes}, every {geometry.keyframe_interval}"
     if geometry.checkpoint is None:
-        make_source = _points_maker(geometry, chosen, files, settings)
+        cells = judging_side(image_size(sam2) // 4)
+        make_source = _points_maker(geometry, chosen, files, settings, cells)
         predictor = build_predictor(sam2, sam2_file, torch_device, **options)
         predictor.fuse(None, make_source, geometry.places)
         identity = Identity("places", files, settings)
@@ -98,13 +99,16 @@ def build_parts(
 
 
 def _points_maker(
-    geometry: GeometryChoice, options: SourceOptions, files: dict, settings: dict
+    geometry: GeometryChoice, options: SourceOptions, files: dict, settings: dict, cells: int
 ) -> SourceMaker:
-    """The sources of places; adds what they depend on to `files` and `settings`."""
+    """The sources of places; adds what they depend on to `files` and `settings`.
+
+    cells: per side of the grid on which places are judged.
+    """
     given = geometry.given
     if given is not None:
         settings["geometry"] = given.digest
         del settings["keyframes"]
-        return lambda scene=None, **changes: given.source()
+        return lambda scene=None, **changes: given.source(cells)
     files["must3r"] = WeightFile(geometry.must3r, model_file(geometry.must3r))
     return must3r_points(geometry.must3r, files["must3r"].file, options)

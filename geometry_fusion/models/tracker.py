@@ -21,7 +21,7 @@ from geometry_fusion.models.checkpoint import read_spec
 from geometry_fusion.models.geometry import SourceMaker
 from geometry_fusion.models.given import GivenGeometry
 from geometry_fusion.models.identity import Identity
-from geometry_fusion.models.must3r import must3r_of
+from geometry_fusion.models.must3r import default_must3r, must3r_of
 from geometry_fusion.models.names import FUSION_CHECKPOINTS, SAM2_MODELS
 from geometry_fusion.models.parts import GeometryChoice, build_parts, no_geometry
 from geometry_fusion.models.spec import FusionSpec
@@ -128,9 +128,9 @@ def load(
     name: tiny, t, s, b+ or l; a fusion checkpoint (.safetensors), whose backbones are found by the
     names that it records; a folder that `Tracker.save_pretrained` wrote; or a hub id "owner/name".
     geometry: "none" (SAM2 alone); "must3r" or "must3r:NAME", with NAME of tiny, 224, 512 or a
-    weight file; "auto" or "auto:NAME": the same, or SAM2 alone where these weights are missing,
-    and `Tracker.without_geometry` gives the reason; or depth and cameras that
-    `data.given.open_geometry` read.
+    weight file; "auto" or "auto:NAME": the same, with the MUSt3R that goes with the SAM2 model, or
+    SAM2 alone where its weights are missing, and `Tracker.without_geometry` gives the reason; or
+    depth and cameras that `data.given.open_geometry` read.
     mode: how geometry is used. "merger": fused by trained weights; "places": SAM2's decoder is
     asked again where an object's place is (tracking/places.py); "both"; "off": SAM2 alone; "auto":
     the merger where weights for these models exist, else places, and `Tracker.without_merger`
@@ -184,7 +184,7 @@ def _load_model(
                 "--geometry-mode places and no checkpoint"
             )
         return build_tracker(sam2, mode="places", given=geometry, **options)
-    must3r = must3r_of(geometry)
+    must3r = default_must3r(sam2) if geometry == "auto" else must3r_of(geometry)
     if must3r is None:
         if checkpoint:
             raise InputError(

@@ -186,12 +186,9 @@ class Places:
             self._objects[object_id] = Known(place, waiting)
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What was decided for one object in one frame."""
-
-    decision: str  # one of DECISIONS
-    answer: tuple[int, int] | None = None  # kind and mask of the accepted answer
+def judging_side(mask_side: int) -> int:
+    """Cells per side of the grid for masks of a size: 64 for the tiny models, else 128."""
+    return SIDE if mask_side <= SIDE else LARGE_SIDE
 
 
 def is_expected(sight: Sight, side: int, settings: PlaceSettings) -> bool:

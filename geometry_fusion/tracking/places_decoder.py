@@ -19,12 +19,11 @@ from geometry_fusion.tracking.place import Cells, Place, Sight, cells_of, spread
 from geometry_fusion.tracking.places import (
     ABSENT,
     ASKED,
-    LARGE_SIDE,
     OWN,
-    SIDE,
     VETOED,
     best_answer,
     is_expected,
+    judging_side,
     needs_asking,
 )
 from geometry_fusion.tracking.state import PROMPTED, TrackState
@@ -114,7 +113,7 @@ class Judge:
     ) -> tuple:
         """SAM2's outputs for B objects, with the answers that were replaced, in the same form."""
         low_res = sam_outputs[3]
-        side = SIDE if low_res.shape[-1] <= SIDE else LARGE_SIDE
+        side = judging_side(low_res.shape[-1])
         self._look(side)
         self._lift(side)
         self._open_cases(sam_outputs, side)

@@ -6,6 +6,7 @@ import pytest
 from geometry_fusion import Prompt, Tracker, load
 from geometry_fusion.errors import InputError
 from geometry_fusion.io.video_file import VideoFile
+from geometry_fusion.models.must3r import default_must3r
 from geometry_fusion.models.names import FUSION_CHECKPOINTS, MUST3R_MODELS, SAM2_MODELS
 from geometry_fusion.models.spec import merger_of
 from geometry_fusion.tracking.places import PlaceSettings
@@ -118,6 +119,17 @@ def test_without_merger_weights_auto_uses_places_and_a_mode_refuses(monkeypatch,
     assert alone.arm == "sam2" and "MUSt3R weights of '512' are missing" in alone.without_geometry
     with pytest.raises(InputError, match="MUSt3R weights of '512' are missing"):
         load("tiny", geometry="must3r:512", device="cpu")
+
+
+def test_the_must3r_that_goes_with_a_sam2_is_the_largest_that_is_here(monkeypatch, tmp_path):
+    assert default_must3r("tiny") == default_must3r("tiny2") == "tiny"
+    for name in ("224", "512"):
+        monkeypatch.setitem(MUST3R_MODELS, name, tmp_path / f"{name}.pth")
+    assert default_must3r("l") == "512"  # named in the message of what is missing
+    (tmp_path / "224.pth").touch()
+    assert default_must3r("t") == "224"
+    (tmp_path / "512.pth").touch()
+    assert default_must3r("t") == "512"
 
 
 def test_every_mode_has_its_arm_and_identity():
