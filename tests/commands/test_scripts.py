@@ -594,5 +594,5 @@ def test_tiny_weights_on_other_footage_say_so_in_print_and_report(frames, tmp_pa
         page = (out / "ab_report/index.html").read_text()
         assert len(notes) == page.count("made for rendered rooms") == (name == "other")
         assert all(
-            "python main.py weights --sam2 l" in note and "fine-tune" in note for note in notes
+            "python main.py weights --sam2 l" in note and "--must3r 512" in note for note in notes
         )

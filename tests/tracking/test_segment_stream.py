@@ -131,12 +131,12 @@ def test_killed_again_and_again_finished_masks_are_whole_and_the_run_is_resumed(
 def test_with_geometry_too_an_interrupted_run_gives_the_same_masks(
     clip, whole, tmp_path, monkeypatch, capsys
 ):
-    """Stopped by Ctrl-C in the middle, twice."""
+    """Stopped by Ctrl-C in the middle, twice; each frame is taken with geometry and without."""
     original, count = StreamSession._take, []
 
     def interrupting(self, *arguments):
         count.append(1)
-        if len(count) in (9, 20):
+        if len(count) in (18, 40):
             raise KeyboardInterrupt
         return original(self, *arguments)
 
@@ -264,7 +264,7 @@ def test_an_output_folder_that_vanishes_is_reported(clip, tmp_path, monkeypatch,
 
     def removing(self, frame, *rest):
         if frame.index == 4:
-            shutil.rmtree(tmp_path / "out")
+            shutil.rmtree(tmp_path / "out", ignore_errors=True)  # by the second arm once more
         return original(self, frame, *rest)
 
     monkeypatch.setattr(StreamSession, "_take", removing)
@@ -478,7 +478,7 @@ def test_tiny_weights_on_other_footage_say_so(tmp_path, capsys, mode):
         for note in notes:
             assert (
                 "python main.py weights --sam2 l" in note
-                and "fine-tune" in note
+                and "--must3r 512" in note
                 and str(tmp_path / name) in note
             )
 
