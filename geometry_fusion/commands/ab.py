@@ -67,10 +67,11 @@ def run(args: argparse.Namespace) -> None:
     prompts = prompts_from_arguments(args)
     outputs = Outputs(args)
     record = check_paths(args, outputs)
-    check_prompts(prompts, open_frames(args.frames))  # before a long video is extracted
+    # All that can be refused is refused before a long video is extracted.
+    given = open_geometry(args.geometry, open_frames(args.frames)) if args.geometry else None
+    trackers, without_geometry = load_trackers(args, given)
+    check_prompts(prompts, open_frames(args.frames))
     with opened_frames(args.frames) as frames:
-        given = open_geometry(args.geometry, frames) if args.geometry else None
-        trackers, without_geometry = load_trackers(args, given)
         truth_ids = check_truth(args.gt, frames, prompts) if args.gt else None
         arms, watch, sessions = track_arms(args, trackers, frames, prompts, outputs, record)
         inputs = ReportInputs(

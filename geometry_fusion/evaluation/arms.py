@@ -97,6 +97,7 @@ class EvaluatedArms:
                 self._trackers[name] = loaded[name]
             self._trackers[arm] = loaded[base]
         self._mergers = {base: tracker.predictor.merger for base, tracker in loaded.items()}
+        self._has_switches = any(parts_of(arm)[1] in SWITCHES for arm in config.arms)
         self._track: Track | None = None
         self._features: FrameFeatures | None = None
         # Arm -> the geometry source and merger of the object that is tracked now.
@@ -131,7 +132,8 @@ class EvaluatedArms:
         """Track an object through its scene from one prompt; yields every frame."""
         base, end = parts_of(arm)
         if end not in SWITCHES:
-            yield from self._track_arm(arm, track_, prompt)
+            answers = self._answers_of if self._has_switches else self._track_arm
+            yield from answers(arm, track_, prompt)
             return
         alone = self._answers_of("sam2", track_, prompt)
         with_geometry = self._answers_of(base, track_, prompt)

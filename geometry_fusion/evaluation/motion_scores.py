@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from geometry_fusion.evaluation.motion_objects import VISIBLE_MOTION, MotionObject
+from geometry_fusion.evaluation.motion_objects import MotionObject
+from geometry_fusion.evaluation.objects import VISIBLE_MOTION
 from geometry_fusion.motion.decision import decision_of, other_score, part_score, whole_score
 from geometry_fusion.motion.settings import MotionSettings
 

@@ -171,10 +171,8 @@ class FallbackSession(Session):
         if self._watch is not None:
             self._watch.note_prompt(prompt.object_id, prompt.frame)
         answers = [self._arms[arm].add(prompt) for arm in self._arms_of(prompt.object_id)]
-        if answers[0] is None:
-            return None
-        self.logits = self._joined_logits()
-        return id_image(self.object_ids, self.logits)
+        self.logits = self._joined_logits() if answers[0] is not None else self.logits
+        return None if answers[0] is None else id_image(self.object_ids, self.logits)
 
     def remove(self, object_id: int) -> None:
         """As `Session.remove`."""
@@ -276,6 +274,7 @@ class FallbackSession(Session):
         if not self.settled:
             raise ValueError("no snapshot now: frames are encoded ahead; see settled")
         return {
+            "frame_index": self.frame_index,
             "decided_at": self.decided_at,
             "watched": self._frames_watched,
             "watch": None if self._watch is None else self._watch.snapshot(),
@@ -288,13 +287,12 @@ class FallbackSession(Session):
         """Resume from a `snapshot` of a session with equal arms."""
         self.reset()
         self.decided_at, self._frames_watched = snapshot["decided_at"], snapshot["watched"]
-        if snapshot["watch"] is None:
-            self._watch = None
-        else:
+        self._watch = MotionWatch() if snapshot["watch"] else None
+        if self._watch is not None:
             self._watch.restore(snapshot["watch"])
         self._order = list(snapshot["order"])
         self.verdicts = {i: Decision(i, True, 1.0, "dynamic", (), 0) for i in snapshot["moving"]}
         self._active = set(snapshot["arms"])
         for arm, state in snapshot["arms"].items():
             self._arms[arm].restore(state)
-            self.frame_index = self._arms[arm].frame_index
+        self.frame_index = snapshot["frame_index"]

@@ -495,7 +495,7 @@ def test_workers_measure_what_one_process_measures(evaluated, tmp_path):
 
 
 def test_evaluation_refuses_what_it_cannot_do(refuse, tmp_path):
-    assert "arms=['sam3']: write a list such as arms=[sam2]" in refuse(
+    assert "arms: sam3 is unknown; choose among sam2, control, 3am" in refuse(
         evaluate, "arms=[sam3]", f"out={tmp_path}"
     )
     for wrong in (

@@ -125,7 +125,7 @@ def test_masks_that_vanish_during_a_run_are_not_published(clip, unfinished, monk
 
     def removing(self, frame, *rest):
         if frame.index == 11:
-            (unfinished / "masks.unfinished/0003.png").unlink()
+            (unfinished / "masks.unfinished/0003.png").unlink(missing_ok=True)
         return original(self, frame, *rest)
 
     monkeypatch.setattr(StreamSession, "_take", removing)

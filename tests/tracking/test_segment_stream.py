@@ -168,11 +168,12 @@ def test_an_unfinished_run_of_something_else_is_neither_gone_on_with_nor_lost(
 
 
 def interrupted_after(frames: int):
+    """A `_take` that stops after so many frames, each taken with geometry and without."""
     original, count = StreamSession._take, []
 
     def take(self, *arguments):
         count.append(1)
-        if len(count) > frames:
+        if len(count) > 2 * frames:
             raise KeyboardInterrupt
         return original(self, *arguments)
 
