@@ -56,10 +56,9 @@ def column(
     inputs = MotionInputs(args.out / "cache", args.sam2, args.must3r)
     objects = []
     for scene in tqdm(scenes, unit="room", desc=f"{masks} masks, {geometry} geometry"):
-        found = objects_of(
+        objects += objects_of(
             scene, inputs, masks, geometry, settings, args.out / "pairs", args.min_area
         )
-        objects += found
     return objects
 
 

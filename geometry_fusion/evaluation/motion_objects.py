@@ -89,12 +89,12 @@ def objects_of(
     key = hashlib.sha1(json.dumps([EVIDENCE_RULES, facts, min_area]).encode()).hexdigest()[:10]
     file = cache / f"{scene.cache_name}_{masks}_{geometry}_{key}.json"
     if not file.exists():
-        found = {
+        measured = {
             t.object_id: p for t, p in _measured(scene, tracks, inputs, masks, geometry, settings)
         }
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing_file(file) as fresh:
-            content = {i: [astuple(pair) for pair in pairs] for i, pairs in found.items()}
+            content = {i: [astuple(pair) for pair in pairs] for i, pairs in measured.items()}
             fresh.write_text(json.dumps(content))
     stored = json.loads(file.read_text())
     subsets = {track.object_id: subset_of(track) for track in tracks}
@@ -122,7 +122,8 @@ def _measured(
     scene: Scene, tracks: list[Track], inputs: MotionInputs, masks: str, geometry: str, settings
 ) -> Iterator[tuple[Track, list[PairEvidence]]]:
     """The evidence of each object's pairs."""
-    found = true_masks(scene, tracks) if masks == "true" else inputs.baseline_masks(scene, tracks)
+    read_masks = true_masks if masks == "true" else inputs.baseline_masks
+    masks_of = read_masks(scene, tracks)
     frames = {
         "true": true_geometry,
         "must3r": inputs.geometry,
@@ -138,7 +139,7 @@ def _measured(
         # True masks cannot be on another object: all of them count.
         prompted = {1: [track.prompt_frame]} if masks == "baseline" else None
         watch = _AloneWatch(settings, flows, prompted)
-        for view, mask in zip(views, found[track.object_id]):
+        for view, mask in zip(views, masks_of[track.object_id]):
             ids = mask.astype(np.uint8)
             size = view.grey.shape[::-1]
             ids = cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST_EXACT)

@@ -30,9 +30,9 @@ def auroc(positives: np.ndarray, negatives: np.ndarray) -> float:
 
 def average_precision(positives: np.ndarray, negatives: np.ndarray) -> float:
     """Mean over moving objects of the precision at their score."""
-    found = [(positives >= score).sum() for score in positives]
+    right = [(positives >= score).sum() for score in positives]
     wrong = [(negatives >= score).sum() for score in positives]
-    return float(np.mean(np.array(found) / (np.array(found) + wrong)))
+    return float(np.mean(np.array(right) / (np.array(right) + wrong)))
 
 
 def recall_at(positives: np.ndarray, negatives: np.ndarray, share: float) -> float:
@@ -128,7 +128,7 @@ def calibrated(objects: Sequence[MotionObject], settings: MotionSettings) -> Mot
         by_part = {s: fires(part_score, replace(at, part_share=s)) for s in SEARCH["part_share"]}
         otherwise = fires(other_score, at)
         for share, part_share in itertools.product(by_whole, by_part):
-            found = _cost(by_whole[share] | by_part[part_share] | otherwise, should, still)
-            if found <= least + 1e-12:
-                best, least = replace(at, share=share, part_share=part_share), found
+            cost = _cost(by_whole[share] | by_part[part_share] | otherwise, should, still)
+            if cost <= least + 1e-12:
+                best, least = replace(at, share=share, part_share=part_share), cost
     return best

@@ -145,8 +145,8 @@ def _moved(direction: _Direction, object_id: int) -> tuple[float, float, float, 
         whole = float(np.median(lengths))
         part = float(np.percentile(lengths, settings.part_percentile))
         size = np.sqrt(area)
-        found = (whole / spread, whole / size, part / spread, part / size)
-        best = found if best is None else tuple(map(min, best, found))
+        measures = (whole / spread, whole / size, part / spread, part / size)
+        best = measures if best is None else tuple(map(min, best, measures))
     return best
 
 
@@ -211,9 +211,9 @@ def measure_pair(
     )
     evidence = {}
     for object_id in shown:
-        found = [moved for d in directions if (moved := _moved(d, object_id)) is not None]
-        if found:
-            values = map(min, *found) if len(found) == 2 else found[0]
+        moves = [moved for d in directions if (moved := _moved(d, object_id)) is not None]
+        if moves:
+            values = map(min, *moves) if len(moves) == 2 else moves[0]
             residuals = [d.background_px for d in directions]
             known = np.isfinite(residuals)
             background = float(np.mean(residuals)) if all(known) else np.nan

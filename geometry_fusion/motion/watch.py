@@ -142,8 +142,8 @@ class MotionWatch:
         return reached
 
     def _measure(self, first: MotionView, second: MotionView) -> None:
-        found = measure_pair(first, second, self.settings, self._flows_of)
-        for object_id, pair in found.items():
+        evidence = measure_pair(first, second, self.settings, self._flows_of)
+        for object_id, pair in evidence.items():
             self._pairs[object_id][first.index, second.index] = pair
 
     def _flows_of(self, first: MotionView, second: MotionView) -> tuple[PairFlow, PairFlow]:

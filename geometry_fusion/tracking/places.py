@@ -14,6 +14,7 @@ Geometry that works without trained weights (docs/geometry.md). Every object of 
 SAM2's memory takes in what was decided. Where nothing is known, SAM2's answer stays, bit for bit.
 """
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -102,6 +103,15 @@ class Places:
         known = self._objects.setdefault(object_id, Known(self._new_place()))
         known.place.drop_prompt(frame)
         known.waiting[frame] = Waiting(image)
+
+    def keep_prompts(self, object_id: int, frames: Container[int]) -> None:
+        """Forget the prompts of an object that were cleared: those on other frames than these."""
+        known = self._objects.get(object_id)
+        if known is None:
+            return
+        for frame in [t for t in (*known.waiting, *known.place.prompted) if t not in frames]:
+            known.waiting.pop(frame, None)
+            known.place.drop_prompt(frame)
 
     def begin_frame(self, object_ids: list[int]) -> None:
         """Forget the decisions of the last frame, and objects that were removed."""
@@ -202,7 +212,7 @@ def score(precision, recall, iou, settings: PlaceSettings):
     return precision + settings.recall_weight * recall + settings.iou_weight * iou
 
 
-def needs_asking(own: np.ndarray, iou: float, sight: Sight, settings: PlaceSettings) -> bool:
+def needs_asking(own: np.ndarray, sight: Sight, settings: PlaceSettings) -> bool:
     """Whether the decoder is asked again about an expected object. own: SAM2's mask [N] bool."""
     if not settings.only_when_lost:
         return True

@@ -97,7 +97,6 @@ class Judge:
     def __init__(self, state: TrackState, frame: int, members: list[int], reverse: bool):
         self._state, self._frame, self._reverse = state, frame, reverse
         self._object_ids = [state.object_id(index) for index in members]
-        self._prompted = [set(state.outputs[index][PROMPTED]) for index in members]
         self._members = members
         self._cells: Cells | None = None
         self._cases: list[Case] = []
@@ -145,10 +144,11 @@ class Judge:
             return
         rendered: dict[int, Cells] = {}
         for object_id, index in zip(self._object_ids, self._members):
+            prompted = state.outputs[index][PROMPTED]
+            places.keep_prompts(object_id, state.prompts_of(index))
             for frame in places.waiting_frames(object_id):
-                if frame < self._frame or self._reverse:
-                    logits = state.outputs[index][PROMPTED][frame]["pred_masks"]
-                    mask = on_grid(logits[0, 0], side).reshape(side, side)
+                if frame in prompted and (frame < self._frame or self._reverse):
+                    mask = on_grid(prompted[frame]["pred_masks"][0, 0], side).reshape(side, side)
                     places.lift(object_id, frame, mask, state.frames, rendered)
 
     def _open_cases(self, sam_outputs: tuple, side: int) -> None:
@@ -169,7 +169,7 @@ class Judge:
     def _is_asked(self, case: Case, side: int) -> bool:
         settings = self._state.places.settings
         return is_expected(case.sight, side, settings) and needs_asking(
-            case.mask, case.iou, case.sight, settings
+            case.mask, case.sight, settings
         )
 
     def _accept(self, asked: list[Case], answers: Answers, side: int) -> None:

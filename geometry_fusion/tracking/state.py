@@ -112,6 +112,13 @@ class TrackState(dict):
         """Frames with a prompt for any object, once SAM2's preflight has consolidated it."""
         return {t for outputs in self.outputs.values() for t in outputs[PROMPTED]}
 
+    def prompts_of(self, obj_idx: int) -> set[int]:
+        """Frames with a prompt for an object, those that SAM2 has yet to consolidate included."""
+        return {
+            *self.outputs[obj_idx][PROMPTED],
+            *self["temp_output_dict_per_obj"][obj_idx][PROMPTED],
+        }
+
     def note_prompt(self, object_id: int, index: int) -> None:
         """Record that an object was prompted on a frame: its place begins there."""
         if self.places is not None:

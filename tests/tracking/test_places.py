@@ -126,6 +126,26 @@ def test_a_clip_tracked_again_starts_its_places_anew(predictor, images):
     assert all(np.array_equal(first[i], again[i]) for i in first)
 
 
+def test_a_cleared_prompt_leaves_no_points(predictor, images):
+    """SAM2's own API: prompts on two frames, one of which is cleared before or after tracking."""
+    click = {"points": np.array([[20, 147]], np.float32), "labels": [1]}
+    states = []
+    for cleared_first in (True, False):
+        state = predictor.init_state(Clip(images))
+        for frame in (2, 6):
+            predictor.add_new_points_or_box(state, frame, 1, **click)
+        if cleared_first:
+            predictor.clear_all_prompts_in_frame(state, 6, 1, need_output=False)
+        list(predictor.propagate_in_video(state, progress=False))
+        states.append(state)
+    before, after = states
+    assert set(before.places.of(1).prompted) == {2}
+    assert set(after.places.of(1).prompted) == {2, 6}
+    predictor.clear_all_prompts_in_frame(after, 6, 1, need_output=False)
+    list(predictor.propagate_in_video(after, progress=False))
+    assert set(after.places.of(1).prompted) == {2}
+
+
 def test_a_removed_object_leaves_no_place(predictor, images):
     session = clip_session(predictor, [VASE, SECOND])
     frames = []

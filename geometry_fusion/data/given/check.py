@@ -90,41 +90,41 @@ def check_agrees(
         raise InputError(f"{where}: none of {len(chosen)} frames that were looked at has any depth")
     poses = [probe.view.camera_to_world for probe in probes]
     pairs = list(permutations(range(len(probes)), 2))
-    found = agreement(probes, poses, pairs)
-    mistake = find_mistake(probes, poses, pairs, found, _neighbours(frames, tested, view_of))
+    measured = agreement(probes, poses, pairs)
+    mistake = find_mistake(probes, poses, pairs, measured, _neighbours(frames, tested, view_of))
     if mistake:
+        compared = _compared(measured, mistake.reached)
         raise InputError(
-            f"{where}: contradicts itself: {_compared(found, mistake.found)} {mistake.reading}; "
-            f"{mistake.cure}"
+            f"{where}: contradicts itself: {compared} {mistake.reading}; {mistake.cure}"
         )
-    if found.is_judged and found.share < LEAST_SHARE:
+    if measured.is_judged and measured.share < LEAST_SHARE:
         raise InputError(
-            f"{where}: contradicts itself: {_percent(found)}, at least {LEAST_SHARE:.0%} are "
+            f"{where}: contradicts itself: {_percent(measured)}, at least {LEAST_SHARE:.0%} are "
             "needed, and no usual mistake explains it (poses inverted, OpenGL axes, other units, "
             "1/depth, other order); check poses and depth against each other"
         )
     views = [probe.view for probe in probes]
     still = _stands_still(probes, poses)
-    return CheckedFrames(tested, views, found, still, float(np.mean(known)))
+    return CheckedFrames(tested, views, measured, still, float(np.mean(known)))
 
 
-def _compared(given: Agreement, found: Agreement) -> str:
+def _compared(given: Agreement, other: Agreement) -> str:
     """Given geometry and another reading of it, by the number in which they differ most."""
-    if not given.is_judged or found.share - given.share > 0.02:
-        return f"{_percent(given)}, but {found.share:.0%}"
-    if given.miss > 2 * found.miss:
+    if not given.is_judged or other.share - given.share > 0.02:
+        return f"{_percent(given)}, but {other.share:.0%}"
+    if given.miss > 2 * other.miss:
         return (
             f"depths of points that two frames see differ by {given.miss:.1%}, but by "
-            f"{found.miss:.1%}"
+            f"{other.miss:.1%}"
         )
-    more = found.agreeing / given.agreeing
+    more = other.agreeing / given.agreeing
     return f"{_percent(given)}, but {more:.1f} times as many points are seen by several frames"
 
 
-def _percent(found: Agreement) -> str:
-    if not found.is_judged:
+def _percent(measured: Agreement) -> str:
+    if not measured.is_judged:
         return "its frames look past each other"
-    return f"{found.share:.0%} of the points that a frame sees lie where other frames see them"
+    return f"{measured.share:.0%} of the points that a frame sees lie where other frames see them"
 
 
 def _neighbours(

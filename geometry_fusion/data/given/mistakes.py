@@ -33,7 +33,7 @@ class Mistake:
 
     reading: str  # how the geometry agrees: "with its poses inverted"
     cure: str
-    found: Agreement  # when read in this way
+    reached: Agreement  # when read in this way
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ def find_mistake(
     trials += _of_inverse_depth(probes, poses, pairs)
     best: Mistake | None = None
     for trial in trials:
-        found = agreement(trial.probes, trial.poses, pairs, trial.depth_scale)
-        if _explains(found, given) and (best is None or found.worth > best.found.worth):
-            best = Mistake(trial.reading, trial.cure, found)
+        reached = agreement(trial.probes, trial.poses, pairs, trial.depth_scale)
+        if _explains(reached, given) and (best is None or reached.worth > best.reached.worth):
+            best = Mistake(trial.reading, trial.cure, reached)
     return best
 
 
@@ -82,22 +82,22 @@ def _looks_past(
 ) -> bool:
     """Whether frames would see far more in common if depth were larger."""
     tried = (agreement(probes, poses, pairs, factor) for factor in LARGER)
-    return any(found.agreeing > MORE * given.agreeing for found in tried)
+    return any(reached.agreeing > MORE * given.agreeing for reached in tried)
 
 
-def _explains(found: Agreement, given: Agreement) -> bool:
+def _explains(reached: Agreement, given: Agreement) -> bool:
     """Whether a reading agrees so much better than the given one that it must be the right one."""
-    if not found.is_judged:
+    if not reached.is_judged:
         return False
     if not given.is_judged:  # wrong poses may look past each other
-        return found.share > 0.95 and found.landed > 0.2 * found.tried
-    if found.share > CLEAR and found.agreeing > MORE * given.agreeing:
+        return reached.share > 0.95 and reached.landed > 0.2 * reached.tried
+    if reached.share > CLEAR and reached.agreeing > MORE * given.agreeing:
         return True
-    if found.agreeing < 0.9 * given.agreeing:
+    if reached.agreeing < 0.9 * given.agreeing:
         return False
-    contradicts, contradicted = 1 - found.share, 1 - given.share
+    contradicts, contradicted = 1 - reached.share, 1 - given.share
     fewer = contradicted >= SUSPICIOUS and contradicts <= FEWER * contradicted
-    nearer = given.miss >= SUSPICIOUS_MISS and found.miss <= FEWER * given.miss
+    nearer = given.miss >= SUSPICIOUS_MISS and reached.miss <= FEWER * given.miss
     return fewer or (nearer and contradicts <= contradicted)
 
 
@@ -183,12 +183,15 @@ def _best_factor(
     chosen = np.random.default_rng(0).permutation(len(pairs))[:TRIAL_PAIRS]
     some = [pairs[index] for index in chosen]
 
-    def found(factor: float) -> Agreement:
+    def agreement_at(factor: float) -> Agreement:
         return agreement(small, poses, some, factor)
 
-    best = max(SCALES.tolist(), key=lambda factor: found(factor).worth)
+    best = max(SCALES.tolist(), key=lambda factor: agreement_at(factor).worth)
     for step in FINER:
         near = [best * step**power for power in range(-3, 4)]
         # Near the right one, the factor that is most exact: others may let more points land.
-        best = max(near, key=lambda factor: found(factor).share - found(factor).miss / TOLERANCE)
+        best = max(
+            near,
+            key=lambda factor: agreement_at(factor).share - agreement_at(factor).miss / TOLERANCE,
+        )
     return best

@@ -109,9 +109,9 @@ class _Stack:
         self._file, self._archive = file, archive
         members = {name.removesuffix(".npy") for name in archive.namelist()}
         self._members = {
-            key: found
+            key: member
             for key, names in KEYS.items()
-            if (found := next((name for name in names if name in members), None))
+            if (member := next((name for name in names if name in members), None))
         }
         has_pose = {"camera_to_world", "extrinsics"} & self._members.keys()
         if not ({"depth", "intrinsics"} <= self._members.keys() and has_pose):

@@ -1,4 +1,4 @@
-"""Opening geometry that the user brings: which layout it has, whether it fits, what it knows."""
+"""Opening geometry that the user brings: its layout, its frames, and whether it fits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -71,23 +71,23 @@ class GivenGeometry:
 
     def warnings(self) -> list[str]:
         """Doubts about geometry that was accepted, one line each."""
-        found = []
+        lines = []
         checked = self.checked
         if checked.stands_still:
-            found.append("warning: the camera stands still: axes, scale and order were not tested")
+            lines.append("warning: the camera stands still: axes, scale and order were not tested")
         elif not checked.agreement.is_judged:
-            found.append("warning: frames see too little in common: geometry was not tested")
+            lines.append("warning: frames see too little in common: geometry was not tested")
         elif checked.agreement.share < DOUBTFUL_SHARE:
-            found.append(
+            lines.append(
                 f"warning: only {checked.agreement.share:.0%} of the points agree between frames"
             )
         view = checked.views[0]
         if np.allclose(principal_point(view), np.divide(view.picture_size, 2), atol=1e-3):
-            found.append(
+            lines.append(
                 "warning: the principal point is half a pixel beside the middle; if your pixels' "
                 "centres are at 0.5, subtract 0.5 from cx and cy"
             )
-        return found
+        return lines
 
 
 def open_geometry(path: Path, frames) -> GivenGeometry:

@@ -54,15 +54,15 @@ def run_colmap(frames, out: Path, where: Path, say: Callable[[str], None]) -> Re
     pycolmap = _imported()
     with working_folder("3am-colmap") as folder:
         pictures, names = _upright(frames, folder)
-        found = folder / "models"
-        found.mkdir()
+        models_folder = folder / "models"
+        models_folder.mkdir()
         steps = _Steps(pycolmap, pictures, names, folder / "database.db")
         say(f"finding features in {len(names)} frames")
         _interruptible(pycolmap, steps.extract)
         say("matching them")
         _interruptible(pycolmap, steps.match)
         say("placing cameras and points")
-        models = _interruptible(pycolmap, lambda token: steps.reconstruct(found, token))
+        models = _interruptible(pycolmap, lambda token: steps.reconstruct(models_folder, token))
         if not models:
             raise InputError(
                 f"{where}: COLMAP could place no two of {len(names)} frames: the camera moves too "
