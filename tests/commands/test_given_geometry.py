@@ -36,8 +36,10 @@ def box_in(frame: int) -> np.ndarray:
 
 
 def segmented(frames, prompt, geometry, out) -> list[np.ndarray]:
+    """The masks of all frames. geometry: None for SAM2 alone."""
     words = ["segment", "--frames", frames, *prompt, "--mode", "full", "--out", out]
-    words += ["--fallback", "never", "--geometry", geometry]
+    words += ["--fallback", "never"]
+    words += ["--geometry", geometry] if geometry else ["--geometry-mode", "off"]
     main_script.main([str(word) for word in words])
     return [read_ids(out / "masks" / f"{stem}.png") for stem in room.stems()]
 
@@ -53,6 +55,8 @@ def test_every_layout_gives_the_masks_of_the_scene_folder(frames, prompt, tmp_pa
     room.write_scene(tmp_path / "scene")
     scene = segmented(frames, prompt, tmp_path / "scene", tmp_path / "a")
     assert "scene folder of" in capsys.readouterr().out and any(mask.any() for mask in scene)
+    # Else what follows would hold where geometry is ignored.
+    assert overlap(segmented(frames, prompt, None, tmp_path / "alone"), scene) < 0.98
     room.write_npz(tmp_path / "npz")
     assert overlap(segmented(frames, prompt, tmp_path / "npz", tmp_path / "b"), scene) > 0.99
     room.write_colmap(tmp_path / "colmap", binary=True)
