@@ -24,6 +24,7 @@ from geometry_fusion.evaluation.arms import EvaluatedArms, prompt_of
 from geometry_fusion.evaluation.objects import tracks_of
 from geometry_fusion.evaluation.run import false_answers
 from geometry_fusion.measure.scores import interval, score_masks
+from geometry_fusion.tracking.asked_decoder import QUESTIONS
 from geometry_fusion.tracking.places import PLACE_RULES, PlaceSettings
 
 # name -> (arm of evaluate.py, settings that differ from the default ones)
@@ -33,12 +34,23 @@ VARIANTS = {
     "oracle": ("oracle", {}),
     "default": ("places", {}),
     "true": ("places_true", {}),
+    "true whole 1": ("places_true", {"grow_whole": 1.0}),
+    "true whole 2": ("places_true", {"grow_whole": 2.0}),
+    "true free": ("places_true", {"grow_whole": 100.0}),
     "both": ("both", {}),
-    "lost": ("places", {"only_when_lost": True}),
+    "lost": ("places", {"clear_iou": 0.0, "clear_precision": 0.6, "clear_recall": 0.3}),
+    "clear .9": ("places", {"clear_iou": 0.9, "clear_precision": 0.6, "clear_recall": 0.3}),
+    "clear .85": ("places", {"clear_iou": 0.85}),
+    "clear .8": ("places", {"clear_iou": 0.8}),
+    "six": ("places", {"questions": tuple(QUESTIONS)}),
+    "clicks": ("places", {"questions": ("click", "clicks")}),
+    "one click": ("places", {"questions": ("click",)}),
+    "clicks mask": ("places", {"questions": ("click", "clicks", "remembered mask")}),
     "no floor": ("places", {"least_iou": 0.0, "least_overlap": 0.0}),
     "floor .3": ("places", {"least_iou": 0.3, "least_overlap": 0.3}),
     "floor .5": ("places", {"least_iou": 0.5, "least_overlap": 0.5}),
     "floor .7": ("places", {"least_iou": 0.7, "least_overlap": 0.7}),
+    "trim": ("places", {"trim": True}),
     "no trim": ("places", {"trim": False}),
     "no growth": ("places", {"grow_precision": 2.0}),
     "reach 3": ("places", {"grow_reach": 3.0}),

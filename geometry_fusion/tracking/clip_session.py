@@ -41,6 +41,7 @@ class ClipSession(Session):
         super().reset()
         self._frames: Frames | None = None
         self._direction: str | None = None  # of the pass that is running
+        self._may_encode_ahead = False
 
     @property
     def frames_at_once(self) -> int:
@@ -48,9 +49,22 @@ class ClipSession(Session):
         return self._predictor.frames_at_once
 
     @property
+    def device(self) -> torch.device:
+        """Where the predictor computes."""
+        return self._predictor.device
+
+    @property
+    def seconds_elsewhere(self) -> float:
+        """Seconds of this video's work that other threads and sessions did so far."""
+        return self._state.ahead.seconds if self._state else 0.0
+
+    @property
     def geometry(self) -> GeometrySource | None:
         """The geometry source of this video, once tracking began."""
-        return self._state.geometry if self._state else None
+        if self._state is None:
+            return None
+        self._state.ahead.wait()
+        return self._state.geometry
 
     def add(self, prompt: Prompt) -> np.ndarray | None:
         """A new object, or a correction of one, on any frame; `track` then gives the masks anew.
@@ -78,7 +92,9 @@ class ClipSession(Session):
         source: a folder of frames, or `Frames`. Prompts that are added meanwhile take effect in the
         running pass as far as it has not passed them. Raises InputError where there is no prompt.
         """
-        return self._track(FrameFolder(source) if isinstance(source, str | Path) else source)
+        frames = FrameFolder(source) if isinstance(source, str | Path) else source
+        with self._encoding_ahead() as self._may_encode_ahead:
+            yield from self._track(frames)
 
     def _track(self, frames: Frames) -> Iterator[TrackedFrame]:
         self._begin_pass(frames)
@@ -115,6 +131,7 @@ class ClipSession(Session):
             self._state = self._predictor.init_state(frames, keep=self._keep)
         elif not self._predictor.upstream:
             self._state.rewind()
+        self._state.ahead.allowed = self._may_encode_ahead
         if self._keep == "reachable":
             self._state.answered_later = range(self._last_prompted())
 
@@ -163,7 +180,11 @@ class ClipSession(Session):
                 if not self.object_ids:
                     raise InputError("nothing to track any more: all objects were removed")
                 predictor.propagate_in_video_preflight(self._state)
-                logits = predictor.track_frame(self._state, index, reverse, order[number:])
+                prompted = set() if reverse else self._prompted()
+                prompted.update(prompt.frame for prompt in self._waiting)
+                logits = predictor.track_frame(
+                    self._state, index, reverse, order[number:], prompted
+                )
                 self.logits = self._with_given_masks(logits, index)
             yield self._tracked(id_image(self.object_ids, self.logits))
 
@@ -210,21 +231,22 @@ def track_together(
 ) -> Iterator[tuple[list[TrackedFrame], list[float]]]:
     """Track the same frames with several sessions in step, whose predictors have equal image
     encoders: for every frame what each session answers, and the seconds that each would have taken
-    alone.
+    alone, one stage after another.
 
-    A frame is decoded and encoded once; the time for it is counted for every session.
+    A frame is decoded and encoded once; the time to encode it is counted for every session. On a
+    CPU, where stages run beside each other, seconds are those of their threads.
     """
     batch = max(session.frames_at_once for session in sessions)
-    shared = FrameFeatures(frames, images_kept=1 + batch, bytes_kept=0)
+    clock = time.thread_time if sessions[0].device.type == "cpu" else time.perf_counter
+    shared = FrameFeatures(frames, images_kept=2 + 2 * batch, bytes_kept=0, clock=clock)
     runs = [session.track(shared) for session in sessions]
     while True:
-        before = shared.seconds
         tracked, seconds = [], []
-        for run in runs:
-            done_for_it = shared.seconds - before  # by the sessions before this one
-            began = time.perf_counter()
+        for session, run in zip(sessions, runs):
+            before = session.seconds_elsewhere
+            began = clock()
             tracked.append(next(run, None))
-            seconds.append(time.perf_counter() - began + done_for_it)
+            seconds.append(clock() - began + session.seconds_elsewhere - before)
         if tracked[0] is None:
             return
         yield tracked, seconds

@@ -4,7 +4,7 @@
 and fuses the geometry of each into SAM2's top-level feature.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from itertools import takewhile
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from geometry_fusion.tracking.features import FrameFeatures
 from geometry_fusion.tracking.object_batches import ObjectBatches, item_of
 from geometry_fusion.tracking.pixels import LazyFrames
 from geometry_fusion.tracking.places import Places, PlaceSettings
-from geometry_fusion.tracking.state import TrackState
+from geometry_fusion.tracking.state import EncodedFrames, TrackState
 from geometry_fusion.types import Frames, GeometryFrame
 
 FRAMES_AT_ONCE = 8  # the weights are read once per batch; larger ones delay masks and gain little
@@ -123,31 +123,85 @@ class FusingEncoder(SAM2VideoPredictor):
             self._encode(inference_state, [frame_idx])
         return super()._get_image_feature(inference_state, frame_idx, batch_size)
 
-    def _look_ahead(self, state: TrackState, frame_idx: int, upcoming: Sequence[int]) -> None:
+    def _look_ahead(
+        self,
+        state: TrackState,
+        frame_idx: int,
+        upcoming: Sequence[int],
+        interruptions: Container[int],
+    ) -> None:
         """Encode a frame and those after it in one batch, up to the next multiple of
-        `frames_at_once`.
+        `frames_at_once`; begin to encode the next batch beside tracking, where that is allowed.
 
         The end of a batch depends on frame numbers alone, so that a resumed run has the same
         batches, and the same features, as an uninterrupted one.
         """
-        at_once = self.frames_at_once
-        if at_once == 1 or frame_idx in state.features:
+        if self.frames_at_once == 1:
             return
-        batch = frame_idx // at_once
-        together = [frame_idx, *takewhile(lambda index: index // at_once == batch, upcoming)]
+        if frame_idx not in state.features:
+            if frame_idx in state.ahead.indices:
+                state.set_features(*state.ahead.take(), ahead=True)
+            else:
+                self._encode_together(state, self._batch_from(frame_idx, upcoming))
+        if state.ahead.allowed and not state.ahead.indices:
+            self._begin_next(state, upcoming, interruptions)
+
+    def _batch_from(self, first: int, upcoming: Iterable[int]) -> list[int]:
+        """A frame and those after it, up to the next multiple of `frames_at_once`."""
+        at_once = self.frames_at_once
+        batch = first // at_once
+        return [first, *takewhile(lambda index: index // at_once == batch, upcoming)]
+
+    def _encode_together(self, state: TrackState, indices: list[int]) -> None:
+        """As `_encode`, ahead of tracking. Where memory ends, frames are encoded one by one."""
         try:
-            self._encode(state, together, ahead=True)
+            self._encode(state, indices, ahead=True)
         except torch.OutOfMemoryError:
-            if len(together) == 1:
+            if len(indices) == 1:
                 raise
-            print(f"out of memory with {len(together)} frames at once: continuing with one")
+            print(f"out of memory with {len(indices)} frames at once: continuing with one")
             self.frames_at_once = 1
             free_memory(self.device)
+
+    def _begin_next(
+        self, state: TrackState, upcoming: Sequence[int], interruptions: Container[int]
+    ) -> None:
+        """Begin to encode the batch after the one that is being tracked.
+
+        Not where a prompt takes effect before it or on its first frame, nor where a place waits for
+        its points: geometry would be asked in another order than without threads.
+        """
+        left = iter(upcoming)
+        tracked_before = []
+        first = None
+        for index in left:
+            if index not in state.features:
+                first = index
+                break
+            tracked_before.append(index)
+        if first is None or (state.places is not None and state.places.any_waiting):
+            return
+        if any(index in interruptions for index in (*tracked_before, first)):
+            return
+        indices = self._batch_from(first, left)
+        state.ahead.begin(
+            indices,
+            self.device,
+            lambda: self._appearance(state, indices),
+            lambda appearance: self._fused(state, indices, appearance),
+        )
 
     def _encode(self, state: TrackState, indices: list[int], ahead: bool = False) -> None:
         """Cache what SAM2 reads of each frame: its pixels and the image encoder's output, with
         geometry fused into it. ahead: see `TrackState.set_features`.
         """
+        state.ahead.wait()  # the geometry source takes one batch after another
+        appearance = self._appearance(state, indices)  # first: memory may end here
+        fused = self._fused(state, indices, lambda: appearance)
+        state.set_features(*fused, ahead=ahead)
+
+    def _appearance(self, state: TrackState, indices: list[int]) -> tuple[Tensor, dict]:
+        """Pixels [n, 3, S, S] of frames, and the image encoder's output for them."""
         pixels = [state.pixels(index).to(self.device, non_blocking=True) for index in indices]
         num_copies = 0
         if self.fill_batches and len(indices) > 1:
@@ -155,11 +209,27 @@ class FusingEncoder(SAM2VideoPredictor):
         images = torch.stack(pixels + num_copies * pixels[-1:]).float()
         frames = state.frames
         if isinstance(frames, FrameFeatures):
-            encoded = frames.encoded(indices, lambda: self.image_encoder(images))
+            encoded = frames.encoded(
+                indices, lambda: self.image_encoder(images), state.ahead.charge
+            )
             batch = self._with_high_resolution(encoded)
         else:
             batch = self.forward_image(images)
-        geometry = state.geometry.push_all({index: frames[index] for index in indices})
+        return images, batch
+
+    def _fused(
+        self,
+        state: TrackState,
+        indices: list[int],
+        appearance_of: Callable[[], tuple[Tensor, dict]],  # see `_appearance`
+    ) -> EncodedFrames:
+        """Frames with their geometry fused into the image encoder's output."""
+        geometry = state.geometry.push_all({index: state.frames[index] for index in indices})
+        if state.keep != "all":
+            # Reports render earlier frames of a clip.
+            state.geometry.trim(renders=state.keep == "reachable")
+        settled = state.geometry.settled
+        images, batch = appearance_of()
         appearance = batch["backbone_fpn"][-1][: len(indices)]
         put_merged(batch, self.merger(appearance, [frame.to(self.device) for frame in geometry]))
         # Position codes depend on the grid alone and are as large as all features together: all
@@ -173,7 +243,7 @@ class FusingEncoder(SAM2VideoPredictor):
             for i in range(len(indices))
         ]
         features = {index: (images[i : i + 1], outputs[i]) for i, index in enumerate(indices)}
-        state.set_features(features, dict(zip(indices, geometry)), ahead)
+        return EncodedFrames(features, dict(zip(indices, geometry)), settled)
 
     def _with_high_resolution(self, encoded: dict) -> dict:
         """As the second half of SAM2Base.forward_image: project the features at stride 4 and 8 for

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from geometry_fusion.geometry.source import GeometrySource
+from geometry_fusion.tracking.asked_decoder import QUESTIONS, UNPROMPTED
 from geometry_fusion.tracking.place import Cells, GrowthRule, Place, Sight, cells_of, lifted
 from geometry_fusion.tracking.place_trust import GeometryTrust
 from geometry_fusion.types import Frames, Tolerance
@@ -44,7 +45,11 @@ class PlaceSettings:
     recall: float = 0.3
     least_iou: float = 0.5  # and predicted IoU, unless
     least_overlap: float = 0.5  # its IoU with SAM2's own mask is at least this
-    only_when_lost: bool = False  # ask only where SAM2's own answer would not be accepted
+    questions: tuple[str, ...] = tuple(QUESTIONS)  # what the decoder is asked (asked_decoder.py)
+    # It is not asked where SAM2's own answer has at least this predicted IoU, precision and recall.
+    clear_iou: float = 2.0
+    clear_precision: float = 0.8
+    clear_recall: float = 0.5
     veto: float = 0.3  # a mask with a lower precision is somewhere else
     trim: bool = True
     grow_iou: float = 0.8  # a place grows by masks of at least this predicted IoU
@@ -119,15 +124,6 @@ class Places:
         for object_id in [o for o in self._objects if o not in object_ids]:
             del self._objects[object_id]
 
-    def rewind(self) -> None:
-        """The geometry begins anew, and with it all places; prompts wait to be lifted."""
-        for known in self._objects.values():
-            for frame in known.place.prompted:
-                known.waiting.setdefault(frame, Waiting(None))
-            known.place = self._new_place()
-        self.trust.clear()
-        self.decisions.clear()
-
     def of(self, object_id: int) -> Place | None:
         """The place of an object; None where none is known."""
         known = self._objects.get(object_id)
@@ -162,9 +158,9 @@ class Places:
         known.place.put_prompt(frame, lifted(mask.ravel(), cells), cells.scale)
 
     @property
-    def settled(self) -> bool:
-        """Whether the source's coordinates are final."""
-        return self._source.settled
+    def any_waiting(self) -> bool:
+        """Whether prompted masks wait to be lifted."""
+        return any(known.waiting for known in self._objects.values())
 
     def snapshot(self) -> dict:
         """All places as plain values and tensors."""
@@ -212,24 +208,28 @@ def score(precision, recall, iou, settings: PlaceSettings):
     return precision + settings.recall_weight * recall + settings.iou_weight * iou
 
 
-def needs_asking(own: np.ndarray, sight: Sight, settings: PlaceSettings) -> bool:
-    """Whether the decoder is asked again about an expected object. own: SAM2's mask [N] bool."""
-    if not settings.only_when_lost:
-        return True
-    return not (sight.precision(own) >= settings.precision and sight.recall(own) >= settings.recall)
+def is_clear(own: np.ndarray, iou: float, sight: Sight, settings: PlaceSettings) -> bool:
+    """Whether SAM2's own answer is good enough not to ask again.
+
+    own: its mask [N] bool, empty if absent; iou: predicted by SAM2, 0..1.
+    """
+    if not own.any() or iou < settings.clear_iou:
+        return False
+    near = sight.precision(own) >= settings.clear_precision
+    return bool(near and sight.recall(own) >= settings.clear_recall)
 
 
 def best_answer(
     own: np.ndarray,  # [N] bool: SAM2's answer, empty if absent
     own_iou: float,  # its predicted IoU
-    masks: np.ndarray,  # [K, M, N] bool: the candidates
+    masks: np.ndarray,  # [K, M, N] bool: the candidates; first SAM2's own, whatever its score
     ious: np.ndarray,  # [K, M] predicted IoU, -inf for candidates that do not count
     sight: Sight,
     settings: PlaceSettings,
 ) -> tuple[int, int] | None:
     """Kind and mask of the best accepted candidate; None where SAM2's own answer is as good."""
     precision, recall = sight.precision(masks), sight.recall(masks)
-    unprompted = masks[0, ious[0].argmax()]
+    unprompted = masks[UNPROMPTED, ious[UNPROMPTED].argmax()]
     union = (masks | unprompted).sum(-1)
     overlap = (masks & unprompted).sum(-1) / np.maximum(union, 1)
     trusted = (ious >= settings.least_iou) | (overlap >= settings.least_overlap)

@@ -13,7 +13,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from geometry_fusion.io.mask_writer import innermost_point
 from geometry_fusion.tracking import asked_decoder
-from geometry_fusion.tracking.asked_decoder import CLICKS, PRESENT, Answers, Questions
+from geometry_fusion.tracking.asked_decoder import CLICKS, PRESENT, Answers, Prompts, SeenDecoder
 from geometry_fusion.tracking.encoder import FusingEncoder
 from geometry_fusion.tracking.place import Cells, Place, Sight, cells_of, spread
 from geometry_fusion.tracking.places import (
@@ -22,9 +22,9 @@ from geometry_fusion.tracking.places import (
     OWN,
     VETOED,
     best_answer,
+    is_clear,
     is_expected,
     judging_side,
-    needs_asking,
 )
 from geometry_fusion.tracking.state import PROMPTED, TrackState
 
@@ -49,7 +49,7 @@ class PlacesDecoder(FusingEncoder):
         *others,
     ):
         """As SAM2Base._track_step, plus: what a `Judge` among the outputs decides."""
-        step = super()._track_step(
+        given = (
             frame_idx,
             is_init_cond_frame,
             current_vision_feats,
@@ -62,13 +62,14 @@ class PlacesDecoder(FusingEncoder):
         )
         judge = output_dict.get(JUDGE)
         if judge is None:
-            return step
-        current_out, sam_outputs, high_res, conditioned = step
+            return super()._track_step(*given)
+        with SeenDecoder(self) as seen:
+            current_out, sam_outputs, high_res, conditioned = super()._track_step(*given)
         own = current_vision_feats[-1]
         if self.directly_add_no_mem_embed:
             own = own + self.no_mem_embed
         own = own.permute(1, 2, 0).reshape(conditioned.shape)
-        judged = judge.judged(self, sam_outputs, own, conditioned, high_res)
+        judged = judge.judged(self, sam_outputs, seen, own, conditioned, high_res)
         return current_out, judged, high_res, conditioned
 
 
@@ -106,6 +107,7 @@ class Judge:
         self,
         model: PlacesDecoder,
         sam_outputs: tuple,
+        seen: SeenDecoder,
         own: Tensor,  # [B, C, h, w] the frame's own feature
         conditioned: Tensor,  # [B, C, h, w] the same after memory attention
         high_res: list[Tensor] | None,
@@ -122,9 +124,10 @@ class Judge:
             numbers = torch.tensor([case.number for case in asked], device=low_res.device)
             chosen = [own[numbers], conditioned[numbers]]
             levels = high_res and [level[numbers] for level in high_res]
-            questions = questions_of(asked, side, model.image_size, low_res)
-            answers = asked_decoder.ask(model, *chosen, levels, questions)
-            self._accept(asked, answers, side)
+            prompts = prompts_of(asked, side, model.image_size, low_res)
+            questions = self._state.places.settings.questions
+            answers = asked_decoder.ask(model, *chosen, levels, prompts, questions)
+            self._accept(asked, seen.answers().of(numbers).joined(answers), side)
         self._veto_and_trim(judged, low_res)
         changed = [case for case in self._cases if case.logits is not None]
         return replaced(model, sam_outputs, changed) if changed else sam_outputs
@@ -133,15 +136,17 @@ class Judge:
         """Read the frame's geometry, and test whether it belongs to the frame."""
         state = self._state
         geometry = state.geometry_of(self._frame)
-        if geometry is not None and state.places.settled:
+        if geometry is not None and state.geometry_settled:
             self._cells = cells_of(geometry, side)
             state.places.trust.see(self._frame, state.frames[self._frame], self._cells)
 
     def _lift(self, side: int) -> None:
         """Lift prompted masks that can be lifted now."""
         places, state = self._state.places, self._state
-        if not places.settled:
+        if not state.geometry_settled:
             return
+        if places.any_waiting:
+            state.ahead.wait()  # the geometry source may be taking in the next frames
         rendered: dict[int, Cells] = {}
         for object_id, index in zip(self._object_ids, self._members):
             prompted = state.outputs[index][PROMPTED]
@@ -168,8 +173,8 @@ class Judge:
 
     def _is_asked(self, case: Case, side: int) -> bool:
         settings = self._state.places.settings
-        return is_expected(case.sight, side, settings) and needs_asking(
-            case.mask, case.sight, settings
+        return is_expected(case.sight, side, settings) and not is_clear(
+            case.mask, case.iou, case.sight, settings
         )
 
     def _accept(self, asked: list[Case], answers: Answers, side: int) -> None:
@@ -227,14 +232,14 @@ def on_grid(logits: Tensor, side: int) -> np.ndarray:
     return (logits > 0).flatten(-2).cpu().numpy()
 
 
-def questions_of(cases: list[Case], side: int, image_size: int, like: Tensor) -> Questions:
+def prompts_of(cases: list[Case], side: int, image_size: int, like: Tensor) -> Prompts:
     """The prompts of expected objects, on the device of `like`."""
     clicks = np.stack([clicks_of(case.sight, side) for case in cases])
     clicks = (clicks + 0.5) * image_size / side - 0.5
     distances = np.stack([case.sight.distance for case in cases])
     maps = np.clip(MAP_LOGIT * (1 - distances), -MAP_LOGIT, MAP_LOGIT)
     maps = maps.reshape(len(cases), 1, side, side)
-    return Questions(
+    return Prompts(
         torch.from_numpy(clicks.astype(np.float32)).to(like.device),
         torch.from_numpy(maps.astype(np.float32)).to(like.device),
     )

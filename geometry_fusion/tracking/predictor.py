@@ -22,7 +22,7 @@ A frame on its way: `track_frame` -> `_look_ahead` (encoder.py: encode it, and t
 -> `_track_members` (memory attention and mask decoder, one batch of objects) -> mask logits.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 
 import torch
 from sam2.modeling.sam2_base import NO_OBJ_SCORE
@@ -109,11 +109,17 @@ class GeometryVideoPredictor(PlacesDecoder):
 
     @torch.inference_mode()
     def track_frame(
-        self, state: TrackState, frame_idx: int, reverse: bool = False, upcoming: Sequence[int] = ()
+        self,
+        state: TrackState,
+        frame_idx: int,
+        reverse: bool = False,
+        upcoming: Sequence[int] = (),
+        interruptions: Container[int] = (),
     ) -> Tensor:
         """Track all objects into one frame: mask logits [objects, 1, H, W] at the video's size.
 
         upcoming: the frames that will be tracked next, in order, as far as they are available.
+        interruptions: those of them on which a prompt will take effect.
         Prompts must be consolidated before (`propagate_in_video_preflight`), as
         `propagate_in_video` does.
         """
@@ -128,7 +134,7 @@ class GeometryVideoPredictor(PlacesDecoder):
         if state.places is not None:
             state.places.begin_frame(state.object_ids)
         if memories:
-            self._look_ahead(state, frame_idx, upcoming)
+            self._look_ahead(state, frame_idx, upcoming, interruptions)
         # With this option SAM2 makes the masks of a batch exclude each other in memory. It tracks
         # object by object, where nothing is excluded, so batches of one give the same masks.
         alone = self.non_overlap_masks_for_mem_enc
@@ -175,8 +181,6 @@ class GeometryVideoPredictor(PlacesDecoder):
         state.batches.drop(state.outputs)
         if frame_idx % TIDY_EVERY == TIDY_EVERY - 1:
             give_back_freed_memory(self.device)
-        # Reports render earlier frames of such a state.
-        state.geometry.trim(renders=state.keep == "reachable")
 
     @torch.inference_mode()
     def remember_again(self, state: TrackState, frame_idx: int) -> None:

@@ -18,6 +18,7 @@ that are nearer to the later one.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from geometry_fusion.devices import autocast
 from geometry_fusion.errors import InputError
+from geometry_fusion.threads import share_cores
 from geometry_fusion.tracking.predictor import GeometryVideoPredictor
 from geometry_fusion.tracking.state import TrackState
 from geometry_fusion.types import Prompt, TrackedFrame
@@ -47,6 +49,8 @@ class Session(ABC):
 
     def reset(self) -> None:
         """Forget the video and all objects."""
+        if getattr(self, "_state", None) is not None:
+            self._state.ahead.stop()
         self._state: TrackState | None = None
         self._waiting: list[Prompt] = []  # for frames that have not come
         self._time: int | None = None  # the latest frame's number for SAM2's memory: without gaps
@@ -82,6 +86,21 @@ class Session(ABC):
         self._predictor.remove_object(self._state, object_id, need_output=False)
         self._state.batches.clear()
         self._given = {at: mask for at, mask in self._given.items() if at[1] != object_id}
+
+    @contextmanager
+    def _encoding_ahead(self, wanted: bool = True) -> Iterator[bool]:
+        """Within it, the next frames are encoded beside tracking, where that pays: on a CPU with
+        models small enough to encode several frames at once. Yields whether that is so.
+        """
+        predictor = self._predictor
+        pays = predictor.device.type == "cpu" and predictor.frames_at_once > 1
+        with share_cores(wanted and pays and not predictor.upstream) as shared:
+            try:
+                yield shared
+            finally:
+                if self._state is not None:
+                    self._state.ahead.stop()
+                    self._state.ahead.allowed = False
 
     def _tracked(self, ids: np.ndarray) -> TrackedFrame:
         """The record of the latest frame."""

@@ -7,11 +7,13 @@ method. Per object, by its index in SAM2's tables, it holds the outputs of promp
 
 from collections import OrderedDict
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from geometry_fusion.geometry.source import GeometrySource
+from geometry_fusion.tracking.ahead import EncodingAhead
 from geometry_fusion.tracking.object_batches import ObjectBatches
 from geometry_fusion.tracking.places import Places
 from geometry_fusion.types import Frames, GeometryFrame
@@ -34,6 +36,14 @@ _SNAPSHOT_KEYS = (
     "temp_output_dict_per_obj",
     "frames_tracked_per_obj",
 )
+
+
+class EncodedFrames(NamedTuple):
+    """A batch of frames, as `TrackState.set_features` takes it."""
+
+    features: dict[int, tuple[Tensor, dict]]  # pixels and the encoder's output, geometry fused in
+    geometry: dict[int, GeometryFrame]
+    settled: bool  # whether later frames leave the points of these where they are
 
 
 class TrackState(dict):
@@ -87,6 +97,9 @@ class TrackState(dict):
         # Frames in `features` that were encoded in one batch, ahead of tracking.
         self.encoded_ahead: list[int] = []
         self._geometry_frames: dict[int, GeometryFrame] = {}
+        # The batch after those, while it is being encoded on other threads.
+        self.ahead: EncodingAhead[EncodedFrames] = EncodingAhead()
+        self.geometry_settled = False  # as far as frames were taken over by `set_features`
 
     @property
     def object_ids(self) -> list[int]:
@@ -137,6 +150,7 @@ class TrackState(dict):
         self,
         features: dict[int, tuple[Tensor, dict]],
         geometry: dict[int, GeometryFrame],
+        settled: bool,
         ahead: bool = False,
     ) -> None:
         """Replace the cached features, and the geometry fused into them, by those of other frames.
@@ -147,6 +161,7 @@ class TrackState(dict):
         kept = [] if ahead else self.encoded_ahead
         self["cached_features"] = {i: self.features[i] for i in kept} | features
         self._geometry_frames = {i: self._geometry_frames[i] for i in kept} | geometry
+        self.geometry_settled = settled
         if ahead:
             self.encoded_ahead = list(features)
 
@@ -165,7 +180,7 @@ class TrackState(dict):
 
         A snapshot holds no features, but the geometry source has taken in every encoded frame.
         """
-        return all(time <= latest for time in self.encoded_ahead)
+        return not self.ahead.indices and all(time <= latest for time in self.encoded_ahead)
 
     def mark_tracked(self, index: int, objects: Iterable[int], reverse: bool) -> None:
         """Record, as SAM2 does, that objects (by index) have an output on a frame."""
@@ -191,20 +206,23 @@ class TrackState(dict):
             tracked.clear()
         self.forget_video()
         if self.places is not None:
-            self.places.rewind()
+            self.places.clear()  # its prompts come again: `encode_memory_again`
 
     def forget_video(self) -> None:
         """Drop all features and geometry; the next frame is a new reference frame."""
+        self.ahead.stop()
+        self.geometry_settled = False
         self.batches.clear()
         self.geometry.reset()
         self.drop_features()
 
     def encode_memory_again(self, index: int) -> None:
         """Let SAM2's next preflight encode the memory of prompts on a frame again, from the frame's
-        features at that time. The masks stay.
+        features at that time. The masks stay, and places begin there as they did at first.
         """
         for obj_idx, outputs in self.outputs.items():
             if index in outputs[PROMPTED]:
+                self.note_prompt(self.object_id(obj_idx), index)
                 output = {
                     **outputs[PROMPTED][index],
                     "maskmem_features": None,
@@ -226,6 +244,7 @@ class TrackState(dict):
         """Continue from the `snapshot` of a state with an equal predictor and geometry source."""
         self.update(_moved(snapshot["state"], self["device"]))
         self.geometry.restore(_moved(snapshot["geometry"], self["device"]))
+        self.geometry_settled = self.geometry.settled
         if self.places is not None:
             self.places.restore(snapshot["places"])
 

@@ -16,6 +16,7 @@ from geometry_fusion.tracking.pixels import square
 from geometry_fusion.tracking.session import Session, id_image
 from geometry_fusion.types import Prompt, TrackedFrame
 
+Group = dict[int, tuple[SourceFrame, Tensor]]  # time -> a frame, and its pixels for SAM2
 READY = 2  # frames that wait in the form in which SAM2 takes them
 UNKNOWN = sys.maxsize  # frames of a video that may go on for ever
 SNAPSHOT_FORMAT = 3  # counts up when earlier snapshots cannot be restored
@@ -31,15 +32,21 @@ class HeldFrames:
     def __init__(self, size: tuple[int, int], count: int):
         self.size, self._count = size, count
         self._images: dict[int, np.ndarray] = {}
+        self._numbers: dict[int, int] = {}
         self.prepared: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         return self._count
 
-    def hold(self, frames: dict[int, tuple[SourceFrame, Tensor]]) -> None:
+    def hold(self, frames: Group) -> None:
         """Hold these frames, by time, and no others."""
         self._images = {time: frame.image for time, (frame, _) in frames.items()}
+        self._numbers = {time: frame.index for time, (frame, _) in frames.items()}
         self.prepared = {time: pixels for time, (_, pixels) in frames.items()}
+
+    def number(self, time: int) -> int:
+        """The number that the source gave a frame that is held."""
+        return self._numbers[time]
 
     def __getitem__(self, time: int) -> np.ndarray:
         if time not in self._images:
@@ -48,12 +55,37 @@ class HeldFrames:
         return self._images[time]
 
 
+def _with_following(groups: Iterator[Group]) -> Iterator[tuple[Group, Group]]:
+    """Groups of frames, each with the one after it; the last one with an empty one.
+
+    An error of `groups` is raised at its place: after the groups before it.
+    """
+    group = next(groups, None)
+    error = None
+    while group is not None:
+        try:
+            following = next(groups, None)
+        except Exception as raised:
+            following, error = None, raised
+        yield group, following or {}
+        group = following
+    if error is not None:
+        raise error
+
+
+def _alone(groups: Iterator[Group]) -> Iterator[tuple[Group, Group]]:
+    """Groups of frames, without those after them."""
+    for group in groups:
+        yield group, {}
+
+
 class StreamSession(Session):
     """Frames pass once. What SAM2 can still read is kept, nothing else."""
 
     def reset(self) -> None:
         super().reset()
         self._frames: HeldFrames | None = None
+        self._settle = False  # a snapshot is wanted: nothing is encoded ahead
 
     def add(self, prompt: Prompt) -> np.ndarray | None:
         """A new object, or a correction of one: on the current frame at once (returns its ids
@@ -79,11 +111,18 @@ class StreamSession(Session):
         frame that never came.
         """
         source = source if isinstance(source, Source) else open_source(source)
-        with source, closing(self._prepared(source)) as frames:
-            for group in self._groups(frames, source.live):
-                self._frames.hold(group)
+        with (
+            source,
+            self._encoding_ahead(not source.live) as ahead,
+            closing(self._prepared(source, ahead)) as frames,
+        ):
+            groups = self._groups(frames, source.live)
+            for group, following in _with_following(groups) if ahead else _alone(groups):
+                held = {**group, **following}
+                self._frames.hold(held)
                 for time, (frame, _) in group.items():
-                    upcoming = [later for later in group if later > time]
+                    self._state.ahead.allowed = ahead and not self._settle
+                    upcoming = [later for later in held if later > time]
                     yield self._take(frame, time, source.live, upcoming)
         if self._waiting and not source.live:
             missed = self._waiting[0]
@@ -91,11 +130,12 @@ class StreamSession(Session):
                 f"{missed.source}: frame {missed.frame} did not come; the video ended before it"
             )
 
-    def _prepared(self, source: Source) -> Iterator[tuple[SourceFrame, Tensor]]:
+    def _prepared(self, source: Source, ahead: bool) -> Iterator[tuple[SourceFrame, Tensor]]:
         """Frames of a source with their pixels for SAM2.
 
         The state is made first, once it is known whether the source is shorter than SAM2's memory
-        of object pointers. For a GPU, frames that can wait are prepared on a thread of their own.
+        of object pointers. Frames that can wait are prepared on a thread of their own for a GPU,
+        and where frames are encoded ahead.
         """
         ready = ((frame, self._pixels(frame.image)) for frame in source)
         if self._state is None:
@@ -108,12 +148,12 @@ class StreamSession(Session):
                 f"{source.name}: frames are {now}, this session began with {was}; start another "
                 "session"
             )
-        if source.live or self._predictor.device.type == "cpu":
+        if source.live or not (ahead or self._predictor.device.type == "cuda"):
             # On a CPU torch's threads hold every core: one thread more makes all of them wait.
             yield from ready
             return
-        with Prefetch(ready, READY) as ahead:
-            yield from ahead
+        with Prefetch(ready, READY) as prepared:
+            yield from prepared
 
     def _pixels(self, image: np.ndarray) -> Tensor:
         """An image as the predictor takes it; for CUDA in memory from which it is copied while
@@ -122,9 +162,7 @@ class StreamSession(Session):
         pixels = square(image, self._predictor.image_size)
         return pixels.pin_memory() if self._predictor.device.type == "cuda" else pixels
 
-    def _groups(
-        self, frames: Iterator[tuple[SourceFrame, Tensor]], live: bool
-    ) -> Iterator[dict[int, tuple[SourceFrame, Tensor]]]:
+    def _groups(self, frames: Iterator[tuple[SourceFrame, Tensor]], live: bool) -> Iterator[Group]:
         """Frames by their time for SAM2's memory, as many together as the predictor encodes at
         once.
         """
@@ -166,9 +204,16 @@ class StreamSession(Session):
             return self._tracked(np.zeros(frame.image.shape[:2], np.uint8))
         with autocast(self._predictor.device, self._precision):
             self._predictor.propagate_in_video_preflight(self._state)
-            logits = self._predictor.track_frame(self._state, time, upcoming=upcoming)
+            logits = self._predictor.track_frame(
+                self._state, time, upcoming=upcoming, interruptions=self._prompted_times(upcoming)
+            )
         self.logits = self._with_given_masks(logits, time)
         return self._tracked(id_image(self.object_ids, self.logits))
+
+    def _prompted_times(self, upcoming: list[int]) -> set[int]:
+        """Those of the times on whose frames a prompt will take effect."""
+        frames = {prompt.frame for prompt in self._waiting}
+        return {time for time in upcoming if self._frames.number(time) in frames}
 
     def _apply_checked(self, prompt: Prompt, time: int) -> np.ndarray:
         # How many frames a stream will have is not known, and its prompts wait until theirs comes.
@@ -177,10 +222,15 @@ class StreamSession(Session):
 
     @property
     def settled(self) -> bool:
-        """Whether a `snapshot` can be taken: a frame was tracked, and none after it is encoded."""
+        """Whether a `snapshot` can be taken: a frame was tracked, and none after it is encoded.
+
+        Where it cannot, nothing is encoded ahead until it was taken, so that it soon can.
+        """
         if self._state is None or self.frame_index is None:
             return False
-        return self._state.is_settled(self._time)
+        is_settled = self._state.is_settled(self._time)
+        self._settle = not is_settled
+        return is_settled
 
     def snapshot(self) -> dict:
         """All that tracking on needs, after a frame was tracked: plain values and tensors, for

@@ -11,7 +11,7 @@ from geometry_fusion.geometry.posed_depth import PosedDepth, PosedView
 from geometry_fusion.geometry.source import NoGeometry
 from geometry_fusion.io.video_file import VideoFile
 from geometry_fusion.models.sam2 import build_predictor
-from geometry_fusion.tracking.asked_decoder import KINDS, OWN, Questions, ask
+from geometry_fusion.tracking.asked_decoder import QUESTIONS, Prompts, SeenDecoder, ask
 from geometry_fusion.tracking.clip_session import ClipSession, clip_session
 from geometry_fusion.tracking.places import ABSENT, ASKED, DECISIONS, VETOED, PlaceSettings
 from geometry_fusion.tracking.places_decoder import on_grid
@@ -208,33 +208,33 @@ def test_geometry_of_other_frames_decides_nothing(predictor, gap):
     assert {frame.decisions[1] for frame in frames[1:]} <= {"own", ABSENT}
 
 
-def test_all_questions_of_a_frame_are_one_batch_and_the_own_one_is_sam2s(images):
-    """Against SAM2's own heads: no prompt, and a single click on the frame's own feature."""
+def high_resolution(predictor, batch: int, side: int) -> list:
+    """Random features at strides 4 and 8 for the mask decoder."""
+    decoder = predictor.sam_mask_decoder
+    levels = ((decoder.conv_s0, 2), (decoder.conv_s1, 1))
+    return [torch.randn(batch, c.out_channels, 2**n * side, 2**n * side) for c, n in levels]
+
+
+def test_all_questions_about_a_frame_are_one_batch():
+    """Against SAM2's own heads, question by question."""
     predictor = build_predictor("tiny", device="cpu")
     torch.manual_seed(0)
     side = predictor.sam_image_embedding_size
     own, conditioned = torch.randn(2, 2, predictor.hidden_dim, side, side)
-    decoder = predictor.sam_mask_decoder
-    high = [
-        torch.randn(2, c.out_channels, 2**n * side, 2**n * side)
-        for c, n in ((decoder.conv_s0, 2), (decoder.conv_s1, 1))
-    ]
+    high = high_resolution(predictor, 2, side)
     clicks = torch.tensor([[[30.0, 40], [50, 60], [70, 20]], [[10, 11], [99, 98], [5, 200]]])
     maps = torch.randn(2, 1, 4 * side, 4 * side)
+    used = {"click": 1, "clicks": 3, "mask": 0}  # the other clicks are padding, labelled -1
     with torch.inference_mode():
-        answers = ask(predictor, own, conditioned, high, Questions(clicks, maps))
-        assert answers.masks.shape[:2] == (2, len(KINDS))
-        for kind, points, mask in (
-            (OWN, None, None),
-            (KINDS.index((False, "clicks")), clicks, None),
-            (KINDS.index((True, "clicks")), clicks, None),
-            (KINDS.index((True, "mask")), None, maps),
-        ):
-            feature = conditioned if KINDS[kind][0] else own
-            labels = torch.full((2, 3), 1 if points is not None else -1, dtype=torch.int32)
-            inputs = {"point_coords": clicks if points is not None else torch.zeros(2, 3, 2)}
+        answers = ask(predictor, own, conditioned, high, Prompts(clicks, maps), tuple(QUESTIONS))
+        assert answers.masks.shape[:2] == (2, len(QUESTIONS))
+        for kind, (by_memory, prompt) in enumerate(QUESTIONS.values()):
+            labels = torch.where(torch.arange(3) < used[prompt], 1, -1).to(torch.int32)
             _, _, ious, low, _, _, score = predictor._forward_sam_heads(
-                feature, {**inputs, "point_labels": labels}, mask, high
+                conditioned if by_memory else own,
+                {"point_coords": clicks, "point_labels": labels.expand(2, -1)},
+                maps if prompt == "mask" else None,
+                high,
             )
             best = answers.ious[:, kind].argmax(1)
             mine = answers.masks[torch.arange(2), kind, best]
@@ -243,20 +243,52 @@ def test_all_questions_of_a_frame_are_one_batch_and_the_own_one_is_sam2s(images)
             assert torch.allclose(answers.ious[torch.arange(2), kind, best], ious[:, 0], atol=1e-5)
 
 
+@pytest.mark.parametrize("model", ("tiny", "tiny2"))
+def test_sam2s_own_answer_is_seen_whatever_its_object_score(model):
+    """Against the decoder itself; masks at their places, absent objects not blanked."""
+    torch.manual_seed(0)
+    predictor = build_predictor(model, random_weights=True, device="cpu")
+    side = predictor.sam_image_embedding_size
+    feature = torch.randn(2, predictor.hidden_dim, side, side)
+    high = high_resolution(predictor, 2, side)
+    several = predictor.multimask_output_for_tracking
+    with torch.inference_mode():
+        with SeenDecoder(predictor) as seen:
+            outputs = predictor._forward_sam_heads(
+                feature, high_res_features=high, multimask_output=several
+            )
+        answers = seen.answers()
+        sparse, dense = predictor.sam_prompt_encoder(
+            points=(torch.zeros(2, 1, 2), -torch.ones(2, 1, dtype=torch.int32)),
+            boxes=None,
+            masks=None,
+        )
+        masks, ious, tokens, scores = predictor.sam_mask_decoder.predict_masks(
+            feature, predictor.sam_prompt_encoder.get_dense_pe(), sparse, dense, False, high
+        )
+    used = slice(1, None) if several else slice(0, 1)
+    assert torch.isfinite(answers.ious[0, 0]).nonzero().flatten().tolist() == (
+        [1, 2, 3] if several else [0]
+    )
+    assert torch.equal(answers.masks[:, 0, used], masks[:, used])
+    assert torch.equal(answers.ious[:, 0, used], ious[:, used])
+    assert torch.equal(answers.tokens[:, 0, used], tokens[:, used])
+    assert torch.equal(answers.scores, scores.float()) and torch.equal(outputs[6], scores)
+    with SeenDecoder(predictor) as unused:
+        pass
+    assert not predictor.sam_mask_decoder._forward_hooks and unused is not seen
+
+
 def test_models_with_three_masks_offer_those_that_are_trained():
     predictor = build_predictor("tiny2", random_weights=True, device="cpu")
     side = predictor.sam_image_embedding_size
     own, conditioned = torch.randn(2, 1, predictor.hidden_dim, side, side)
-    decoder = predictor.sam_mask_decoder
-    high = [
-        torch.randn(1, c.out_channels, 2**n * side, 2**n * side)
-        for c, n in ((decoder.conv_s0, 2), (decoder.conv_s1, 1))
-    ]
-    questions = Questions(torch.full((1, 3, 2), 50.0), torch.zeros(1, 1, 4 * side, 4 * side))
+    high = high_resolution(predictor, 1, side)
+    prompts = Prompts(torch.full((1, 3, 2), 50.0), torch.zeros(1, 1, 4 * side, 4 * side))
     with torch.inference_mode():
-        answers = ask(predictor, own, conditioned, high, questions)
+        answers = ask(predictor, own, conditioned, high, prompts, tuple(QUESTIONS))
     usable = torch.isfinite(answers.ious[0])
-    for kind, (_, prompt) in enumerate(KINDS):
+    for kind, (_, prompt) in enumerate(QUESTIONS.values()):
         wanted = [True, False, False, False] if prompt == "clicks" else [False, True, True, True]
         assert usable[kind].tolist() == wanted, prompt
     if predictor.use_multimask_token_for_obj_ptr:
