@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from geometry_fusion.geometry.source import GeometrySource
-from geometry_fusion.tracking.asked_decoder import QUESTIONS, UNPROMPTED
+from geometry_fusion.tracking.asked_decoder import UNPROMPTED
 from geometry_fusion.tracking.place import Cells, GrowthRule, Place, Sight, cells_of, lifted
 from geometry_fusion.tracking.place_trust import GeometryTrust
 from geometry_fusion.types import Frames, Tolerance
@@ -45,13 +45,13 @@ class PlaceSettings:
     recall: float = 0.3
     least_iou: float = 0.5  # and predicted IoU, unless
     least_overlap: float = 0.5  # its IoU with SAM2's own mask is at least this
-    questions: tuple[str, ...] = tuple(QUESTIONS)  # what the decoder is asked (asked_decoder.py)
+    questions: tuple[str, ...] = ("click", "clicks", "remembered mask")  # of asked_decoder.py
     # It is not asked where SAM2's own answer has at least this predicted IoU, precision and recall.
-    clear_iou: float = 2.0
+    clear_iou: float = 0.85
     clear_precision: float = 0.8
     clear_recall: float = 0.5
     veto: float = 0.3  # a mask with a lower precision is somewhere else
-    trim: bool = True
+    trim: bool = False
     grow_iou: float = 0.8  # a place grows by masks of at least this predicted IoU
     grow_precision: float = 0.8
     grow_step: float = 0.5  # bounds of growth, see GrowthRule
