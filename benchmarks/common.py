@@ -13,7 +13,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "benchmarks/out"
 CLIP = ROOT / "videos/samples/return/video.mp4"
-ARMS = ("upstream", "baseline", "3am", "places")  # of speed.py
+ARMS = ("upstream", "baseline", "3am", "places", "both")  # of speed.py
 CLICK = (158.0, 97.0)  # x, y on the object that the clip is about
 sys.path.insert(0, str(ROOT))
 

@@ -1,16 +1,18 @@
 """Speed and memory of SAM2's own predictor, our baseline arm and our geometry arms (`make bench`).
 
-    python benchmarks/speed.py                  the tiny models; under 10 minutes on two cores
+    python benchmarks/speed.py                  the tiny models; about 15 minutes on two cores
     python benchmarks/speed.py --device cuda
     python benchmarks/speed.py --sam2 t --must3r 512 --lengths 8 16 --objects 1 4
                                                 published sizes, random weights
 
-All four carry the same weights and track the same prompts through the same folder of frames: the
+All arms carry the same weights and track the same prompts through the same folder of frames: the
 bundled `return` clip, forwards and backwards again and again. Each measurement is a process of its
-own, because peak memory is a process's. The four take turns, and ratios are medians over rounds. A
-time is that of a whole pass, from opening the frames to the last mask on the CPU, divided by the
-number of frames; loading weights and a short first pass are not counted. Writes
-benchmarks/out/results.json and speed.png.
+own, because peak memory is a process's. The arms take turns; ratios are medians over rounds, with
+the least and the largest. A time is that of a whole pass, from opening the frames to the last mask
+on the CPU, divided by the number of frames; loading weights and a short first pass are not counted.
+Processor seconds, of all threads, stand for energy. At the first length, arms are measured on one
+core too, and beside a second program that does the same. Writes benchmarks/out/results.json and
+speed.png.
 """
 
 import argparse
@@ -22,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
 
@@ -32,8 +35,18 @@ from common import ARMS, CLIP, OUT, there_and_back
 from speed_tables import draw, summarise, table
 
 WARM_UP = 24  # frames before anything is measured; full batches among them
-ROUNDS = {64: 3, 256: 2}  # frames times objects, at most -> rounds; longer passes have one
+ROUNDS = {64: 5, 256: 3}  # frames times objects, at most -> rounds; longer passes have one
 WINDOW = 64  # frames over which the cost early and late in a video is taken; whole batches
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured with every arm."""
+
+    frames: int
+    objects: int
+    cores: int | None = None  # None: all
+    programs: int = 1  # that do the same at the same time
 
 
 def prompts(objects: int, size: tuple[int, int]) -> list[tuple[float, float]]:
@@ -82,10 +95,10 @@ def build(arm: str, args: argparse.Namespace):
     geometry, checkpoint = "none", None
     if arm != "baseline":
         geometry = f"must3r:{weights / args.must3r}.pth" if weights else f"must3r:{args.must3r}"
-    if arm == "3am" and weights:
+    if arm in ("3am", "both") and weights:
         checkpoint = weights / "fusion.safetensors"
     files = {"sam2_checkpoint": file, "checkpoint": checkpoint}
-    mode = {"3am": "merger", "places": "places"}.get(arm, "auto")
+    mode = {"3am": "merger", "places": "places", "both": "both"}.get(arm, "auto")
     options = {"device": args.device, "compile": args.compile, "mode": mode}
     return load(args.sam2, geometry=geometry, **files, **options).predictor
 
@@ -119,19 +132,21 @@ def measure_here(args: argparse.Namespace) -> None:
     """Measure one arm, length and number of objects in this process; prints a JSON line."""
     from geometry_fusion.io.frame_folder import FrameFolder
 
+    started = psutil.Process().create_time()
     arm, folder = args.one[0], Path(args.one[3])
     length, objects = int(args.one[1]), int(args.one[2])
     predictor = build(arm, args)
     clicks = prompts(objects, FrameFolder(folder / "warm").size)
     began = time.perf_counter()
+    first_mask_s = None
     for _ in masks_of(arm, predictor, folder / "warm", clicks):
-        pass
+        first_mask_s = first_mask_s or time.time() - started
     warm_up_s = time.perf_counter() - began
     gc.collect()  # what the first pass held is free for the second
     if args.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     process = psutil.Process()
-    stamps = [time.perf_counter()]
+    stamps, processor_began = [time.perf_counter()], time.process_time()
     peak = 0
     for index, _ in enumerate(masks_of(arm, predictor, folder / "clip", clicks)):
         stamps.append(time.perf_counter())
@@ -140,6 +155,8 @@ def measure_here(args: argparse.Namespace) -> None:
     assert len(stamps) == length + 1, (len(stamps), length)
     result = {
         "seconds_per_frame": (stamps[-1] - stamps[0]) / length,
+        "processor_s_per_frame": (time.process_time() - processor_began) / length,
+        "first_mask_s": first_mask_s,  # from the start of the process
         "peak_mb": peak / 2**20,
         "warm_up_s": warm_up_s,
     }
@@ -160,25 +177,42 @@ def typical_ms(steps: np.ndarray) -> float:
     return 1000 * float(np.median(steps.reshape(-1, FRAMES_AT_ONCE).mean(1)))
 
 
-def measure(
+def begin(
     args: argparse.Namespace,
+    plan: Plan,
     arm: str,
-    length: int,  # frames
-    objects: int,
     folder: Path,  # of the frames
     weights: str | None,  # folder of weight files; None: those that ship
-) -> dict:
-    """Run `measure_here` in a process of its own; SystemExit with its last output if it fails."""
-    command = [sys.executable, __file__, "--one", arm, str(length), str(objects), str(folder)]
+) -> subprocess.Popen:
+    """Start `measure_here` in a process of its own."""
+    one = ["--one", arm, str(plan.frames), str(plan.objects), str(folder)]
+    command = [sys.executable, __file__, *one]
     command += ["--sam2", args.sam2, "--must3r", args.must3r, "--device", args.device]
     command += ["--weights", weights] if weights else []
     command += ["--compile"] if args.compile else []
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(
-            f"{arm}, {length} frames, {objects} objects failed:\n{done.stderr[-2000:]}"
-        )
-    return json.loads(done.stdout.splitlines()[-1])
+    environment = {"OMP_WAIT_POLICY": "passive", **os.environ}  # as the commands set it
+    if plan.cores:
+        command = ["taskset", "-c", f"0-{plan.cores - 1}", *command]
+        environment["OMP_NUM_THREADS"] = str(plan.cores)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def measure(args: argparse.Namespace, plan: Plan, arm: str, folder: Path, weights) -> dict:
+    """One row, of programs that run at the same time; SystemExit with the output of one that fails.
+
+    Of several, times are means.
+    """
+    running = [begin(args, plan, arm, folder, weights) for _ in range(plan.programs)]
+    results = []
+    for process in running:
+        out, errors = process.communicate()
+        if process.returncode:
+            raise SystemExit(f"{arm}, {plan} failed:\n{errors[-2000:]}")
+        results.append(json.loads(out.splitlines()[-1]))
+    means = {key: float(np.mean([r[key] for r in results])) for key in results[0]}
+    return {"arm": arm, **asdict(plan), **means}
 
 
 def measure_all(args: argparse.Namespace, folder: Path) -> list[dict]:
@@ -188,23 +222,30 @@ def measure_all(args: argparse.Namespace, folder: Path) -> list[dict]:
         import full_size
 
         weights = str(full_size.write_all(folder, args.sam2, args.must3r))
-    lengths = sorted(args.lengths)
-    plan = [(length, 1) for length in lengths]
-    plan += [(lengths[0], objects) for objects in args.objects if objects > 1]
     rows = []
-    for length, objects in plan:
-        clip_folder = folder / f"{length}-{objects}"
+    for plan in plans(args):
+        clip_folder = folder / f"{plan.frames}-{plan.objects}-{plan.cores}-{plan.programs}"
         clip_folder.mkdir()
-        write_clip(clip_folder, length)
-        rounds = next((n for most, n in ROUNDS.items() if length * objects <= most), 1)
+        write_clip(clip_folder, plan.frames)
+        rounds = next((n for most, n in ROUNDS.items() if plan.frames * plan.objects <= most), 1)
+        arms = ARMS if plan.frames == min(args.lengths) else [a for a in ARMS if a != "both"]
         for number in range(rounds):
             # Each round begins with another arm: the first runs on a cooler machine.
-            first = number % len(ARMS)
-            for arm in islice(chain(ARMS, ARMS), first, first + len(ARMS)):
-                result = measure(args, arm, length, objects, clip_folder, weights)
-                rows.append({"arm": arm, "frames": length, "objects": objects, **result})
+            first = number % len(arms)
+            for arm in islice(chain(arms, arms), first, first + len(arms)):
+                rows.append(measure(args, plan, arm, clip_folder, weights))
                 print(rows[-1], flush=True)
     return rows
+
+
+def plans(args: argparse.Namespace) -> list[Plan]:
+    """Lengths with one object; at the first length several objects, one core, two programs."""
+    lengths = sorted(args.lengths)
+    several = [Plan(lengths[0], objects) for objects in args.objects if objects > 1]
+    beside = []
+    if args.device == "cpu" and sys.platform == "linux":
+        beside = [Plan(lengths[0], 1, cores=1), Plan(lengths[0], 1, programs=2)]
+    return [*(Plan(length, 1) for length in lengths), *several, *beside]
 
 
 def parse() -> argparse.Namespace:

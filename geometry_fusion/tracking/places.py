@@ -30,7 +30,7 @@ OWN, ASKED, VETOED, ABSENT = "own", "asked again", "vetoed", "absent"
 DECISIONS = (OWN, ASKED, VETOED, ABSENT)
 MOVING = "moves"  # the decision for an object that is tracked by SAM2 alone (fallback.py)
 SIDE = 64  # of the grid for small models
-PLACE_RULES = 3  # increased when a change of places makes earlier results invalid
+PLACE_RULES = 4  # increased when a change of places makes earlier results invalid
 LARGE_SIDE = 128  # for masks of 256 x 256, as those of the published models
 
 
