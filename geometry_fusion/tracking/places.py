@@ -9,7 +9,7 @@ Geometry that works without trained weights (docs/geometry.md). Every object of 
    decoder predicts a good mask or SAM2's own mask overlaps it; the best of these and SAM2's own
    answer wins;
 3. veto: a mask that lies elsewhere counts as absent;
-4. trim pixels far from the place, and grow the place by confident masks.
+4. the place grows by confident masks.
 
 SAM2's memory takes in what was decided. Where nothing is known, SAM2's answer stays, bit for bit.
 """

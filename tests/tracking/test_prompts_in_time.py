@@ -51,7 +51,8 @@ def build(arm: str, **options):
     return load("tiny", checkpoint=FINE, device="cpu", **options).predictor
 
 
-@pytest.fixture(scope="module", params=["sam2", "3am"])
+# The rules of prompts are the same code for both arms; with geometry they take three times as long.
+@pytest.fixture(scope="module", params=["sam2", pytest.param("3am", marks=pytest.mark.slow)])
 def predictor(request):
     return build(request.param)
 
