@@ -26,12 +26,12 @@ from geometry_fusion.io.exports.clip import (
     clip_of_folder,
     clip_of_frames,
     only_objects,
+    with_frames,
     with_names,
 )
 from geometry_fusion.io.exports.coco import write_coco, write_ytvis
 from geometry_fusion.io.exports.cvat import write_cvat
 from geometry_fusion.io.exports.labelme import write_labelme
-from geometry_fusion.io.exports.pairing import PairedFrames
 from geometry_fusion.io.exports.pictures import write_davis, write_gif, write_png_alpha
 from geometry_fusion.io.exports.video import write_prores, write_vp9
 from geometry_fusion.io.exports.yolo import write_yolo
@@ -91,11 +91,11 @@ def export(
     """Write masks in a format (a key of `FORMATS`) to `out`, as a whole or not at all.
 
     masks: a folder of mask PNGs; or an iterable that is read once, of ids [H, W] (0 nothing, -1
-    void), of pairs (stem, ids), or of TrackedFrames.
+    void), of pairs (stem, ids), or of TrackedFrames in any order.
     out: a file or a folder, as the format needs. It must not exist, unless `overwrite` is True and
     an export wrote it.
-    frames: the video, folder or `Frames` that the masks belong to, paired by stem. Formats that
-    show pictures need them; others take names, numbers and pictures from them.
+    frames: the video, folder or `Frames` that the masks belong to, paired by stem or number.
+    Formats that show pictures need them; others take names, numbers and pictures from them.
     names: object id -> name, default "object ID". objects: only these ids.
     shapes: "masks", "polygons" or "auto", where the format can hold both.
     progress: show a bar.
@@ -115,7 +115,7 @@ def export(
         clip = with_names(clip, names or {})
         clip = only_objects(clip, objects) if objects is not None else clip
         if frames is not None:
-            clip = replace(clip, frames=PairedFrames(frames, clip.stems, clip.size))
+            clip = with_frames(clip, frames)
         clip = replace(clip, progress=progress)
         polygons = (chosen.shapes[0] if shapes == "auto" else shapes) == "polygons"
         if chosen.suffix:

@@ -22,7 +22,6 @@ from geometry_fusion.io.mask_reader import ONE_OBJECT, VOID_16, VOID_ID, MaskFol
 from geometry_fusion.io.source_record import Record, record_of_masks
 from geometry_fusion.io.temporary import working_folder
 
-UNKNOWN_COUNT = 1_000_000  # frames assumed where their number is unknown: stems have six digits
 LONGEST_NAME = 200  # characters of an object's name
 
 
@@ -64,6 +63,8 @@ class Clip:
     read: Callable[[int], np.ndarray]  # index -> [H, W] int32: object ids, 0 nothing, -1 void
     frames: PairedFrames | None = None  # the pictures that belong to the masks, where given
     record: Record | None = None  # of the source that the masks were made from
+    # Of the frames in their video, where the masks came with numbers and without stems.
+    given_numbers: Sequence[int] | None = None
     progress: bool = False
 
     def __len__(self) -> int:
@@ -96,6 +97,8 @@ class Clip:
         """
         if self.frames:
             return self.frames.positions
+        if self.given_numbers is not None:
+            return list(self.given_numbers)
         if all(stem.isascii() and stem.isdecimal() for stem in self.stems):
             numbers = [int(stem) for stem in self.stems]
             if all(one < other for one, other in pairwise(numbers)):
@@ -151,50 +154,73 @@ def clip_of_folder(folder: Path) -> Clip:
 def clip_of_frames(tracked: Iterable) -> Iterator[Clip]:
     """The masks of an iterable, which is read once; temporary files keep them for the block.
 
-    tracked: ids [H, W] (bool, or integers: 0 nothing, -1 void), pairs (stem, ids), TrackedFrames.
-    Raises InputError for anything else, sizes that differ, and where there are none.
+    tracked: ids [H, W] (bool, or integers: 0 nothing, -1 void), pairs (stem, ids), or TrackedFrames
+    in any order. Raises InputError for anything else, sizes that differ, a frame that comes twice,
+    and where there are none.
     """
     with working_folder("3am-export") as folder:
-        stems: list[str] = []
+        stems: dict[int, str | None] = {}  # number of the frame -> its stem, where it has one
         object_ids: set[int] = set()
         size: Size | None = None
-        for index, item in enumerate(tracked):
-            stem, ids = _stem_and_ids(item, index)
+        for place, item in enumerate(tracked):
+            number, stem, ids = _parts_of(item, place)
+            if number in stems or (stem is not None and stem in stems.values()):
+                raise InputError(
+                    f"masks: frame {stem or number} comes twice; give every frame once"
+                )
             if size is not None and ids.shape[::-1] != size:
-                raise InputError(f"masks: {stem} is not {size[0]}x{size[1]} as those before it")
+                raise InputError(f"masks: frame {number} is not {size[0]}x{size[1]} as the first")
             size = ids.shape[::-1]
             object_ids |= set(np.unique(ids).tolist()) - {0, VOID_ID}
-            stored = np.where(ids == VOID_ID, VOID_16, ids).astype(np.uint16)
-            cv2.imwrite(str(folder / f"{index}.png"), stored, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-            stems.append(stem)
+            _write_ids(folder / f"{number}.png", ids)
+            stems[number] = stem
         if size is None:
             raise InputError("masks: there are none; give a folder, or ids [H, W] of frames")
-        if len(set(stems)) < len(stems):
-            raise InputError("masks: two have the same stem; give every frame its own")
-
-        def read(index: int) -> np.ndarray:
-            stored = cv2.imread(str(folder / f"{index}.png"), cv2.IMREAD_UNCHANGED)
-            return np.where(stored == VOID_16, VOID_ID, stored.astype(np.int32))
-
+        numbers = sorted(stems)
         names = {object_id: f"object {object_id}" for object_id in sorted(object_ids)}
-        yield Clip(stems, size, names or {ONE_OBJECT: f"object {ONE_OBJECT}"}, read)
+        yield Clip(
+            [stems[number] or frame_stem(number, numbers[-1] + 1) for number in numbers],
+            size,
+            names or {ONE_OBJECT: f"object {ONE_OBJECT}"},
+            lambda index: _read_ids(folder / f"{numbers[index]}.png"),
+            given_numbers=numbers if None in stems.values() else None,
+        )
 
 
-def _stem_and_ids(item, index: int) -> tuple[str, np.ndarray]:
-    """Stem and ids [H, W] int32 of an item of `clip_of_frames`."""
-    stem = frame_stem(index, UNKNOWN_COUNT)
+def _parts_of(item, place: int) -> tuple[int, str | None, np.ndarray]:
+    """Number, stem and ids [H, W] int32 of the item number `place` of `clip_of_frames`."""
+    number, stem = place, None
     if hasattr(item, "ids"):
-        stem = item.stem if item.stem is not None else frame_stem(item.index, UNKNOWN_COUNT)
-        item = item.ids
+        number, stem, item = item.index, item.stem, item.ids
     elif isinstance(item, tuple):
         stem, item = item
     ids = np.asarray(item)
     if ids.ndim != 2 or ids.dtype.kind not in "biu" or not ids.size:
-        raise InputError(f"masks: {stem} is {ids.dtype} {list(ids.shape)}; give ids [H, W]")
+        raise InputError(f"masks: frame {number} is {ids.dtype} {list(ids.shape)}; give ids [H, W]")
     ids = ids.astype(np.int32)
     if ids.min() < VOID_ID or ids.max() >= VOID_16:
-        raise InputError(f"masks: {stem} holds ids that are not in -1..{VOID_16 - 1}")
-    return stem, ids
+        raise InputError(f"masks: frame {number} holds ids that are not in -1..{VOID_16 - 1}")
+    return number, stem, ids
+
+
+def _write_ids(file: Path, ids: np.ndarray) -> None:
+    stored = np.where(ids == VOID_ID, VOID_16, ids).astype(np.uint16)
+    if not cv2.imwrite(str(file), stored, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
+        raise OSError(f"{file.parent}: could not be written; is the disk full?")
+
+
+def _read_ids(file: Path) -> np.ndarray:
+    stored = cv2.imread(str(file), cv2.IMREAD_UNCHANGED).astype(np.int32)
+    return np.where(stored == VOID_16, VOID_ID, stored)
+
+
+def with_frames(clip: Clip, source) -> Clip:
+    """The clip with its frames, as `PairedFrames` takes them: paired by stem, or by number where
+    the masks have no stems.
+    """
+    places = clip.stems if clip.given_numbers is None else clip.given_numbers
+    frames = PairedFrames(source, places, clip.size)
+    return replace(clip, frames=frames, stems=frames.stems)
 
 
 def with_names(clip: Clip, names: Mapping[int, str]) -> Clip:

@@ -14,18 +14,21 @@ from geometry_fusion.io.video_file import VideoFile
 
 
 class PairedFrames:
-    """The frames of masks with these stems, each the size (width, height) of the masks.
+    """The frames of masks, each the size (width, height) of the masks.
 
+    places: stem of each mask, or number of its frame.
     source: a video file, a folder of pictures, or `Frames` (`len`, `[i]`, `size`, maybe `stems` and
-    `frame_rate`). Raises InputError where a mask has no frame, and for other sizes.
+    `frame_rate`).
+    Raises InputError where a mask has no frame, and for other sizes.
     """
 
-    def __init__(self, source, stems: Sequence[str], size: Size):
+    def __init__(self, source, places: Sequence[str] | Sequence[int], size: Size):
         self._frames = open_frames(Path(source)) if isinstance(source, str | Path) else source
         self._name = str(source) if isinstance(source, str | Path) else "frames"
-        count = len(self._all_stems())
-        place = {stem: position for position, stem in enumerate(self._all_stems())}
-        if missing := [stem for stem in stems if stem not in place]:
+        stems = self._all_stems()
+        position_of = {stem: position for position, stem in enumerate(stems)}
+        position_of |= {position: position for position in range(len(stems))}
+        if missing := [place for place in places if place not in position_of]:
             raise InputError(
                 f"{self._name}: has no frame {missing[0]}, which the masks show; give the frames "
                 "that the masks were made for"
@@ -36,10 +39,10 @@ class PairedFrames:
                 f"{self._name}: frames are {width}x{height}, masks {size[0]}x{size[1]}; give the "
                 "frames that the masks were made for"
             )
-        self.count = count  # of the whole video
-        self.positions = [place[stem] for stem in stems]  # of each mask's frame in the video
+        self.count = len(stems)  # of the whole video
+        self.positions = [position_of[place] for place in places]  # of each mask's frame in it
+        self.stems = [stems[position] for position in self.positions]
         self.frame_rate = getattr(self._frames, "frame_rate", UNSTATED_RATE)
-        self._stems = list(stems)
 
     def _all_stems(self) -> list[str]:
         if stems := getattr(self._frames, "stems", None):
@@ -51,7 +54,7 @@ class PairedFrames:
         """File name of each mask's picture; STEM.jpg where the frames are no files."""
         if isinstance(self._frames, FrameFolder):
             return [self._frames.files[position].name for position in self.positions]
-        return [f"{stem}.jpg" for stem in self._stems]
+        return [f"{stem}.jpg" for stem in self.stems]
 
     def images(self) -> Iterator[np.ndarray]:
         """The frame of each mask, RGB uint8 [H, W, 3]. A video is decoded once, in order.
@@ -63,16 +66,16 @@ class PairedFrames:
                 yield self._frames[position]
             return
         wanted = iter(self.positions)
-        position = next(wanted, None)
+        position = next(wanted)
         for index, image in enumerate(self._frames):
             if index == position:
                 yield image
                 position = next(wanted, None)
-        if position is not None:
-            raise InputError(
-                f"{self._name}: frame {position} cannot be decoded; the file is damaged, copy it "
-                "again"
-            )
+                if position is None:
+                    return
+        raise InputError(
+            f"{self._name}: frame {position} cannot be decoded; the file is damaged, copy it again"
+        )
 
     def write_images(self, folder: Path) -> Iterator[str]:
         """Write the picture of each mask to `folder`; yields their names as they are written.

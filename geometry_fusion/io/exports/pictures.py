@@ -42,7 +42,7 @@ def cut_outs(clip: Clip, doing: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 def write_png_alpha(clip: Clip, folder: Path, polygons: bool) -> list[str]:
     """Write STEM.png per frame, RGBA: the objects opaque, all else transparent and black."""
-    for stem, (image, mask) in zip(clip.stems, cut_outs(clip, "png-alpha")):
+    for (image, mask), stem in zip(cut_outs(clip, "png-alpha"), clip.stems):
         alpha = mask[..., None].astype(np.uint8)
         pixels = np.concatenate([image * alpha, alpha * 255], axis=2)
         Image.fromarray(pixels).save(folder / f"{stem}.png", compress_level=3)

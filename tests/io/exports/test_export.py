@@ -90,7 +90,7 @@ def test_an_export_that_fails_leaves_the_older_one(tmp_path, masks):
     export(masks, "png-alpha", out, frames=frames)
     before = {file.name: file.read_bytes() for file in out.iterdir()}
     broken = frames / f"{FIRST + 2:04d}.png"
-    broken.write_bytes(broken.read_bytes()[:200])  # the header is whole, the pixels are not
+    broken.write_bytes(broken.read_bytes()[:60])  # the header is whole, the pixels are not
     with pytest.raises(InputError, match="not a readable image"):
         export(masks, "png-alpha", out, frames=frames, overwrite=True)
     assert {file.name: file.read_bytes() for file in out.iterdir()} == before
@@ -169,11 +169,29 @@ def test_tracked_frames_are_exported_as_they_come(tmp_path, masks):
         export([], "davis", tmp_path / "a")
 
 
+def test_tracked_frames_without_stems_are_paired_by_number(tmp_path):
+    """Sessions in full mode yield no stems, and go backwards from the prompted frame."""
+    order = [3, 4, 5, 2, 1, 0]
+    tracked = [SimpleNamespace(index=FIRST + i, stem=None, ids=truth(i)) for i in order]
+    frames = write_frames(tmp_path / "frames")
+    export(iter(tracked), "png-alpha", tmp_path / "a", frames=frames)
+    for index in range(COUNT):
+        with Image.open(tmp_path / "a" / f"{FIRST + index:04d}.png") as image:
+            mask = truth(index) > 0
+            np.testing.assert_array_equal(np.asarray(image)[..., 3] > 0, mask)
+            shown = np.asarray(image)[mask, :3]
+        np.testing.assert_array_equal(shown, frame(FIRST + index)[mask])
+    export(iter(tracked), "cvat", tmp_path / "a.xml")
+    assert f'frame="{FIRST}"' in (tmp_path / "a.xml").read_text()
+    with pytest.raises(InputError, match=f"frame {FIRST} comes twice"):
+        export([tracked[-1], tracked[-1]], "davis", tmp_path / "b")
+
+
 def test_void_pixels_belong_to_no_object(tmp_path):
     ids = np.zeros((6, 8), np.int32)
     ids[:3], ids[3] = 2, -1
     export([ids], "davis", tmp_path / "a")
-    with Image.open(tmp_path / "a/000000.png") as image:
+    with Image.open(tmp_path / "a/0000.png") as image:
         assert np.unique(np.asarray(image)).tolist() == [0, 2, 255]
     export([ids], "cvat", tmp_path / "a.xml")
     assert 'rle="0, 24" left="0" top="0" width="8" height="3"' in (tmp_path / "a.xml").read_text()

@@ -40,8 +40,6 @@ def check_cut_outs(read: np.ndarray, colour_error: float) -> None:
         inside = cv2.erode(mask.astype(np.uint8), np.ones((3, 3))) > 0
         error = np.abs(picture[inside, :3].astype(int) - frame(FIRST + index)[inside])
         assert error.mean() < colour_error
-        far = cv2.dilate(mask.astype(np.uint8), np.ones((2 * MARGIN + 17,) * 2)) == 0
-        assert picture[far, :3].mean(initial=0) < 8 if far.any() else True
 
 
 def test_png_alpha_is_exact(tmp_path, world):
@@ -80,9 +78,15 @@ def test_gif_shows_the_objects_at_their_times(tmp_path, world):
 
 
 @pytest.mark.parametrize("to, name", [("prores", "a.mov"), ("vp9", "a.webm"), ("gif", "a.gif")])
-def test_a_clip_of_one_frame(tmp_path, world, to, name):
+def test_one_object_in_a_clip_of_one_frame(tmp_path, world, to, name):
     masks = [(f"{FIRST:04d}", truth(0))]
-    export(masks, to, tmp_path / name, frames=world[1])
+    export(masks, to, tmp_path / name, frames=world[1], objects=[1])
     read = decoded(tmp_path / name, *(["-c:v", "libvpx-vp9"] if to == "vp9" else []))
+    mask = truth(0) == 1
     assert len(read) == 1
-    np.testing.assert_array_equal(read[0, ..., 3] > 127, truth(0) > 0)
+    np.testing.assert_array_equal(read[0, ..., 3] > 127, mask)
+    # Nothing else of the frame is in the file, only one colour, whatever a decoder gives to
+    # transparent pixels. Encoders spread colours over blocks of pixels.
+    far = cv2.dilate(mask.astype(np.uint8), np.ones((2 * MARGIN + 17,) * 2)) == 0
+    assert np.ptp(read[0, far, :3].astype(int), axis=0).max() < 8
+    assert np.ptp(frame(FIRST)[far].astype(int), axis=0).max() > 80
