@@ -132,7 +132,7 @@ def build():
             results = track(video, index, clicks, Path(folder))
             _remove_old_results()
             kept = Path(tempfile.mkdtemp(prefix=RESULTS))
-            return [shutil.move(result, kept / result.name) for result in results]
+            return [str(shutil.move(result, kept / result.name)) for result in results]
 
     with gr.Blocks(title="3AM", delete_cache=(SECONDS_KEPT, SECONDS_KEPT)) as page:
         gr.Markdown(
@@ -148,7 +148,7 @@ def build():
         with gr.Row():
             results = [gr.Video(label="SAM2"), gr.Video(label="3AM")]
         results.append(gr.File(label="Masks: PNG and COCO"))
-        frame.select(click, clicks, clicks)
+        frame.select(click, clicks, clicks, api_name=False)
         for change in (clicks.change, index.change):
             change(show, [video, index, clicks], frame, api_name=False)
         video.change(lambda: "", None, clicks, api_name=False)

@@ -108,7 +108,7 @@ def test_coco_polygons_lose_holes_and_nothing_else(tmp_path, masks):
     for (index, object_id), mask in read.items():
         np.testing.assert_array_equal(mask, filled(truth(index) == object_id))
     # The ring's hole is a quarter of its disk; the bar beside it has none.
-    assert 0.75 < iou(read[0, 2], truth(0) == 2) < 0.85
+    assert 0.75 < iou(read[0, 2], truth(0) == 2) < 0.8
     num_rings = COUNT - len(ABSENT)
     assert exported.notes == [
         f"polygons have no holes: those of {num_rings} of {len(PRESENT)} masks are filled"
@@ -197,7 +197,7 @@ def test_cvat_polygons_join_parts_by_a_line(tmp_path, masks):
             if shape.get("outside") == "0":
                 expected = filled(truth(index) == int(object_id))
                 worst = min(worst, iou(coco_masks.decode(runs).astype(bool), expected))
-    assert worst > 0.97
+    assert worst > 0.99
 
 
 def test_yolo_lines_are_the_objects(tmp_path, masks, frames):
@@ -219,7 +219,7 @@ def test_yolo_lines_are_the_objects(tmp_path, masks, frames):
             if object_id != 2:
                 np.testing.assert_array_equal(mask, expected)
             # Ring and bar are joined by a line, one pixel wide.
-            assert iou(mask, expected) > 0.95
+            assert iou(mask, expected) > 0.98
     assert any("several parts" in note for note in exported.notes)
 
 
