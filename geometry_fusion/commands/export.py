@@ -11,8 +11,9 @@ def run(args: argparse.Namespace) -> None:
 
     Raises InputError for bad input.
     """
-    names = dict(args.names)
-    if len(names) < len(args.names):
+    given = args.names or []
+    names = dict(given)
+    if len(names) < len(given):
         raise InputError("--names: names an object twice; give every id once")
     exported = export(
         args.masks,

@@ -85,7 +85,7 @@ def export_arguments(parser: argparse.ArgumentParser) -> None:
     frames = "video or folder that the masks belong to; png-alpha, prores, vp9 and gif need it"
     add("--frames", type=Path, metavar="VIDEO|DIR", help=frames)
     names = "names of objects: 1='red vase' 2=cup"
-    add("--names", nargs="+", default=[], type=object_name, metavar="ID=NAME", help=names)
+    add("--names", nargs="+", type=object_name, metavar="ID=NAME", help=names)
     add("--object", type=int, nargs="+", metavar="ID", help="export only these object ids")
     shapes = "how coco, cvat and labelme hold areas; auto: masks, in labelme polygons"
     add("--shapes", default="auto", choices=EXPORT_SHAPES, help=shapes)

@@ -23,6 +23,7 @@ from geometry_fusion.io.atomic import (
 )
 from geometry_fusion.io.exports.clip import (
     Clip,
+    check_text,
     clip_of_folder,
     clip_of_frames,
     only_objects,
@@ -116,6 +117,7 @@ def export(
         clip = only_objects(clip, objects) if objects is not None else clip
         if frames is not None:
             clip = with_frames(clip, frames)
+        check_text(clip)
         clip = replace(clip, progress=progress)
         polygons = (chosen.shapes[0] if shapes == "auto" else shapes) == "polygons"
         if chosen.suffix:

@@ -19,6 +19,7 @@ from geometry_fusion.errors import InputError
 from geometry_fusion.io.exports.pairing import PairedFrames
 from geometry_fusion.io.frame_folder import Size, frame_stem
 from geometry_fusion.io.mask_reader import ONE_OBJECT, VOID_16, VOID_ID, MaskFolder, list_masks
+from geometry_fusion.io.parsing import is_text
 from geometry_fusion.io.source_record import Record, record_of_masks
 from geometry_fusion.io.temporary import working_folder
 
@@ -223,6 +224,13 @@ def with_frames(clip: Clip, source) -> Clip:
     return replace(clip, frames=frames, stems=frames.stems)
 
 
+def check_text(clip: Clip) -> None:
+    """Raise InputError where a name of a file cannot be written into a text file."""
+    for name in (*clip.stems, *clip.image_names):
+        if not is_text(name):
+            raise InputError(f"{name}: the name is not valid UTF-8; rename the file")
+
+
 def with_names(clip: Clip, names: Mapping[int, str]) -> Clip:
     """The clip with these names of objects; ids that it never shows become objects without masks.
 
@@ -240,7 +248,9 @@ def with_names(clip: Clip, names: Mapping[int, str]) -> Clip:
 
 
 def only_objects(clip: Clip, object_ids: Sequence[int]) -> Clip:
-    """The clip with these objects alone. Raises InputError for an object that it does not have."""
+    """The clip with these objects alone, at least one. Raises InputError for one it has not."""
+    if not object_ids:
+        raise InputError("objects: there are none; name at least one id")
     if missing := sorted(set(object_ids) - set(clip.names)):
         raise InputError(
             f"object {missing[0]}: is in no mask; there are {', '.join(map(str, clip.names))}"

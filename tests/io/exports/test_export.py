@@ -141,6 +141,15 @@ def test_frames_of_another_size_or_name_are_refused(tmp_path, masks):
         export(masks, "labelme", tmp_path / "a", frames=other)
 
 
+def test_names_that_are_no_text_are_one_line(tmp_path):
+    name = b"frame\xff".decode(errors="surrogateescape")
+    with pytest.raises(InputError, match="not valid UTF-8"):
+        export([(name, truth(0))], "labelme", tmp_path / "a")
+    with pytest.raises(InputError, match="there are none"):
+        export([truth(0)], "davis", tmp_path / "a", objects=[])
+    assert not list(tmp_path.iterdir())
+
+
 def test_masks_of_one_object_are_object_1(tmp_path):
     folder = tmp_path / "masks"
     folder.mkdir()
