@@ -4,6 +4,7 @@
     python main.py pick                         click in a window; prints the command to run
     python main.py segment --point "180,296"    masks and an overlay video, of any length
     python main.py segment --source 0 --show    the same live: click in the window
+    python main.py export MASKS --to coco       masks in the formats of other tools
     python main.py reconstruct --frames DIR     point cloud and camera path, by MUSt3R
     python main.py geometry --with colmap       cameras and points by COLMAP, for --geometry
     python main.py weights                      which weights are here; fetches missing ones

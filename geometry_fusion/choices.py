@@ -13,3 +13,17 @@ FALLBACKS = ("auto", "never", "always")  # to SAM2 alone, for objects that move
 # Frames between two times at which keyframes join MUSt3R's memory (docs/geometry.md).
 KEYFRAME_INTERVAL = 4
 OBJECTS_AT_ONCE = 16  # beyond, memory grows and the time per object does not shrink
+# Formats that masks are exported to (geometry_fusion/io/exports), and how they hold areas.
+EXPORT_FORMATS = (
+    "coco",
+    "ytvis",
+    "davis",
+    "yolo",
+    "cvat",
+    "labelme",
+    "png-alpha",
+    "prores",
+    "vp9",
+    "gif",
+)
+EXPORT_SHAPES = ("auto", "masks", "polygons")

@@ -27,6 +27,7 @@ FORBIDDEN = {
     "data": "tracking models ui commands training",
     "evaluation": "ui commands training",
     "training": "ui",
+    "integrations": "evaluation report ui commands training data measure",
 }
 
 
@@ -82,6 +83,14 @@ def test_training_is_imported_by_nothing_but_its_own_commands():
         and any(part_of(name) == "training" for name in imports_of(file, everywhere=True))
     }
     assert users == {"geometry_fusion.commands.train", "geometry_fusion.commands.cache_geometry"}
+
+
+def test_functions_for_other_programs_are_imported_by_nothing():
+    """Their modules need the packages of those programs."""
+    for module, file in MODULES.items():
+        is_one = part_of(module) == "integrations"
+        assert is_one or "import geometry_fusion.integrations" not in file.read_text(), module
+        assert is_one or "from geometry_fusion.integrations" not in file.read_text(), module
 
 
 def test_imports_make_no_circle():

@@ -51,6 +51,16 @@ def _numbers(text: str, count: int, example: str) -> tuple[int, tuple[float, ...
     return object_id, values
 
 
+def object_name(text: str) -> tuple[int, str]:
+    """The name of an object: '1=red vase' -> (1, 'red vase')."""
+    number, equals, name = text.partition("=")
+    if not (equals and name.strip() and number.isascii() and number.isdecimal() and int(number)):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: not an id and a name; write it like --names 1=cup 2='red vase'"
+        )
+    return int(number), name.strip()
+
+
 def frame_size(text: str) -> tuple[int, int] | str:
     """A size (width, height): '640x480' -> (640, 480); 'keep' -> 'keep'."""
     if text == "keep":

@@ -1,6 +1,6 @@
 """The console command `3am`, and how the scripts of a clone start the same commands.
 
-    3am frames|pick|segment|ab|train|evaluate|metrics|weights|reconstruct|geometry|check ...
+    3am frames|pick|segment|ab|export|train|evaluate|metrics|weights|reconstruct|geometry|check ...
 
 A command is a parser (parsers.py, loads nothing heavy) and a module with `run(args)`, which is
 imported only when the arguments are right.
@@ -34,6 +34,7 @@ COMMANDS = {
     "segment": Command(
         "segment", "track the prompted objects through all frames", "segment_arguments"
     ),
+    "export": Command("export", "write masks in the formats of other tools", "export_arguments"),
     "ab": Command("ab", "compare SAM2 alone with SAM2 with geometry on one clip", "ab_arguments"),
     "train": Command("train", "train from a Hydra config", "train_arguments"),
     "evaluate": Command("evaluate", "score whole datasets, arm against arm", "evaluate_arguments"),
@@ -50,7 +51,8 @@ COMMANDS = {
     ),
     "check": Command("check", "say whether a checkpoint carries merger weights", "check_arguments"),
 }
-MAIN = ("frames", "pick", "segment", "reconstruct", "geometry", "weights")  # commands of main.py
+# Commands of main.py.
+MAIN = ("frames", "pick", "segment", "export", "reconstruct", "geometry", "weights")
 ABOUT = """3AM: click an object once in a video and get its mask in every frame.
 
     3am frames walk.mp4 && 3am pick            frames, then a click; prints the next command

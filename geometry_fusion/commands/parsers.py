@@ -4,7 +4,14 @@ import argparse
 from pathlib import Path
 
 from geometry_fusion.assets import SAMPLES
-from geometry_fusion.choices import ARMS, KEYFRAME_INTERVAL, MODES, OBJECTS_AT_ONCE
+from geometry_fusion.choices import (
+    ARMS,
+    EXPORT_FORMATS,
+    EXPORT_SHAPES,
+    KEYFRAME_INTERVAL,
+    MODES,
+    OBJECTS_AT_ONCE,
+)
 from geometry_fusion.commands.arguments import (
     add_device_argument,
     add_frames_argument,
@@ -13,6 +20,7 @@ from geometry_fusion.commands.arguments import (
     add_prompt_arguments,
     add_sam2_arguments,
     frame_size,
+    object_name,
 )
 from geometry_fusion.models.names import MUST3R_MODELS, SAM2_MODELS
 
@@ -66,6 +74,22 @@ def segment_arguments(parser: argparse.ArgumentParser) -> None:
     add_device_argument(parser)
     add_precision_argument(parser)
     add_prompt_arguments(parser)
+
+
+def export_arguments(parser: argparse.ArgumentParser) -> None:
+    """`main.py export`."""
+    add = parser.add_argument
+    add("masks", type=Path, metavar="MASKS", help="folder of mask PNGs, such as OUT/masks")
+    add("--to", required=True, choices=EXPORT_FORMATS, help="format: docs/exports.md")
+    add("--out", type=Path, required=True, metavar="PATH", help="new file or folder")
+    frames = "video or folder that the masks belong to; png-alpha, prores, vp9 and gif need it"
+    add("--frames", type=Path, metavar="VIDEO|DIR", help=frames)
+    names = "names of objects: 1='red vase' 2=cup"
+    add("--names", nargs="+", type=object_name, metavar="ID=NAME", help=names)
+    add("--object", type=int, nargs="+", metavar="ID", help="export only these object ids")
+    shapes = "how coco, cvat and labelme hold areas; auto: masks, in labelme polygons"
+    add("--shapes", default="auto", choices=EXPORT_SHAPES, help=shapes)
+    add("--overwrite", action="store_true", help="replace an earlier export")
 
 
 def reconstruct_arguments(parser: argparse.ArgumentParser) -> None:
