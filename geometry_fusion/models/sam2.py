@@ -102,7 +102,7 @@ def build_predictor(
     an unknown memory policy.
     """
     # Checked here, because Hydra would wrap the error of a wrong name in its own.
-    memory_policy(options.get("memory", "sam2"))
+    memory_policy(options.get("memory", "fifo"))
     as_sam2 = {"objects_at_once": 1, "frames_at_once": 1, "upstream": True} if exact else {}
     options = {**_POSTPROCESSING, **as_sam2, **options}
     if name != "tiny":  # the tiny model is trained to answer with its single mask
