@@ -1,8 +1,8 @@
 """Memory policies: which earlier frames tracking reads, and which outputs can be dropped.
 
-`MemoryPolicy` is the interface. `Sam2Memory`, "fifo", is SAM2's rule, corrected for several prompts.
-`StrategyMemory` leaves the choice to a strategy per object (memories/, docs/memory.md). Because a
-policy drops outputs that are no longer read, a video of any length needs constant memory.
+`MemoryPolicy` is the interface. `Sam2Memory` ("fifo") is SAM2's rule, corrected for several
+prompts. `StrategyMemory` leaves the choice to a strategy per object (memories/, docs/memory.md).
+Because a policy drops outputs that are no longer read, a video of any length needs constant memory.
 
 SAM2 (1.1.0, `SAM2Base._prepare_memory_conditioned_features`) reads from earlier frames:
 
@@ -181,6 +181,7 @@ class StrategyMemory(Sam2Memory):
         return kept_part
 
 
+MEMORY_RULES = 1  # increased when a change of strategies makes earlier results invalid
 # name -> the strategy of each object
 STRATEGIES: dict[str, type[ObjectMemory]] = {
     "dam": DistractorMemory,

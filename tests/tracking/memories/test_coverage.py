@@ -67,7 +67,7 @@ def test_back_from_another_room_the_frame_of_this_side_is_read():
     memory.look(81, sphere_view(210))
     memories = read(memory, 81)
     assert 7 in memories and 80 in memories and len(memories) == 7
-    assert list(memories)[0] == 0 and memories[80] == 0
+    assert next(iter(memories)) == 0 and memories[80] == 0
     plain = new(FifoMemory)
     assert 7 not in read(plain, 81)
 
