@@ -67,12 +67,14 @@ def chosen_outputs(
     offered only that.
     """
     low_res = torch.stack([d.masks[k : k + 1] for d, k in zip(decoded, chosen)])
-    high_res = interpolate(
-        low_res,
+    # All candidates, as SAM2 enlarges them: a single channel is rounded otherwise.
+    large = interpolate(
+        torch.stack([d.masks for d in decoded]),
         size=(model.image_size, model.image_size),
         mode="bilinear",
         align_corners=False,
     )
+    high_res = torch.stack([masks[k : k + 1] for masks, k in zip(large, chosen)])
     ious = torch.stack([d.ious[k : k + 1] for d, k in zip(decoded, chosen)])
     tokens = torch.stack([d.tokens[min(k, len(d.tokens) - 1)] for d, k in zip(decoded, chosen)])
     scores = torch.stack([d.score for d in decoded])

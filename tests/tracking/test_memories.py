@@ -26,6 +26,7 @@ from geometry_fusion.types import Prompt
 from tests.conftest import ROOT, ids_of, pairs
 
 PROMPTS = [Prompt(2, 1, points=((79.0, 48.0),)), Prompt(2, 2, box=(10.0, 60.0, 45.0, 100.0))]
+TWICE = [PROMPTS[0], Prompt(6, 1, points=((79.0, 48.0),))]
 THREE_CANDIDATES = {
     "multimask_output_in_sam": True,
     "multimask_min_pt_num": 0,
@@ -38,7 +39,7 @@ THREE_CANDIDATES = {
 @pytest.fixture(scope="module")
 def frames(tmp_path_factory) -> FrameFolder:
     folder = tmp_path_factory.mktemp("clip") / "frames"
-    extract_frames(ROOT / "videos/samples/return/video.mp4", folder, every=4, size=(160, 120))
+    extract_frames(ROOT / "videos/samples/return/video.mp4", folder, every=6, size=(160, 120))
     return FrameFolder(folder)
 
 
@@ -85,23 +86,29 @@ class OnePathway(TreeMemory):
     )
 
 
-@pytest.mark.parametrize("strategy", [FifoMemory, OnePathway])
-def test_sam2s_rule_as_a_strategy_gives_sam2s_masks_bit_for_bit(predictor, frames, strategy):
-    """So do one pathway without gates and weights: SAM2Long's paper says so."""
+@pytest.fixture(scope="module")
+def by_fifo(predictor, frames) -> dict[str, dict[int, torch.Tensor]]:
+    """What SAM2's own code answers, in both modes."""
     predictor.use_memory("fifo")
-    prompts = [*PROMPTS, Prompt(9, 1, points=((79.0, 48.0),))]
-    wanted = {
-        mode: logits_of(session_of(predictor, mode, prompts), source)
+    return {
+        mode: logits_of(session_of(predictor, mode, TWICE), source)
         for mode, source in (("stream", frames.path), ("full", frames))
     }
+
+
+@pytest.mark.parametrize("strategy", [FifoMemory, OnePathway])
+def test_sam2s_rule_as_a_strategy_gives_sam2s_masks_bit_for_bit(
+    predictor, frames, by_fifo, strategy
+):
+    """So does one pathway without gates and weights: SAM2Long's paper says so."""
     with_strategy(predictor, strategy)
-    found = logits_of(session_of(predictor, "stream", prompts), frames.path)
-    assert all(torch.equal(found[i], wanted["stream"][i]) for i in wanted["stream"])
+    found = logits_of(session_of(predictor, "stream", TWICE), frames.path)
+    assert all(torch.equal(found[i], by_fifo["stream"][i]) for i in by_fifo["stream"])
     found = {}
-    for frame in session_of(predictor, "full", prompts).track(frames):
+    for frame in session_of(predictor, "full", TWICE).track(frames):
         found[frame.index] = frame.logits
     assert sorted(found) == list(range(len(frames)))
-    assert all(torch.equal(found[i], wanted["full"][i]) for i in found)
+    assert all(torch.equal(found[i], by_fifo["full"][i]) for i in found)
     assert any((logits > 0).any() for logits in found.values())
 
 
@@ -109,25 +116,21 @@ def test_sam2s_rule_as_a_strategy_gives_sam2s_masks_bit_for_bit(predictor, frame
 def test_every_policy_keeps_bounded_memory_and_resumes_bit_for_bit(predictor, frames, name):
     predictor.use_memory(name)
     whole = logits_of(session_of(predictor), frames.path)
-    full = {}
     if name != "tree":  # whose masks of a whole clip are decided at its end
-        full = {
-            frame.index: frame.logits
-            for frame in islice(session_of(predictor, "full").track(frames), len(frames) - 2)
-        }
-    assert all(torch.equal(full[i], whole[i]) for i in full)
+        full = islice(session_of(predictor, "full").track(frames), len(frames) - 2)
+        assert all(torch.equal(frame.logits, whole[frame.index]) for frame in full)
     session, found = session_of(predictor), {}
     for index, _ in pairs(session.track(frames.path)):
         if session.logits is not None:
             found[index] = session.logits.clone()
-        if index == 9:
+        if index == 5:
             break
     file = io.BytesIO()
     torch.save(session.snapshot(), file)
     file.seek(0)
     later = open_session(predictor)
     later.restore(torch.load(file, weights_only=True))
-    found |= logits_of(later, open_source(frames.path, start=10))
+    found |= logits_of(later, open_source(frames.path, start=6))
     assert found.keys() == whole.keys()
     assert all(torch.equal(found[i], whole[i]) for i in whole)
 
@@ -145,7 +148,7 @@ def test_policies_differ_from_sam2s_rule_where_there_are_candidates(predictor, f
 
 def test_objects_in_batches_read_what_each_of_them_reads(frames):
     """Within rounding, the second object prompted later than the first."""
-    prompts = [PROMPTS[0], replace_frame(PROMPTS[1], 5)]
+    prompts = [PROMPTS[0], replace_frame(PROMPTS[1], 4)]
     answers = []
     for at_once in (1, 16):
         predictor = build_predictor(
@@ -182,34 +185,35 @@ def test_objects_are_corrected_added_and_removed_under_every_policy(predictor, f
     predictor.use_memory(name)
     session = session_of(predictor, prompts=[PROMPTS[0]])
     for index, _ in pairs(session.track(frames.path)):
-        if index == 5:
-            session.add(replace_frame(PROMPTS[1], 5))
-        if index == 7:
+        if index == 4:
+            session.add(replace_frame(PROMPTS[1], 4))
+        if index == 6:
             before = session.logits.clone()
-            session.add(Prompt(7, 1, points=((79.0, 48.0),), negatives=((20.0, 20.0),)))
+            session.add(Prompt(6, 1, points=((79.0, 48.0),), negatives=((20.0, 20.0),)))
             assert not torch.equal(session.logits, before)
-        if index == 9:
+        if index == 7:
             session.remove(1)
-        if index == 12:
-            break
     assert session.object_ids == [2] and len(session._state.memories._objects) == 1
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_every_policy_runs_with_one_candidate_and_geometry(frames, name):
-    predictor = load("tiny", geometry="must3r", mode="both", device="cpu", memory=name).predictor
-    frames_seen = list(islice(session_of(predictor).track(frames.path), 10))
-    assert any(frame.ids.any() for frame in frames_seen)
+def test_every_policy_runs_with_one_candidate_and_geometry(with_geometry, frames, name):
+    predictor = with_geometry.predictor
+    predictor.use_memory(name)
+    session = session_of(predictor)
+    assert any(frame.ids.any() for frame in session.track(frames.path))
+    memories = [held.memory for held in session._state.memories._objects.values()]
+    assert len(memories) == 2
     if name == "coverage":
-        memories = predictor_state_memories(predictor, frames)
         assert any(memory._points for memory in memories)
 
 
-def predictor_state_memories(predictor, frames) -> list:
-    session = session_of(predictor)
-    for _ in islice(session.track(frames.path), 10):
-        pass
-    return [held.memory for held in session._state.memories._objects.values()]
+@pytest.fixture(scope="module")
+def with_geometry():
+    tracker = load("tiny", geometry="must3r", mode="both", device="cpu", memory="dam")
+    assert tracker.identity.options["memory"] == "dam"
+    assert "memory" not in load("tiny", geometry="none", memory="fifo").identity.options
+    return tracker
 
 
 def test_policies_are_not_combined_with_exact():
