@@ -40,7 +40,7 @@ def is_record(value: dict) -> bool:
     if not (is_whole(frames) and is_whole(positive) and 0 <= positive <= frames and frames > 0):
         return False
     # Records of earlier versions have no areas; they stay valid.
-    lists = [value.get("frame_ious"), value.get("frame_areas", [0] * frames)]
+    lists = [value.get("frame_ious"), *([value["frame_areas"]] if "frame_areas" in value else [])]
     return all(isinstance(v, list) and len(v) == frames and all(map(_is_share, v)) for v in lists)
 
 

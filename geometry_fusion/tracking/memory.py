@@ -157,12 +157,12 @@ class Sam2Memory(MemoryPolicy):
 
 class StrategyMemory(Sam2Memory):
     """A strategy per object decides what is read, which candidate becomes the mask, and what is
-    kept. Prompts are read as by `Sam2Memory`. Raises InputError with `upstream`.
+    kept. Prompts are read as by `Sam2Memory`. Raises ValueError with `upstream`.
     """
 
     def __init__(self, strategy: type[ObjectMemory], *sizes: int, upstream: bool = False):
         if upstream:
-            raise InputError("memory: exact is SAM2's own rule; leave out memory, or exact")
+            raise ValueError("strategies need the corrections for several prompts")
         super().__init__(*sizes)
         self.strategy = strategy
 

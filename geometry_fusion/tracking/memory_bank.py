@@ -53,6 +53,8 @@ class Held:
             if node not in self.memory.nodes:
                 del self.branches[node]
                 continue
+            if not ahead and "obj_ptr" not in self.branches[node]:
+                continue  # only its mask is left
             has_mask = not ahead or node in newest
             self.branches[node] = part_of(
                 self.branches[node], node in kept.memories, node in kept.pointers, has_mask
