@@ -28,6 +28,7 @@ check: $(VENV)/dev.stamp
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/memories.py
 
 soak: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/soak.py

@@ -20,9 +20,10 @@ from tqdm import tqdm
 from geometry_fusion.assets import CONFIGS
 from geometry_fusion.data.scenes import Scene
 from geometry_fusion.data.worlds import rendered_rooms, world_of
+from geometry_fusion.evaluation.arm_names import parts_of
 from geometry_fusion.evaluation.arms import EvaluatedArms, prompt_of
+from geometry_fusion.evaluation.facts import false_answers
 from geometry_fusion.evaluation.objects import tracks_of
-from geometry_fusion.evaluation.run import false_answers
 from geometry_fusion.measure.scores import interval, score_masks
 from geometry_fusion.tracking.asked_decoder import QUESTIONS
 from geometry_fusion.tracking.places import PLACE_RULES, PlaceSettings
@@ -134,7 +135,7 @@ def measured(args: argparse.Namespace, tracks: list) -> list[dict]:
 
 def scored(arms: EvaluatedArms, arm: str, track, prompt: str, settings: PlaceSettings) -> dict:
     """Scores of one object, and how often its place decided what."""
-    predictor = arms._trackers[arm].predictor
+    predictor = arms._trackers[parts_of(arm)[0]].predictor
     if predictor.place_settings is not None:
         predictor.place_settings = settings
     masks, decisions = {}, {}

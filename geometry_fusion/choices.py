@@ -9,6 +9,8 @@ MODES = ("stream", "full")  # of tracking: once in constant memory, or backwards
 ARMS = ("auto", "sam2", "3am")  # of `segment`: SAM2 alone, or with geometry
 # How geometry is used: the trained merger, places without training, both, or not at all.
 GEOMETRY_MODES = ("auto", "merger", "places", "both", "off")
+# What an object reads of its past (docs/memory.md).
+MEMORY_POLICIES = ("fifo", "dam", "tree", "motion", "coverage")
 FALLBACKS = ("auto", "never", "always")  # to SAM2 alone, for objects that move
 # Frames between two times at which keyframes join MUSt3R's memory (docs/geometry.md).
 KEYFRAME_INTERVAL = 4

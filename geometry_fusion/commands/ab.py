@@ -145,7 +145,7 @@ def load_trackers(
     given: geometry of --geometry.
     """
     options = {"sam2_checkpoint": args.sam2_checkpoint, "device": args.device}
-    options["precision"] = args.precision
+    options |= {"precision": args.precision, "memory": args.memory}
     baseline = load(args.sam2, geometry="none", **options)
     if args.geometry_mode == "off":
         return {"baseline": baseline}, "--geometry-mode off"
@@ -268,7 +268,7 @@ def track_arms(
     arms = [
         Arm(
             key,
-            ARM_TITLES[tracker.arm],
+            ARM_TITLES[tracker.arm] + ("" if args.memory == "fifo" else f", {args.memory}"),
             outputs.folders[key],
             outputs.videos[key],
             outputs.videos[key].name,

@@ -11,7 +11,13 @@ import shlex
 import sys
 from pathlib import Path
 
-from geometry_fusion.choices import DEVICES, FALLBACKS, GEOMETRY_MODES, PRECISIONS
+from geometry_fusion.choices import (
+    DEVICES,
+    FALLBACKS,
+    GEOMETRY_MODES,
+    MEMORY_POLICIES,
+    PRECISIONS,
+)
 from geometry_fusion.models.names import MUST3R_MODELS, SAM2_MODELS
 
 FRAMES = Path("videos/frames")  # where `main.py frames` leaves them
@@ -133,6 +139,12 @@ def add_geometry_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="depth and cameras made by anything, instead of MUSt3R's: docs/own_geometry.md",
     )
+
+
+def add_memory_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --memory: what an object reads of its past."""
+    policies = "what an object reads of its past; fifo is SAM2's own rule: docs/memory.md"
+    parser.add_argument("--memory", default="fifo", choices=MEMORY_POLICIES, help=policies)
 
 
 def add_device_argument(parser: argparse.ArgumentParser) -> None:

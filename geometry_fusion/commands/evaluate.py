@@ -8,6 +8,7 @@ import torch
 from geometry_fusion.assets import CONFIGS, at_hand
 from geometry_fusion.commands.config import compose_config
 from geometry_fusion.evaluation import run as evaluation
+from geometry_fusion.evaluation.arm_names import expanded
 from geometry_fusion.evaluation.results import text_table, write_results
 from geometry_fusion.evaluation.settings import check, check_out
 
@@ -22,6 +23,7 @@ def run(args: argparse.Namespace) -> None:
         if isinstance(file, str):  # anything else is refused below
             config.checkpoints[arm] = str(at_hand(file))
     check(config)
+    config.arms = expanded(config.arms, config.controls, config.memory)
     if config.threads:
         torch.set_num_threads(config.threads)
     out = Path(config.out)

@@ -16,6 +16,7 @@ from geometry_fusion.commands.arguments import (
     add_device_argument,
     add_frames_argument,
     add_geometry_arguments,
+    add_memory_argument,
     add_precision_argument,
     add_prompt_arguments,
     add_sam2_arguments,
@@ -63,6 +64,7 @@ def segment_arguments(parser: argparse.ArgumentParser) -> None:
     arms = "3am: with geometry; auto: 3am where it can run"
     add("--arm", default="auto", choices=ARMS, help=arms)
     add_geometry_arguments(parser)
+    add_memory_argument(parser)
     add("--compile", action="store_true", help="torch.compile; the first frames take a minute")
     cap = "cap on MUSt3R's memory; default: the checkpoint's"
     add("--max-keyframes", type=int, metavar="N", help=cap)
@@ -142,6 +144,7 @@ def ab_arguments(parser: argparse.ArgumentParser) -> None:
     add("--pred-b", type=Path, metavar="DIR", help=geometry)
     add_sam2_arguments(parser)
     add_geometry_arguments(parser)
+    add_memory_argument(parser)
     add_device_argument(parser)
     add_precision_argument(parser)
 

@@ -125,6 +125,7 @@ def sam2_options(args: argparse.Namespace) -> dict:
         "precision": args.precision,
         "compile": args.compile,
         "objects_at_once": args.objects_at_once,
+        "memory": args.memory,
     }
 
 

@@ -12,7 +12,16 @@ from omegaconf import DictConfig
 from geometry_fusion.data.scenes import Scene
 from geometry_fusion.devices import pick_device, uses_bf16
 from geometry_fusion.errors import InputError
-from geometry_fusion.evaluation.arm_names import ARMS, SWITCHES, parts_of, place_settings
+from geometry_fusion.evaluation.arm_names import (
+    ARMS,
+    FIFO,
+    SWITCHES,
+    memory_of,
+    parts_of,
+    place_settings,
+    with_memory,
+    without_memory,
+)
 from geometry_fusion.evaluation.objects import Track
 from geometry_fusion.evaluation.sources import (
     Replay,
@@ -27,6 +36,7 @@ from geometry_fusion.motion import decide
 from geometry_fusion.motion.settings import read_settings
 from geometry_fusion.tracking.clip_session import track
 from geometry_fusion.tracking.features import FrameFeatures
+from geometry_fusion.tracking.memory import MEMORY_RULES, STRATEGIES
 from geometry_fusion.tracking.places import PLACE_RULES
 from geometry_fusion.types import GeometryFrame, Prompt, TrackedFrame
 
@@ -86,21 +96,19 @@ class EvaluatedArms:
 
     def __init__(self, config: DictConfig):
         self._config = config
-        loaded: dict[str, Tracker] = {}
-        self._trackers = {}
+        # By the arm's base name: controls and memory policies are settings of one tracker.
+        self._trackers: dict[str, Tracker] = {}
         for arm in config.arms:
             base, end = parts_of(arm)
             needed = [base, "sam2"] if end in SWITCHES else [base]
             for name in needed:
-                if name not in loaded:
-                    loaded[name] = self._load(name)
-                self._trackers[name] = loaded[name]
-            self._trackers[arm] = loaded[base]
-        self._mergers = {base: tracker.predictor.merger for base, tracker in loaded.items()}
+                if name not in self._trackers:
+                    self._trackers[name] = self._load(name)
+        self._mergers = {base: t.predictor.merger for base, t in self._trackers.items()}
         self._has_switches = any(parts_of(arm)[1] in SWITCHES for arm in config.arms)
         self._track: Track | None = None
         self._features: FrameFeatures | None = None
-        # Arm -> the geometry source and merger of the object that is tracked now.
+        # Arm without its policy -> geometry source and merger of the object that is tracked now.
         self._geometry: dict[str, tuple[Replay, ReplayedMerger]] = {}
         # Arm and clicks -> what it answered for this object, where other arms choose between them.
         self._answers: dict[tuple[str, tuple], list[TrackedFrame]] = {}
@@ -135,8 +143,9 @@ class EvaluatedArms:
             answers = self._answers_of if self._has_switches else self._track_arm
             yield from answers(arm, track_, prompt)
             return
-        alone = self._answers_of("sam2", track_, prompt)
-        with_geometry = self._answers_of(base, track_, prompt)
+        policy = memory_of(arm)
+        alone = self._answers_of(with_memory("sam2", policy), track_, prompt)
+        with_geometry = self._answers_of(with_memory(base, policy), track_, prompt)
         moves = track_.moves_in_view
         if end == "fallback":
             geometry = {frame.index: frame.geometry for frame in with_geometry}
@@ -161,18 +170,22 @@ class EvaluatedArms:
             self._track = track_
             self._geometry.clear()
             self._answers.clear()
-        predictor = self._trackers[arm].predictor
-        if parts_of(arm)[0] != "sam2":
-            if arm not in self._geometry:
-                self._geometry[arm] = self._shared_geometry(arm, track_)
-            source, merger = self._geometry[arm]
+        base, _ = parts_of(arm)
+        predictor = self._trackers[base].predictor
+        predictor.use_memory(memory_of(arm))
+        if base != "sam2":
+            # Memory policies share an arm's geometry and merged features.
+            key = without_memory(arm)
+            if key not in self._geometry:
+                self._geometry[key] = self._shared_geometry(arm, track_)
+            source, merger = self._geometry[key]
             predictor.fuse(merger, lambda: source, predictor.place_settings)
         yield from track(predictor, self._features, [prompt], self._config.precision, False)
 
     def _shared_geometry(self, arm: str, track_: Track) -> tuple[Replay, ReplayedMerger]:
         """The geometry source of an arm, and its merger, for all prompts of an object."""
         base, control = parts_of(arm)
-        tracker = self._trackers[arm]
+        tracker = self._trackers[base]
         if control == "true":
             source = posed_depth_of(track_.scene)
         else:
@@ -185,8 +198,8 @@ class EvaluatedArms:
 
     def identity(self, arm: str) -> str:
         """Everything but prompt and object that an arm's results depend on, as JSON text."""
-        config, identity = self._config, self._trackers[arm].identity
         base, control = parts_of(arm)
+        config, identity = self._config, self._trackers[base].identity
         files = [
             identity.weights[role] for role in ("sam2", "checkpoint") if role in identity.weights
         ]
@@ -201,6 +214,10 @@ class EvaluatedArms:
             computed += [identity.options["places"], f"place rules={PLACE_RULES}"]
         if control:
             computed.append(control)
+        policy = memory_of(arm)
+        if policy != FIFO:
+            settings = str(asdict(STRATEGIES[policy].settings))
+            computed.append(f"memory={policy}, rules={MEMORY_RULES}, {settings}")
         if control == "fallback":
             computed.append(str(asdict(read_settings())))
         place = Path(config.data.scenes or config.data.root).resolve()

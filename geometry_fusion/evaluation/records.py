@@ -39,8 +39,9 @@ def is_record(value: dict) -> bool:
     frames, positive = value.get("num_frames"), value.get("num_positive_frames")
     if not (is_whole(frames) and is_whole(positive) and 0 <= positive <= frames and frames > 0):
         return False
-    ious = value.get("frame_ious")
-    return isinstance(ious, list) and len(ious) == frames and all(map(_is_share, ious))
+    # Records of earlier versions have no areas; they stay valid.
+    lists = [value.get("frame_ious"), *([value["frame_areas"]] if "frame_areas" in value else [])]
+    return all(isinstance(v, list) and len(v) == frames and all(map(_is_share, v)) for v in lists)
 
 
 def _is_measure(name: str, record: dict) -> bool:

@@ -3,20 +3,29 @@
 import csv
 import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from geometry_fusion.evaluation.arm_names import CONTROLS, SWITCHES
+from geometry_fusion.evaluation import breakdowns
+from geometry_fusion.evaluation.arm_names import (
+    CONTROLS,
+    SWITCHES,
+    memory_of,
+    with_memory,
+    without_memory,
+)
 from geometry_fusion.evaluation.figures import draw
 from geometry_fusion.evaluation.objects import SUBSETS
 from geometry_fusion.evaluation.records import MEASURES
+from geometry_fusion.evaluation.tables import breakdown_lines
 from geometry_fusion.io.atomic import replacing_file
 from geometry_fusion.measure.scores import interval, mean_of
 
 # Pairs of arms whose difference is reported, first minus second.
-GAINS = (
+_GAINS = (
     ("3am", "control"),
     ("3am", "sam2"),
     ("oracle", "control"),
@@ -37,6 +46,17 @@ GAINS = (
 )
 VIEW_BINS = (0, 15, 30, 60, 90, 180)  # degrees at the object between the prompted view and this one
 ABSENCE_BINS = (0, 1, 6, 16, 31, 10_000)  # frames out of view since the prompt
+ALL_MEASURES = (*MEASURES, "false_answers", "recall", "false_area")
+
+
+def gain_pairs(arms: Sequence[str]) -> list[tuple[str, str]]:
+    """The pairs of these arms whose difference is reported, first minus second: as in `_GAINS`
+    within each memory policy, and every policy against SAM2's own.
+    """
+    policies = dict.fromkeys(memory_of(arm) for arm in arms)
+    pairs = [tuple(with_memory(a, policy) for a in pair) for policy in policies for pair in _GAINS]
+    pairs += [(arm, without_memory(arm)) for arm in arms if "+" in arm]
+    return [pair for pair in pairs if set(pair) <= set(arms)]
 
 
 def summarise(records: list[dict], config: DictConfig) -> dict:
@@ -51,9 +71,7 @@ def summarise(records: list[dict], config: DictConfig) -> dict:
             subset: _means(list(table.get((arm, subset), {}).values())) for subset in SUBSETS
         }
     gains = {}
-    for arm, other in GAINS:
-        if arm not in config.arms or other not in config.arms:
-            continue
+    for arm, other in gain_pairs(list(config.arms)):
         for subset in SUBSETS:
             pair = _gains(table.get((arm, subset), {}), table.get((other, subset), {}))
             if pair:
@@ -64,7 +82,7 @@ def summarise(records: list[dict], config: DictConfig) -> dict:
 def _means(objects: list[dict]) -> dict:
     """Mean of each measure over records of one arm, with counts and an interval of the IoU+."""
     means = {}
-    for measure in (*MEASURES, "false_answers"):
+    for measure in ALL_MEASURES:
         means[measure] = mean_of([o[measure] for o in objects if o.get(measure) is not None])
     means["n_objects"] = len(objects)
     means["n_frames"] = sum(o["num_frames"] for o in objects)
@@ -79,7 +97,7 @@ def _gains(ours: dict[str, dict], theirs: dict[str, dict]) -> dict[str, dict]:
     ours, theirs: records by object.
     """
     gains = {}
-    for measure in (*MEASURES, "false_answers"):
+    for measure in ALL_MEASURES:
         pairs = [
             (ours[k].get(measure), theirs[k].get(measure)) for k in ours.keys() & theirs.keys()
         ]
@@ -114,6 +132,16 @@ def binned(records: list[dict], key: str, bins: tuple[int, ...]) -> dict[str, li
     return result
 
 
+def broken_down(records: list[dict], gains: dict, arms: list[str]) -> dict:
+    """The breakdowns of one prompt's records; see `breakdowns`."""
+    return {
+        "by_viewpoint_gap": {arm: breakdowns.by_gap(records, arm) for arm in arms},
+        "recovery": {arm: breakdowns.recovery(records, arm) for arm in arms},
+        "controls": breakdowns.controls(gains, arms),
+        "memory_policies": breakdowns.policies(records, arms, SUBSETS),
+    }
+
+
 def text_table(results: dict, config: DictConfig) -> str:
     """Tables by prompt and subset, gains, and published numbers where the config has them."""
     lines = []
@@ -136,6 +164,7 @@ def text_table(results: dict, config: DictConfig) -> str:
             for subset, gains in subsets.items():
                 lines.append(_gain_row(pair, subset, gains["positive_iou"]))
         lines.append("")
+        lines += breakdown_lines(summary)
     for arm, (iou, positive, accuracy) in (config.data.get("paper") or {}).items():
         cells = f"{iou:>7.3f}{positive:>7.3f}  {'':<15}{accuracy:>6.3f}"
         lines.append(
@@ -179,6 +208,7 @@ def write_results(records: list[dict], config: DictConfig, out: Path) -> dict:
             "by_viewpoint_change": {"bins": VIEW_BINS, **by_view},
             "by_frames_out_of_view": {"bins": ABSENCE_BINS, **by_absence},
         }
+        by_prompt[prompt] |= broken_down(of_prompt, by_prompt[prompt]["gains"], list(config.arms))
     first = by_prompt[config.prompts[0]]
     results = {
         "prompt": config.prompts[0],

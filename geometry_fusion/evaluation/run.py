@@ -9,7 +9,6 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from omegaconf import DictConfig
 from tqdm import tqdm
@@ -18,6 +17,7 @@ from geometry_fusion.data.scenes import Scene, find_scenes
 from geometry_fusion.data.worlds import rendered_rooms, world_of
 from geometry_fusion.errors import InputError
 from geometry_fusion.evaluation.arms import EvaluatedArms, prompt_of
+from geometry_fusion.evaluation.facts import add_derived
 from geometry_fusion.evaluation.objects import Reappear, Track, tracks_of
 from geometry_fusion.evaluation.records import MEASURES, keep_records, read_records
 from geometry_fusion.interrupts import ignored_by_children
@@ -161,6 +161,7 @@ def add_facts(records: list[dict], tracks: list[Track]) -> None:
     for track in tracks:
         facts = {
             "subsets": track.subsets,
+            "prompt_frame": track.prompt_frame,
             "present": (track.areas > 0).tolist(),
             "absent_before": track.frames_out_of_view().tolist(),
         }
@@ -170,14 +171,7 @@ def add_facts(records: list[dict], tracks: list[Track]) -> None:
         for record in records:
             if record["object"] == track.name:
                 record.update(facts)
-                record["false_answers"] = false_answers(record)
-
-
-def false_answers(record: dict) -> float | None:
-    """Share of the frames without the object that have a mask; None without such frames."""
-    absent = ~np.array(record["present"], bool)
-    # Without the object, the IoU is 1 where the mask is empty, and else 0.
-    return float((np.array(record["frame_ious"])[absent] < 1).mean()) if absent.any() else None
+                add_derived(record)
 
 
 def measure(
@@ -188,7 +182,7 @@ def measure(
     for track, kind, arm in itertools.product(tracks, config.prompts, config.arms):
         if (arm, kind, track.name) in done:
             continue
-        scores = score(arms, arm, track, kind)
+        scores, areas = score(arms, arm, track, kind)
         yield {
             "identity": identities[arm],
             "arm": arm,
@@ -197,14 +191,19 @@ def measure(
             "subsets": track.subsets,
             **{name: getattr(scores, name) for name in (*MEASURES, *COUNTS)},
             "frame_ious": [round(value, 5) for value in scores.frame_ious],
+            "frame_areas": [round(value, 6) for value in areas],
         }
 
 
-def score(arms: EvaluatedArms, arm: str, track: Track, kind: str) -> Scores:
-    """Track one object through its scene from a prompt of one kind, and score every frame."""
+def score(arms: EvaluatedArms, arm: str, track: Track, kind: str) -> tuple[Scores, list[float]]:
+    """Track one object through its scene from a prompt of one kind, and score every frame.
+
+    Also returns the share of each image that the mask covers.
+    """
     predicted = {frame.index: frame.ids for frame in arms.track(arm, track, prompt_of(track, kind))}
     order = range(len(track.scene))
-    return score_masks([predicted[i] for i in order], [track.mask(i) for i in order])
+    scores = score_masks([predicted[i] for i in order], [track.mask(i) for i in order])
+    return scores, [float((predicted[i] > 0).mean()) for i in order]
 
 
 def measure_by_workers(

@@ -1,15 +1,17 @@
 """Checks of an evaluation's settings, before anything is tracked."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from geometry_fusion.choices import MEMORY_POLICIES
 from geometry_fusion.data.scenes import find_scenes
 from geometry_fusion.data.worlds import world_of
 from geometry_fusion.devices import pick_device, uses_bf16
 from geometry_fusion.errors import InputError
-from geometry_fusion.evaluation.arm_names import ARMS, parts_of, place_settings
+from geometry_fusion.evaluation.arm_names import ARMS, CONTROLS, parts_of, place_settings
 from geometry_fusion.evaluation.objects import SUBSETS
 from geometry_fusion.evaluation.records import PROMPTS
 from geometry_fusion.evaluation.run import shard_of
@@ -33,6 +35,8 @@ def check(config: DictConfig) -> None:
             )
     for arm in config.arms:
         parts_of(arm)
+    check_list("memory", config.memory, MEMORY_POLICIES, least=1)
+    check_list("controls", config.controls, CONTROLS[1:])
     place_settings(config)
     check_numbers(config)
     check_paths(config, ("out", "data.root"), ("data.scenes", "sam2_checkpoint"))
@@ -54,6 +58,14 @@ def check(config: DictConfig) -> None:
                 f"checkpoints.{key}={config.checkpoints[key]}: no such file; train it (python "
                 f"train.py experiment=tiny_fusion arm={arm}) or leave the arm out: arms=[sam2]"
             )
+
+
+def check_list(key: str, values: object, names: Sequence[str], least: int = 0) -> None:
+    """Raise InputError for a setting that is no list of these names, each once."""
+    chosen = list(values) if OmegaConf.is_list(values) else [None]
+    unknown = any(value not in names for value in chosen) or len(set(chosen)) < len(chosen)
+    if unknown or len(chosen) < least:
+        raise InputError(f"{key}={values}: write a list such as {key}=[{','.join(names)}]")
 
 
 def checkpoints_of(config: DictConfig) -> dict[str, str]:

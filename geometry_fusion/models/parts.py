@@ -65,6 +65,8 @@ def build_parts(
     """The parts of a tracker; see `build_tracker`."""
     torch_device = pick_device(device)
     files = {"sam2": WeightFile(sam2, Path(sam2_file or model_files(sam2)[1]))}
+    if options.get("memory") == "fifo":
+        del options["memory"]  # the default; results of earlier versions stay valid
     options |= {"objects_at_once": objects_at_once, "compile": compile}
     settings = {"device": torch_device.type, "precision": precision}
     settings |= {name.replace("_", " "): str(value) for name, value in options.items()}

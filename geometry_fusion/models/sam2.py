@@ -101,8 +101,11 @@ def build_predictor(
     shapes are fixed; the first frames then take minutes. Raises InputError as `build_sam2`, and for
     an unknown memory policy.
     """
-    # Checked here, because Hydra would wrap the error of a wrong name in its own.
-    memory_policy(options.get("memory", "sam2"))
+    # Checked here, because Hydra would wrap these errors in its own.
+    memory = options.get("memory", "fifo")
+    memory_policy(memory)
+    if exact and memory != "fifo":
+        raise InputError(f"memory {memory}: exact is SAM2's own rule, fifo; leave out one of them")
     as_sam2 = {"objects_at_once": 1, "frames_at_once": 1, "upstream": True} if exact else {}
     options = {**_POSTPROCESSING, **as_sam2, **options}
     if name != "tiny":  # the tiny model is trained to answer with its single mask

@@ -139,8 +139,8 @@ def load(
     precision: auto, fp32 or bf16.
 
     options: `max_keyframes` and `keyframe_interval` of MUSt3R's memory, `places` (PlaceSettings),
-    `objects_at_once`, `frames_at_once`, `memory`, `compile`, `exact` (see
-    `models.sam2.build_predictor`).
+    `objects_at_once`, `frames_at_once`, `memory` (fifo, dam, tree, motion or coverage:
+    docs/memory.md), `compile`, `exact` (see `models.sam2.build_predictor`).
 
     Raises InputError for names, files and combinations that cannot be used, with the cure.
     """

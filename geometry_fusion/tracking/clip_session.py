@@ -4,6 +4,7 @@ one session or by several in step.
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from geometry_fusion.devices import autocast
 from geometry_fusion.errors import InputError
 from geometry_fusion.geometry.source import GeometrySource
 from geometry_fusion.io.frame_folder import FrameFolder
+from geometry_fusion.tracking.delayed import decide_all, final_masks, held_back
 from geometry_fusion.tracking.features import FrameFeatures
 from geometry_fusion.tracking.predictor import GeometryVideoPredictor
 from geometry_fusion.tracking.session import Session, id_image
@@ -170,6 +172,28 @@ class ClipSession(Session):
                     yield self._tracked(id_image(self.object_ids, self.logits))
 
     def _pass(self, order: range) -> Iterator[TrackedFrame]:
+        """Track through frames in one direction; where later frames decide, yield them after it.
+
+        Prompts that are added while such frames are yielded take effect in the next `track`.
+        """
+        frames = self._tracked_pass(order)
+        if self._state.memories is None or not self._state.memories.delayed:
+            yield from frames
+            return
+        held = held_back(frames, self._state)
+        decide_all(self._state)
+        direction, self._direction = self._direction, None
+        for waiting in held:
+            self._time = self.frame_index = waiting.frame.index
+            with torch.inference_mode(), autocast(self._predictor.device, self._precision):
+                joined = torch.cat(final_masks(waiting, self._state))
+                logits = self._predictor._get_orig_video_res_output(self._state, joined)[1]
+                self.logits = self._with_given_masks(logits, self._time)
+            ids = id_image(waiting.object_ids, self.logits)
+            yield replace(waiting.frame, ids=ids, logits=self.logits)
+        self._direction = direction
+
+    def _tracked_pass(self, order: range) -> Iterator[TrackedFrame]:
         """Track through frames in one direction; prompts take effect when their frame comes."""
         predictor, reverse = self._predictor, order.step < 0
         for number, index in enumerate(order, 1):

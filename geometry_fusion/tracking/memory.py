@@ -1,7 +1,8 @@
 """Memory policies: which earlier frames tracking reads, and which outputs can be dropped.
 
-`MemoryPolicy` is the interface; `Sam2Memory` is SAM2's rule, corrected for several prompts. Because
-a policy drops outputs that are no longer read, a video of any length needs constant memory.
+`MemoryPolicy` is the interface. `Sam2Memory` ("fifo") is SAM2's rule, corrected for several
+prompts. `StrategyMemory` leaves the choice to a strategy per object (memories/, docs/memory.md).
+Because a policy drops outputs that are no longer read, a video of any length needs constant memory.
 
 SAM2 (1.1.0, `SAM2Base._prepare_memory_conditioned_features`) reads from earlier frames:
 
@@ -25,11 +26,16 @@ of the forward pass while it tracks backwards, prompts that tracking has not rea
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from geometry_fusion.errors import InputError
+from geometry_fusion.tracking.memories.coverage import CoverageMemory
+from geometry_fusion.tracking.memories.distractors import DistractorMemory
+from geometry_fusion.tracking.memories.motion import MotionMemory
+from geometry_fusion.tracking.memories.object_memory import ObjectMemory
+from geometry_fusion.tracking.memories.tree import TreeMemory
+from geometry_fusion.tracking.memory_bank import part_of
 from geometry_fusion.tracking.state import PROMPTED, TRACKED, TrackState
-
-POINTER_ONLY = ("obj_ptr",)  # read from frames whose spatial memory is no longer read
 
 
 def answered_backwards(prompted: Iterable[int], frame_idx: int) -> bool:
@@ -42,8 +48,11 @@ def answered_backwards(prompted: Iterable[int], frame_idx: int) -> bool:
 class MemoryPolicy(ABC):
     """Decides which outputs of earlier frames tracking reads.
 
-    In all methods frames are numbers, and `reverse` means tracking backwards.
+    In all methods frames are numbers, and `reverse` means tracking backwards. strategy: of each
+    object, which then decides among the frames tracked since a prompt; None: `select` decides all.
     """
+
+    strategy: type[ObjectMemory] | None = None
 
     @abstractmethod
     def readable(self, frame_idx: int, reverse: bool = False) -> range:
@@ -118,9 +127,9 @@ class Sam2Memory(MemoryPolicy):
         """Drop outputs beyond both distances, and the spatial memory beyond its own."""
         for obj_idx, outputs in state.outputs.items():
             tracked = outputs[TRACKED]
+            kept_of = self._kept_by(state, obj_idx, frame_idx, reverse)
             for frame in [t for t in tracked if t != frame_idx]:
-                distance = frame - frame_idx if reverse else frame_idx - frame
-                kept = self._kept(tracked[frame], distance)
+                kept = kept_of(frame, tracked[frame])
                 if frame in state.answered_later and not (reverse and frame > frame_idx):
                     mask = tracked[frame]["pred_masks"]
                     kept["pred_masks"] = None if mask is None else mask.cpu()
@@ -130,17 +139,61 @@ class Sam2Memory(MemoryPolicy):
                     del tracked[frame]
             state.drop_tracked_marks(obj_idx, frame_idx)
 
-    def _kept(self, output: dict, distance: int) -> dict:
-        """The part of an output that may be read `distance` frames later, without its mask."""
-        if not 0 <= distance <= max(self.memory, self.pointer) or "obj_ptr" not in output:
-            return {}
-        if distance <= self.memory and "maskmem_features" in output:
-            return {**output, "pred_masks": None}
-        return {key: output[key] for key in POINTER_ONLY}
+    def _kept_by(
+        self, state: TrackState, obj_idx: int, frame_idx: int, reverse: bool
+    ) -> Callable[[int, dict], dict]:
+        """(frame, output) -> the part of it that may be read from `frame_idx` onwards, without its
+        mask.
+        """
+
+        def kept(frame: int, output: dict) -> dict:
+            distance = frame - frame_idx if reverse else frame_idx - frame
+            if distance < 0:
+                return {}
+            return part_of(output, distance <= self.memory, distance <= self.pointer, mask=False)
+
+        return kept
 
 
+class StrategyMemory(Sam2Memory):
+    """A strategy per object decides what is read, which candidate becomes the mask, and what is
+    kept. Prompts are read as by `Sam2Memory`. Raises ValueError with `upstream`.
+    """
+
+    def __init__(self, strategy: type[ObjectMemory], *sizes: int, upstream: bool = False):
+        if upstream:
+            raise ValueError("strategies need the corrections for several prompts")
+        super().__init__(*sizes)
+        self.strategy = strategy
+
+    def _kept_by(
+        self, state: TrackState, obj_idx: int, frame_idx: int, reverse: bool
+    ) -> Callable[[int, dict], dict]:
+        held = state.memories.get(state.object_id(obj_idx))
+        kept = None if held is None or held.branches else held.memory.kept()
+
+        def kept_part(frame: int, output: dict) -> dict:
+            if kept is None or reverse != held.reverse:
+                return {}  # pathways have outputs of their own
+            time = -frame if reverse else frame
+            return part_of(output, time in kept.memories, time in kept.pointers, mask=False)
+
+        return kept_part
+
+
+MEMORY_RULES = 1  # increased when a change of strategies makes earlier results invalid
+# name -> the strategy of each object
+STRATEGIES: dict[str, type[ObjectMemory]] = {
+    "dam": DistractorMemory,
+    "tree": TreeMemory,
+    "motion": MotionMemory,
+    "coverage": CoverageMemory,
+}
 # name -> maker of a policy, called with SAM2's three settings and `upstream`
-MEMORIES: dict[str, Callable[..., MemoryPolicy]] = {"sam2": Sam2Memory}
+MEMORIES: dict[str, Callable[..., MemoryPolicy]] = {
+    "fifo": Sam2Memory,
+    **{name: partial(StrategyMemory, strategy) for name, strategy in STRATEGIES.items()},
+}
 
 
 def memory_policy(name: str) -> Callable[..., MemoryPolicy]:

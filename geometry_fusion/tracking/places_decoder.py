@@ -4,6 +4,7 @@
 that SAM2 passes through, because a predictor holds nothing of a video.
 """
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,12 +66,17 @@ class PlacesDecoder(FusingEncoder):
             return super()._track_step(*given)
         with SeenDecoder(self) as seen:
             current_out, sam_outputs, high_res, conditioned = super()._track_step(*given)
-        own = current_vision_feats[-1]
-        if self.directly_add_no_mem_embed:
-            own = own + self.no_mem_embed
-        own = own.permute(1, 2, 0).reshape(conditioned.shape)
+        own = self.own_feature(current_vision_feats[-1], conditioned.shape)
         judged = judge.judged(self, sam_outputs, seen, own, conditioned, high_res)
         return current_out, judged, high_res, conditioned
+
+    def own_feature(self, feature: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """A frame's own feature [hw, B, C] as SAM2 decodes it on a first frame, in `shape`
+        [B, C, h, w].
+        """
+        if self.directly_add_no_mem_embed:
+            feature = feature + self.no_mem_embed
+        return feature.permute(1, 2, 0).reshape(shape)
 
 
 @dataclass
@@ -101,7 +107,7 @@ class Judge:
         self._members = members
         self._cells: Cells | None = None
         self._cases: list[Case] = []
-        self._absent: list[int] = []
+        self._absent: list[tuple[int, int]] = []  # number in the batch, object id
 
     def judged(
         self,
@@ -163,7 +169,7 @@ class Judge:
             place = self._state.places.of(object_id)
             if place is None or self._cells is None:
                 if not mask.any():
-                    self._absent.append(object_id)
+                    self._absent.append((number, object_id))
                 continue
             sight = place.sight(self._cells)
             iou = float(ious[number].max())
@@ -208,13 +214,19 @@ class Judge:
                 case.logits = trimmed(logits, far, self._cells.side)
                 case.mask = case.mask & ~far
 
-    def commit(self) -> None:
-        """Record the decisions, and let places grow by confident masks."""
+    def commit(self, numbers: Container[int] | None = None) -> None:
+        """Record the decisions, and let places grow by confident masks.
+
+        numbers: of the items of the batch that count, where it holds several answers for an object.
+        """
         places = self._state.places
         settings = places.settings
-        for object_id in self._absent:
-            places.decisions[object_id] = ABSENT
+        for number, object_id in self._absent:
+            if numbers is None or number in numbers:
+                places.decisions[object_id] = ABSENT
         for case in self._cases:
+            if numbers is not None and case.number not in numbers:
+                continue
             places.decisions[case.object_id] = case.decision
             sure = case.iou >= settings.grow_iou and case.mask.any()
             may_grow = places.trust.suffices and sure

@@ -19,7 +19,8 @@ What it changes where there are several prompts, unless it is built with `upstre
 * memory is never read against the direction of tracking (memory.py).
 
 A frame on its way: `track_frame` -> `_look_ahead` (encoder.py: encode it, and those after it)
--> `_track_members` (memory attention and mask decoder, one batch of objects) -> mask logits.
+-> `_track_members` (memory attention and mask decoder, one batch of objects), or with a memory
+strategy `_track_by_strategy` (strategy_step.py) -> mask logits.
 """
 
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -31,9 +32,12 @@ from tqdm import tqdm
 
 from geometry_fusion.devices import free_memory, give_back_freed_memory
 from geometry_fusion.tracking.memory import answered_backwards, memory_policy
-from geometry_fusion.tracking.places_decoder import JUDGE, Judge, PlacesDecoder
+from geometry_fusion.tracking.memory_bank import Memories
+from geometry_fusion.tracking.memory_tokens import conditioned
+from geometry_fusion.tracking.places_decoder import JUDGE, Judge
 from geometry_fusion.tracking.small_masks import keep_small_parts, resized_mask
 from geometry_fusion.tracking.state import PROMPTED, TRACKED, TrackState
+from geometry_fusion.tracking.strategy_step import READING, StrategyTracking
 
 TIDY_EVERY = 512  # frames of a long video; requesting the pages again costs 0.3% of their time
 
@@ -43,27 +47,42 @@ def _cast_memory_to_features(module, args, kwargs):
     return args, {**kwargs, "memory": kwargs["memory"].to(kwargs["curr"][0].dtype)}
 
 
-class GeometryVideoPredictor(PlacesDecoder):
+class GeometryVideoPredictor(StrategyTracking):
     """As SAM2VideoPredictor (sam2 1.1.0), plus: geometry (see `FusingEncoder` and `PlacesDecoder`),
-    batches of objects, and prompts that take effect in both directions of time.
+    batches of objects, memory strategies, and prompts that take effect in both directions of time.
 
     upstream: prompts and memory as in SAM2. memory: name of a memory policy (memory.py). `options`
     are those of `FusingEncoder` and SAM2. Raises InputError for an unknown policy.
     """
 
-    def __init__(self, *args, upstream: bool = False, memory: str = "sam2", **options):
+    def __init__(self, *args, upstream: bool = False, memory: str = "fifo", **options):
         super().__init__(*args, add_all_frames_to_correct_as_cond=not upstream, **options)
         # SAM2 stores memory in bf16; object pointers joined to it promote it to fp32. An object
         # that is prompted later than another has no pointers on earlier frames: its memory stays
         # bf16, and attention with fp32 features would fail.
         self.memory_attention.register_forward_pre_hook(_cast_memory_to_features, with_kwargs=True)
         self.upstream = upstream
-        self.memory = memory_policy(memory)(
+        self.use_memory(memory)
+
+    def use_memory(self, name: str) -> None:
+        """From now on, new inference states use another memory policy. Raises InputError for an
+        unknown one.
+        """
+        self.memory = memory_policy(name)(
             self.num_maskmem,
             self.memory_temporal_stride_for_eval,
             self.max_obj_ptrs_in_encoder,
-            upstream=upstream,
+            upstream=self.upstream,
         )
+
+    def init_state(self, *args, **options) -> TrackState:
+        """As `FusingEncoder.init_state`, with the memories of the policy."""
+        state = super().init_state(*args, **options)
+        strategy = self.memory.strategy
+        if strategy is not None:
+            bank, delayed = self.bank(state.num_frames), strategy.delays and state.keep != "ahead"
+            state.memories = Memories(lambda since: strategy(bank, since), delayed)
+        return state
 
     @torch.inference_mode()
     def propagate_in_video(
@@ -138,12 +157,15 @@ class GeometryVideoPredictor(PlacesDecoder):
         # With this option SAM2 makes the masks of a batch exclude each other in memory. It tracks
         # object by object, where nothing is excluded, so batches of one give the same masks.
         alone = self.non_overlap_masks_for_mem_enc
-        readable = self.memory.readable(frame_idx, reverse)
-        for members in state.batches.groups(memories, readable, alone):
-            masks.update(self._track_members(state, frame_idx, members, memories, reverse))
+        if self.memory.strategy is not None and memories:
+            masks |= self._track_by_strategy(state, frame_idx, memories, reverse)
+        else:
+            readable = self.memory.readable(frame_idx, reverse)
+            for members in state.batches.groups(memories, readable, alone):
+                masks |= self._track_members(state, frame_idx, members, memories, reverse)
         state.mark_tracked(frame_idx, memories, reverse)
         self._drop(state, frame_idx, reverse)
-        ordered = [masks[i] for i in range(len(masks))]
+        state.latest_masks = ordered = [masks[i] for i in range(len(masks))]
         joined = torch.cat(ordered) if len(ordered) > 1 else ordered[0]
         return self._get_orig_video_res_output(state, joined)[1]
 
@@ -221,8 +243,16 @@ class GeometryVideoPredictor(PlacesDecoder):
         self, frame_idx, *args, output_dict, track_in_reverse=False, **kwargs
     ):
         """As SAM2Base._prepare_memory_conditioned_features, plus: reads only the outputs that the
-        memory policy selects.
+        memory policy selects. A `READING` among the outputs is read in their place.
         """
+        if READING in output_dict:
+            features, positions = (
+                kwargs["current_vision_feats"],
+                kwargs["current_vision_pos_embeds"],
+            )
+            grid, num_frames = kwargs["feat_sizes"][-1], kwargs["num_frames"]
+            reading = [output_dict[READING]]
+            return conditioned(self, reading, features, positions, grid, num_frames)
         output_dict = self.memory.select(output_dict, frame_idx, track_in_reverse)
         return super()._prepare_memory_conditioned_features(
             frame_idx, *args, output_dict=output_dict, track_in_reverse=track_in_reverse, **kwargs

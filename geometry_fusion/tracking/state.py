@@ -14,6 +14,7 @@ from torch import Tensor
 
 from geometry_fusion.geometry.source import GeometrySource
 from geometry_fusion.tracking.ahead import EncodingAhead
+from geometry_fusion.tracking.memory_bank import Memories
 from geometry_fusion.tracking.object_batches import ObjectBatches
 from geometry_fusion.tracking.places import Places
 from geometry_fusion.types import Frames, GeometryFrame
@@ -92,6 +93,10 @@ class TrackState(dict):
         )
         self.frames, self.geometry, self.batches, self.keep = frames, geometry, batches, keep
         self.places = places
+        # What policies with a strategy per object remember (memory.py); None: the policy has none.
+        self.memories: Memories | None = None
+        # Mask logits [1, 1, h, w] of the latest tracked frame, by object index.
+        self.latest_masks: list[Tensor] = []
         # Frames whose masks are final only after tracking backwards.
         self.answered_later: range = range(0)
         # Frames in `features` that were encoded in one batch, ahead of tracking.
@@ -213,6 +218,8 @@ class TrackState(dict):
         self.ahead.stop()
         self.geometry_settled = False
         self.batches.clear()
+        if self.memories is not None:
+            self.memories.clear()
         self.geometry.reset()
         self.drop_features()
 
@@ -238,6 +245,8 @@ class TrackState(dict):
         }
         if self.places is not None:
             snapshot["places"] = self.places.snapshot()
+        if self.memories is not None:
+            snapshot["memories"] = self.memories.snapshot()
         return snapshot
 
     def restore(self, snapshot: dict) -> None:
@@ -247,6 +256,8 @@ class TrackState(dict):
         self.geometry_settled = self.geometry.settled
         if self.places is not None:
             self.places.restore(snapshot["places"])
+        if self.memories is not None:
+            self.memories.restore(_moved(snapshot["memories"], self["device"]))
 
 
 def _moved(value, device: torch.device):

@@ -9,8 +9,8 @@ from geometry_fusion.data.scenes import Scene, find_scenes
 from geometry_fusion.errors import InputError
 from geometry_fusion.evaluation.arm_names import is_arm, parts_of, place_settings
 from geometry_fusion.evaluation.arms import EvaluatedArms, prompt_of
+from geometry_fusion.evaluation.facts import false_answers
 from geometry_fusion.evaluation.objects import tracks_of
-from geometry_fusion.evaluation.run import false_answers
 from geometry_fusion.evaluation.sources import ShuffledGeometry, another_scene
 from geometry_fusion.geometry.posed_depth import posed_depth_of
 from geometry_fusion.motion import Decision

@@ -155,7 +155,7 @@ def test_every_mode_has_its_arm_and_identity():
         ("tiny", {"mode": "magic"}, "geometry mode magic: unknown; choose one of auto, merger"),
         ("tiny", {"mode": "places", "checkpoint": FUSION}, "is for a merger, and places need none"),
         ("tiny", {"geometry": "must3r:huge"}, "unknown model; choose one of tiny, 224, 512"),
-        ("tiny", {"memory": "elephant"}, "memory elephant: unknown; choose one of sam2"),
+        ("tiny", {"memory": "elephant"}, "memory elephant: unknown; choose one of fifo, dam"),
         ("tiny", {"device": "abacus"}, "device 'abacus': unknown"),
         ("tiny", {"checkpoint": "none.safetensors"}, "none.safetensors"),
         (SAM2_MODELS["tiny"][1], {}, "carries no merger weights"),

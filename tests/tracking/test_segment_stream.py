@@ -16,6 +16,7 @@ import pytest
 
 import main
 import sam2_model
+from geometry_fusion.choices import MEMORY_POLICIES
 from geometry_fusion.errors import run_cli
 from geometry_fusion.io.extract import extract_frames
 from geometry_fusion.io.frame_folder import FrameFolder
@@ -178,6 +179,33 @@ def interrupted_after(frames: int):
         return original(self, *arguments)
 
     return take
+
+
+@pytest.mark.parametrize("policy", MEMORY_POLICIES[1:])
+def test_under_every_memory_policy_an_interrupted_run_gives_the_same_masks(
+    clip, tmp_path, monkeypatch, refuse, policy
+):
+    short = tmp_path / "short"
+    short.mkdir()
+    for file in sorted(clip.iterdir())[:10]:
+        shutil.copy(file, short)
+    command = ["--frames", short, POINT, "--memory", policy, "--arm", "sam2", "--save-every", 0]
+    assert segment(*command, "--out", tmp_path / "once") == 0
+    original, count = StreamSession._take, []
+
+    def interrupting(self, *arguments):
+        count.append(1)
+        if len(count) == 9:
+            raise KeyboardInterrupt
+        return original(self, *arguments)
+
+    monkeypatch.setattr(StreamSession, "_take", interrupting)
+    assert segment(*command, "--out", tmp_path / "twice") == 130
+    other = ["--frames", short, POINT, "--arm", "sam2", "--out", tmp_path / "twice"]
+    assert f"left by a run with memory {policy}" in refuse(main, "segment", *other)
+    assert segment(*command, "--out", tmp_path / "twice") == 0
+    assert len(count) < 20  # it went on where it was, not from the start
+    assert masks_in(tmp_path / "twice/masks") == masks_in(tmp_path / "once/masks")
 
 
 def test_a_kill_at_the_very_end_leaves_a_complete_run(clip, tmp_path, monkeypatch):
