@@ -79,18 +79,27 @@ class SeenDecoder:
         self._hook.remove()
 
     def answers(self) -> Answers:
-        """The one kind of answer, in the form of `ask`: SAM2's masks at their places among all."""
-        masks, ious, tokens, scores = self._output
-        count = self._model.sam_mask_decoder.num_mask_tokens
-        # SAM2 returns either the first of the decoder's masks, or all others.
-        first = 0 if masks.shape[1] == 1 else 1
-        rest = count - first - masks.shape[1]
-        ious = pad(ious.float(), (first, rest), value=-torch.inf)
-        masks = pad(masks.float(), (0, 0, 0, 0, first, rest))
-        tokens = tokens.expand(-1, masks.shape[1] - first - rest, -1)
-        tokens = pad(tokens, (0, 0, first, rest))
-        scores = scores.float().reshape(len(masks), 1)
-        return Answers(masks[:, None], ious[:, None], tokens[:, None], scores)
+        """The one kind of answer, in the form of `ask`."""
+        return unprompted(self._model, *self._output)
+
+
+def unprompted(
+    model: SAM2Base,
+    masks: Tensor,  # [B, M, h, w] logits, as the decoder returns them
+    ious: Tensor,  # [B, M]
+    tokens: Tensor,  # [B, M or 1, C]
+    scores: Tensor,  # [B, 1]
+) -> Answers:
+    """SAM2's own answers in the form of `ask`: one kind, masks at their places among all."""
+    count = model.sam_mask_decoder.num_mask_tokens
+    # SAM2 returns either the first of the decoder's masks, or all others.
+    first = 0 if masks.shape[1] == 1 else 1
+    rest = count - first - masks.shape[1]
+    tokens = pad(tokens.expand(-1, masks.shape[1], -1), (0, 0, first, rest))
+    masks = pad(masks.float(), (0, 0, 0, 0, first, rest))
+    ious = pad(ious.float(), (first, rest), value=-torch.inf)
+    scores = scores.float().reshape(len(masks), 1)
+    return Answers(masks[:, None], ious[:, None], tokens[:, None], scores)
 
 
 def ask(

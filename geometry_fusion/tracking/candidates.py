@@ -11,7 +11,7 @@ from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from geometry_fusion.tracking.asked_decoder import pointers
+from geometry_fusion.tracking.asked_decoder import Answers, pointers, unprompted
 from geometry_fusion.tracking.memories.records import Candidates
 
 
@@ -24,6 +24,7 @@ class Decoded:
     tokens: Tensor  # [K, C] or [1, C] output tokens of the masks
     score: Tensor  # [1] object score, a logit
     conditioned: Tensor  # [C, h, w] the feature that was decoded
+    raw: Tensor  # [K, h, w] the mask logits, whatever the object score
 
     def candidates(self) -> Candidates:
         """As memory strategies see them."""
@@ -54,10 +55,17 @@ def decode(
         repeat_image=False,
         high_res_features=high_res,
     )
+    raw = masks.float()
     if model.pred_obj_scores:
         masks = torch.where((scores > presence)[:, None, None], masks, NO_OBJ_SCORE)
     masks = masks.float()
-    return [Decoded(*row) for row in zip(masks, ious, tokens, scores, conditioned)]
+    return [Decoded(*row) for row in zip(masks, ious, tokens, scores, conditioned, raw)]
+
+
+def raw_answers(model: SAM2Base, decoded: list[Decoded]) -> Answers:
+    """The candidates of a batch, whatever their object scores, as places see SAM2's answers."""
+    parts = ([getattr(d, name) for d in decoded] for name in ("raw", "ious", "tokens", "score"))
+    return unprompted(model, *(torch.stack(part) for part in parts))
 
 
 def chosen_outputs(

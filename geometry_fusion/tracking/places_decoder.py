@@ -4,7 +4,7 @@
 that SAM2 passes through, because a predictor holds nothing of a video.
 """
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,7 +67,7 @@ class PlacesDecoder(FusingEncoder):
         with SeenDecoder(self) as seen:
             current_out, sam_outputs, high_res, conditioned = super()._track_step(*given)
         own = self.own_feature(current_vision_feats[-1], conditioned.shape)
-        judged = judge.judged(self, sam_outputs, seen, own, conditioned, high_res)
+        judged = judge.judged(self, sam_outputs, seen.answers, own, conditioned, high_res)
         return current_out, judged, high_res, conditioned
 
     def own_feature(self, feature: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -113,7 +113,7 @@ class Judge:
         self,
         model: PlacesDecoder,
         sam_outputs: tuple,
-        seen: SeenDecoder,
+        unprompted: Callable[[], Answers],  # SAM2's own answers
         own: Tensor,  # [B, C, h, w] the frame's own feature
         conditioned: Tensor,  # [B, C, h, w] the same after memory attention
         high_res: list[Tensor] | None,
@@ -133,7 +133,7 @@ class Judge:
             prompts = prompts_of(asked, side, model.image_size, low_res)
             questions = self._state.places.settings.questions
             answers = asked_decoder.ask(model, *chosen, levels, prompts, questions)
-            self._accept(asked, seen.answers().of(numbers).joined(answers), side)
+            self._accept(asked, unprompted().of(numbers).joined(answers), side)
         self._veto_and_trim(judged, low_res)
         changed = [case for case in self._cases if case.logits is not None]
         return replaced(model, sam_outputs, changed) if changed else sam_outputs

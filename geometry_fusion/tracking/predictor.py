@@ -10,12 +10,10 @@ What it adds for long videos and many objects:
 * a few frames are encoded at once, ahead of tracking;
 * objects whose memories hold the same frames are tracked as one batch (object_batches.py);
 * a state may hold only what tracking can still read, in place of everything (memory.py).
-
 What it changes where there are several prompts, unless it is built with `upstream=True`:
 
 * every prompt conditions the frames after it;
-* an object is tracked from its own prompts, in both directions, not from the first prompt of any
-  object;
+* an object is tracked from its own prompts, not the first of any object, in both directions;
 * memory is never read against the direction of tracking (memory.py).
 
 A frame on its way: `track_frame` -> `_look_ahead` (encoder.py: encode it, and those after it)

@@ -6,6 +6,7 @@ Paths of all objects that read equally many memories are decoded as one batch.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from sam2.utils.misc import fill_holes_in_mask_scores
 from torch import Tensor
 
 from geometry_fusion.devices import free_memory
-from geometry_fusion.tracking.candidates import Decoded, chosen_outputs, decode
+from geometry_fusion.tracking.candidates import Decoded, chosen_outputs, decode, raw_answers
 from geometry_fusion.tracking.memories.records import Answer, Bank
 from geometry_fusion.tracking.memories.views import View, view_of
 from geometry_fusion.tracking.memory_bank import Held
@@ -121,7 +122,7 @@ class StrategyTracking(PlacesDecoder):
     @staticmethod
     def _view(state: TrackState, frame_idx: int) -> View | None:
         """A frame's geometry for strategies, once the source's coordinates are final."""
-        return view_of(state.geometry_of(frame_idx)) if state.geometry.settled else None
+        return view_of(state.geometry_of(frame_idx)) if state.geometry_settled else None
 
     def _decoded(self, state: TrackState, frame_idx: int, paths: list[Path]) -> list[Decoded]:
         """The candidates of all paths, in their order."""
@@ -179,7 +180,8 @@ class StrategyTracking(PlacesDecoder):
                 read = torch.stack([d.conditioned for d in decoded])
                 own = self.own_feature(features[-1], read.shape)
                 levels = high_res_levels(features, grids)
-                sam_outputs = judge.judged(self, sam_outputs, own, read, levels)
+                unprompted = partial(raw_answers, self, decoded)
+                sam_outputs = judge.judged(self, sam_outputs, unprompted, own, read, levels)
                 judge.commit({at for at, s in enumerate(chunk) if s.rank == 0})
             whole, shown = self._with_memory(state, features, grids, sam_outputs)
             ious = sam_outputs[2][:, 0].float().tolist()
