@@ -41,7 +41,7 @@ def differ(a: dict, b: dict) -> bool:
 
 def test_controls_show_what_an_arm_owes_to_its_geometry(arms, tracks):
     """Zero and shuffled geometry are SAM2 bit for bit; true geometry is something else."""
-    by_arm = {arm: [masks(arms, arm, track) for track in tracks[:4]] for arm in ARMS}
+    by_arm = {arm: [masks(arms, arm, track) for track in tracks[:2]] for arm in ARMS}
     for arm in ("places_zero", "places_shuffled"):
         assert not any(differ(a, b) for a, b in zip(by_arm[arm], by_arm["sam2"])), arm
     for arm in ("places", "places_true", "both"):
@@ -55,8 +55,7 @@ def test_a_switch_takes_all_masks_of_one_of_two_arms(rooms, tracks, monkeypatch)
     config.arms, config.device = ["places_fallback", "places_switch"], "cpu"
     config.data = {"scenes": str(rooms), "root": str(rooms)}
     arms = EvaluatedArms(config)
-    differing = [t for t in tracks if differ(masks(arms, "places", t), masks(arms, "sam2", t))]
-    track = differing[0]
+    track = next(t for t in tracks if differ(masks(arms, "places", t), masks(arms, "sam2", t)))
     assert not differ(masks(arms, "places_switch", track), masks(arms, "places", track))
     for moves, same_as in ((True, "sam2"), (False, "places")):
 
