@@ -31,7 +31,7 @@ def conditioned(
     readings: list[ReadOutputs],  # B of one shape
     features: list[Tensor],  # the top level: [hw, B, C]
     positions: list[Tensor],  # the same
-    grid: tuple[int, int],  # h, w
+    grids: list[tuple[int, int]],  # h, w of each level
     num_frames: int,  # of the video, by which SAM2 scales the age of pointers
 ) -> Tensor:
     """The frame's feature [B, C, h, w] after memory attention."""
@@ -54,7 +54,7 @@ def conditioned(
         memory_pos=torch.cat(codes, dim=0),
         num_obj_ptr_tokens=num_pointer_tokens,
     )
-    return attended.permute(1, 2, 0).view(len(readings), model.hidden_dim, *grid)
+    return attended.permute(1, 2, 0).view(len(readings), model.hidden_dim, *grids[-1])
 
 
 def _spatial(

@@ -10,10 +10,12 @@ What it adds for long videos and many objects:
 * a few frames are encoded at once, ahead of tracking;
 * objects whose memories hold the same frames are tracked as one batch (object_batches.py);
 * a state may hold only what tracking can still read, in place of everything (memory.py).
+
 What it changes where there are several prompts, unless it is built with `upstream=True`:
 
 * every prompt conditions the frames after it;
-* an object is tracked from its own prompts, not the first of any object, in both directions;
+* an object is tracked from its own prompts, in both directions, not from the first prompt of any
+  object;
 * memory is never read against the direction of tracking (memory.py).
 
 A frame on its way: `track_frame` -> `_look_ahead` (encoder.py: encode it, and those after it)
@@ -63,9 +65,7 @@ class GeometryVideoPredictor(StrategyTracking):
         self.use_memory(memory)
 
     def use_memory(self, name: str) -> None:
-        """From now on, new inference states use another memory policy. Raises InputError for an
-        unknown one.
-        """
+        """From now on, use another memory policy. Raises InputError for an unknown one."""
         self.memory = memory_policy(name)(
             self.num_maskmem,
             self.memory_temporal_stride_for_eval,
@@ -244,13 +244,13 @@ class GeometryVideoPredictor(StrategyTracking):
         memory policy selects. A `READING` among the outputs is read in their place.
         """
         if READING in output_dict:
-            features, positions = (
-                kwargs["current_vision_feats"],
-                kwargs["current_vision_pos_embeds"],
+            names = (
+                "current_vision_feats",
+                "current_vision_pos_embeds",
+                "feat_sizes",
+                "num_frames",
             )
-            grid, num_frames = kwargs["feat_sizes"][-1], kwargs["num_frames"]
-            reading = [output_dict[READING]]
-            return conditioned(self, reading, features, positions, grid, num_frames)
+            return conditioned(self, [output_dict[READING]], *(kwargs[name] for name in names))
         output_dict = self.memory.select(output_dict, frame_idx, track_in_reverse)
         return super()._prepare_memory_conditioned_features(
             frame_idx, *args, output_dict=output_dict, track_in_reverse=track_in_reverse, **kwargs

@@ -150,7 +150,7 @@ class StrategyTracking(PlacesDecoder):
                 state, frame_idx, len(readings)
             )
             feature = conditioned(
-                self, readings, features[-1:], positions[-1:], grids[-1], state.num_frames
+                self, readings, features[-1:], positions[-1:], grids, state.num_frames
             )
             levels = high_res_levels(features, grids)
             return decode(self, feature, levels, self.memory.strategy.presence)
