@@ -6,6 +6,7 @@
     python main.py segment --source 0 --show    the same live: click in the window
     python main.py reconstruct --frames DIR     point cloud and camera path, by MUSt3R
     python main.py geometry --with colmap       cameras and points by COLMAP, for --geometry
+    python main.py instances --scene DIR        things of a scene as groups of 3D points
     python main.py weights                      which weights are here; fetches missing ones
 
 From Python: `from main import getFrames; getFrames("x.mp4")`.
