@@ -11,6 +11,7 @@ from geometry_fusion.devices import autocast
 from geometry_fusion.instances.proposals import Proposal
 from geometry_fusion.instances.settings import InstanceSettings
 
+FEATURE_STRIDES = (4, 8, 16)  # pixels
 Generator = Callable[[np.ndarray], list[Proposal]]  # of a picture, RGB uint8 [H, W, 3]
 
 
@@ -29,6 +30,9 @@ def automatic_proposals(
         box_nms_thresh=settings.box_overlap,
         multimask_output=not single,
     )
+
+    # sam2 writes down the sizes of features for pictures of 1024 pixels; the tiny model has 256.
+    generator.predictor._bb_feat_sizes = [(model.image_size // s,) * 2 for s in FEATURE_STRIDES]
 
     def propose(image: np.ndarray) -> list[Proposal]:
         with torch.inference_mode(), autocast(model.device, precision):

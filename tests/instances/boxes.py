@@ -31,7 +31,7 @@ class Boxes:
 
     boxes: list[np.ndarray]
     poses: list[np.ndarray]
-    side: int = 128
+    side: int = 160
 
     def __post_init__(self):
         middle = (self.side - 1) / 2
@@ -70,10 +70,11 @@ class Boxes:
         return track
 
 
-def two_boxes(frames: int = 12) -> Boxes:
-    """Two boxes side by side, seen over three quarters of a circle."""
+def two_boxes(frames: int = 16, side: int = 160) -> Boxes:
+    """Two boxes side by side, seen from all around."""
     boxes = [
         np.array([[-0.5, -0.3, 0.0], [-0.05, 0.2, 0.5]]),
         np.array([[0.15, -0.2, 0.0], [0.6, 0.25, 0.35]]),
     ]
-    return Boxes(boxes, [camera_at(a) for a in np.linspace(0, 4.5, frames)])
+    angles = np.linspace(0, 2 * np.pi, frames, endpoint=False)
+    return Boxes(boxes, [camera_at(angle) for angle in angles], side)

@@ -13,7 +13,7 @@ from geometry_fusion.instances.solve import solve
 from geometry_fusion.instances.superpoints import superpoints_of
 from tests.instances.boxes import Boxes, two_boxes
 
-SETTINGS = InstanceSettings(voxel=0.03, lift_every=1)
+SETTINGS = InstanceSettings(voxel=0.025, lift_every=1)
 PER_POINT = replace(SETTINGS, superpoints=False)
 
 
@@ -54,8 +54,8 @@ def test_two_boxes_on_a_floor_are_two_instances(world, cloud):
 def test_normals_point_to_the_cameras_and_out_of_the_boxes(world, cloud):
     for number, (low, high) in enumerate(world.boxes, 1):
         on_top = (cloud.labels == number) & (np.abs(cloud.points[:, 2] - high[2]) < 1e-3)
-        inner = (cloud.points[:, :2] > low[:2] + 0.06).all(1)
-        inner &= (cloud.points[:, :2] < high[:2] - 0.06).all(1)
+        inner = (cloud.points[:, :2] > low[:2] + 0.1).all(1)
+        inner &= (cloud.points[:, :2] < high[:2] - 0.1).all(1)
         assert (on_top & inner).sum() > 20
         assert np.allclose(cloud.normals[on_top & inner], (0, 0, 1), atol=1e-3)
 
@@ -73,14 +73,16 @@ def dilated(mask: np.ndarray) -> np.ndarray:
 
 def test_erosion_and_weights_keep_wide_masks_and_noisy_depth_apart(world, cloud):
     tracks = [world.track(1, dilated), world.track(2, dilated)]
-    views = noisy(world, 0.01)
-    plain = replace(PER_POINT, erosion=0.0, relative_sigma=0.0)
-    careful, careless = (
-        ious_of(solve(cloud, tracks, frames_of(world), views, settings), cloud)
-        for settings in (replace(PER_POINT, erosion=0.02), plain)
-    )
-    assert min(careful.values()) >= 0.9
-    assert max(careless.values()) < min(careful.values())
+    views, frames = noisy(world, 0.01), frames_of(world)
+
+    def least_iou(settings: InstanceSettings) -> float:
+        return min(ious_of(solve(cloud, tracks, frames, views, settings), cloud).values())
+
+    assert least_iou(SETTINGS) >= 0.9
+    # Superpoints repair outlines by themselves; point by point the two measures show.
+    careful = least_iou(PER_POINT)
+    assert least_iou(replace(PER_POINT, erosion=0.0, relative_sigma=0.0)) < careful - 0.05
+    assert least_iou(replace(PER_POINT, erosion=0.0)) < careful - 0.05
 
 
 def test_a_frame_whose_pose_is_wrong_by_5_cm_is_ignored(world, cloud):
