@@ -86,7 +86,7 @@ def cloud_overlap(cloud: Cloud, fragments: Sequence[np.ndarray], voxel: float) -
 def _members(fragments: Sequence[np.ndarray], place_of: np.ndarray) -> csr_matrix:
     """[K, P] 1 where a fragment has a point at a place. place_of: [N] of every point."""
     places = [np.unique(place_of[ids]) for ids in fragments]
-    rows = np.repeat(np.arange(len(places)), [len(p) for p in places])
+    rows = np.repeat(np.arange(len(places)), np.array([len(p) for p in places], int))
     columns = np.concatenate([np.zeros(0, int), *places])
     size = (len(places), int(place_of.max(initial=-1)) + 1)
     return csr_matrix((np.ones(len(columns)), (rows, columns)), size)

@@ -129,6 +129,12 @@ def test_ids_and_order_of_tracks_change_nothing(world, cloud):
     assert {i.tracks for i in other} == {(2, 3), (1, 4)}
 
 
+def test_a_scene_in_which_nothing_was_proposed_has_no_instances(world, cloud):
+    assert solve(cloud, [], frames_of(world), world.view, PER_POINT) == []
+    nothing = replace(world.track(1), masks={})
+    assert solve(cloud, [nothing], frames_of(world), world.view, PER_POINT) == []
+
+
 def test_a_track_is_seen_only_from_its_keyframe_on(world, cloud):
     whole, late = world.track(1), world.track(1, start=8)
     lifted = lift(cloud, [whole, late], frames_of(world), world.view, SETTINGS)
