@@ -1,17 +1,17 @@
 """The picture of instances from above."""
 
-from collections.abc import Sequence
+from colorsys import hsv_to_rgb
 from pathlib import Path
 
 import numpy as np
 
 from geometry_fusion.instances.cloud import Cloud
 from geometry_fusion.io.atomic import replacing_file
-from geometry_fusion.io.mask_writer import colour
 from geometry_fusion.report.pyplot import INK, ORANGE, plt
 
 MOST_POINTS = 60_000
-GREY = 0.82  # of points without an instance: this share of white, the rest of their own colour
+GOLDEN = 0.618034  # of a turn between the hues of two instances
+GREY = 0.72  # of points without an instance: this share of white, the rest of their own colour
 
 
 def axes_from_above(poses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -43,7 +43,7 @@ def draw_from_above(file: Path, cloud: Cloud, owner: np.ndarray, poses: np.ndarr
     chosen = chosen[np.argsort(heights[chosen], kind="stable")]
     flat = cloud.points @ plane.T
     figure, axes = plt.subplots(figsize=(8, 8), layout="constrained")
-    style = {"s": 2.0, "linewidths": 0, "rasterized": True}
+    style = {"s": 3.0, "linewidths": 0, "rasterized": True}
     axes.scatter(*flat[chosen].T, c=painted(cloud, owner)[chosen] / 255, **style)
     path = poses[:, :3, 3] @ plane.T
     axes.plot(*path.T, color=ORANGE, lw=1.2)
@@ -53,7 +53,9 @@ def draw_from_above(file: Path, cloud: Cloud, owner: np.ndarray, poses: np.ndarr
             middle = np.median(flat[owner == number], axis=0)
             box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.8}
             axes.text(*middle, str(number), ha="center", va="center", fontsize=9, bbox=box)
-    low, high = np.percentile(np.concatenate([flat[shown], path]), [0.5, 99.5], axis=0)
+    # Without the outermost points, but with all cameras.
+    low, high = np.percentile(flat[shown], [0.5, 99.5], axis=0)
+    low, high = np.minimum(low, path.min(0)), np.maximum(high, path.max(0))
     margin = 0.05 * (high - low).max()
     axes.set(xlim=(low[0] - margin, high[0] + margin), ylim=(low[1] - margin, high[1] + margin))
     axes.set_aspect("equal")
@@ -71,6 +73,12 @@ def painted(cloud: Cloud, owner: np.ndarray) -> np.ndarray:
     return np.where(owner[:, None] > 0, palette[owner], pale.round()).astype(np.uint8)
 
 
-def instance_colours(count: int) -> Sequence[tuple[int, int, int]]:
-    """RGB of instances 1..count, as masks of those ids have it."""
-    return [colour(number) for number in range(1, count + 1)]
+def instance_colours(count: int) -> list[tuple[int, int, int]]:
+    """RGB of instances 1..count: strong colours, neighbours far apart. None is grey, as the
+    colours of masks may be: grey is what belongs to no instance.
+    """
+    colours = []
+    for number in range(count):
+        hue, strength = number * GOLDEN % 1, 1 - 0.3 * (number // 8 % 2)
+        colours.append(tuple(round(255 * c) for c in hsv_to_rgb(hue, 0.85, 0.9 * strength)))
+    return colours

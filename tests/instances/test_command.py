@@ -17,7 +17,6 @@ import main
 from geometry_fusion.data.scenes import Scene
 from geometry_fusion.instances.outputs import NAMES
 from geometry_fusion.instances.tracks import decoded
-from geometry_fusion.io.mask_writer import colour
 from tests.conftest import ROOT, THREADS
 
 SETTINGS = """
@@ -67,7 +66,8 @@ def test_the_files_agree_with_each_other(finished, words):
         ids = stored["point_ids"][stored["offsets"][number - 1] : stored["offsets"][number]]
         assert np.array_equal(ids, np.flatnonzero(stored["instance"] == number))
         assert len(ids) == instance["points"]
-        assert (painted[ids, :3] == colour(number)).all()
+        assert (painted[ids, :3] == instance["colour"]).all()
+        assert np.ptp(instance["colour"]) > 100  # grey is what belongs to no instance
     # Every threshold, and what the results depend on.
     assert about["settings"]["points_per_side"] == 8 and about["settings"]["voxel"] == 0.05
     assert about["settings"]["part_voxel"] == pytest.approx(0.125)  # lengths scale alike
