@@ -7,6 +7,7 @@
     python main.py export MASKS --to coco       masks in the formats of other tools
     python main.py reconstruct --frames DIR     point cloud and camera path, by MUSt3R
     python main.py geometry --with colmap       cameras and points by COLMAP, for --geometry
+    python main.py instances --scene DIR        things of a scene as groups of 3D points
     python main.py weights                      which weights are here; fetches missing ones
 
 From Python: `from main import getFrames; getFrames("x.mp4")`.

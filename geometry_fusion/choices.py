@@ -7,6 +7,8 @@ DEVICES = ("auto", "cuda", "mps", "cpu")
 PRECISIONS = ("auto", "fp32", "bf16")
 MODES = ("stream", "full")  # of tracking: once in constant memory, or backwards as well
 ARMS = ("auto", "sam2", "3am")  # of `segment`: SAM2 alone, or with geometry
+# Of `instances`: as `ab_iou.py` and the evaluations have them.
+INSTANCE_ARMS = ("sam2", "3am", "places", "control", "oracle")
 # How geometry is used: the trained merger, places without training, both, or not at all.
 GEOMETRY_MODES = ("auto", "merger", "places", "both", "off")
 # What an object reads of its past (docs/memory.md).

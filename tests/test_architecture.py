@@ -14,17 +14,20 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LONGEST_MODULE, LONGEST_FUNCTION = 300, 60
 # part of the package -> parts that it must not import
 FORBIDDEN = {
-    "io": "geometry tracking models measure evaluation report ui commands training data merger",
+    "io": "geometry tracking models measure evaluation report ui commands training data merger "
+    "instances",
     "must3r": "geometry tracking models measure evaluation report ui commands training data merger",
     "merger": "must3r tracking models measure evaluation report ui commands training data",
-    "geometry": "tracking models measure evaluation report ui commands training data motion",
+    "geometry": "tracking models measure evaluation report ui commands training data motion "
+    "instances",
     "motion": "must3r merger tracking models measure evaluation report ui commands training data",
-    "tracking": "models evaluation report ui commands training data",
-    "models": "evaluation report ui commands training data",
+    "tracking": "models evaluation report ui commands training data instances",
+    "models": "evaluation report ui commands training data instances",
     "measure": "tracking models evaluation report ui commands training data must3r",
-    "report": "evaluation ui commands training data",
+    "report": "evaluation ui commands training data instances",
+    "instances": "models evaluation ui commands training data",
     "ui": "evaluation report commands training data",
-    "data": "tracking models ui commands training",
+    "data": "tracking models ui commands training instances",
     "evaluation": "ui commands training",
     "training": "ui",
     "integrations": "evaluation report ui commands training data measure",

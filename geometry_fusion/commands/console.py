@@ -1,6 +1,7 @@
 """The console command `3am`, and how the scripts of a clone start the same commands.
 
-    3am frames|pick|segment|ab|export|train|evaluate|metrics|weights|reconstruct|geometry|check ...
+    3am frames|pick|segment|ab|export|instances|train|evaluate|metrics|weights|reconstruct|geometry|
+        check ...
 
 A command is a parser (parsers.py, loads nothing heavy) and a module with `run(args)`, which is
 imported only when the arguments are right.
@@ -46,13 +47,25 @@ COMMANDS = {
     "geometry": Command(
         "geometry", "cameras and points of a video, by COLMAP", "geometry_arguments"
     ),
+    "instances": Command(
+        "instances", "things of a scene as groups of 3D points", "instances_arguments"
+    ),
     "cache-geometry": Command(
         "cache_geometry", "compute the geometry of a fusion training", "cache_geometry_arguments"
     ),
     "check": Command("check", "say whether a checkpoint carries merger weights", "check_arguments"),
 }
 # Commands of main.py.
-MAIN = ("frames", "pick", "segment", "export", "reconstruct", "geometry", "weights")
+MAIN = (
+    "frames",
+    "pick",
+    "segment",
+    "export",
+    "reconstruct",
+    "geometry",
+    "instances",
+    "weights",
+)
 ABOUT = """3AM: click an object once in a video and get its mask in every frame.
 
     3am frames walk.mp4 && 3am pick            frames, then a click; prints the next command

@@ -8,6 +8,7 @@ from geometry_fusion.choices import (
     ARMS,
     EXPORT_FORMATS,
     EXPORT_SHAPES,
+    INSTANCE_ARMS,
     KEYFRAME_INTERVAL,
     MODES,
     OBJECTS_AT_ONCE,
@@ -105,6 +106,37 @@ def reconstruct_arguments(parser: argparse.ArgumentParser) -> None:
     sure = "0..1; less sure points are left out"
     add("--min-confidence", type=float, default=0.0, help=sure)
     add_device_argument(parser)
+
+
+def instances_arguments(parser: argparse.ArgumentParser) -> None:
+    """`main.py instances`."""
+    add_frames_argument(parser)
+    add = parser.add_argument
+    scene = "instead of --frames: a scene folder with rgb/, depth/ and cameras.json"
+    add("--scene", type=Path, metavar="DIR", help=scene)
+    out = "receives instances.npz, .ply, .json, tracks.json, overview.png"
+    add("--out", type=Path, default=Path("videos/instances"), help=out)
+    add("--overwrite", action="store_true", help="replace instances of another source")
+    points = "depth and cameras: scan (of --scene), must3r, or a path (docs/own_geometry.md)"
+    add(
+        "--geometry", metavar="NAME|PATH", help=f"{points}; default: scan with --scene, else must3r"
+    )
+    arms = "what follows the masks; 3am: with geometry; control and oracle: of our tables"
+    add("--arm", default="places", choices=INSTANCE_ARMS, help=arms)
+    stride = "frames between keyframes, on which things are proposed; default: 20"
+    add("--stride", type=int, metavar="N", help=stride)
+    add("--coverage", action="store_true", help="keyframes where much is new, instead of --stride")
+    voxel = "distance of points, in the unit of the geometry; other lengths scale alike"
+    add("--voxel", type=float, metavar="L", help=voxel)
+    add("--no-superpoints", action="store_true", help="points vote one by one")
+    settings = "YAML file with other thresholds: docs/instances.md"
+    add("--settings", type=Path, metavar="YAML", help=settings)
+    must3r = f"{', '.join(MUST3R_MODELS)}, a file, or auto, which goes with --sam2"
+    add("--must3r", default="auto", help=f"geometry backbone: {must3r}")
+    add("--checkpoint", type=Path, metavar="FILE", help="merger weights of --arm")
+    add_sam2_arguments(parser)
+    add_device_argument(parser)
+    add_precision_argument(parser)
 
 
 def geometry_arguments(parser: argparse.ArgumentParser) -> None:

@@ -167,7 +167,7 @@ def record_of_results(path: Path) -> Record | None:
     """
     path = Path(path)
     if path.is_dir():
-        for name in ("metrics.json", "cameras.json", "geometry.json"):
+        for name in ("metrics.json", "cameras.json", "geometry.json", "instances.json"):
             if (path / name).is_file():
                 return _checked(_json(path / name).get("source"))
         if (path / FRAMES_JSON).is_file():
