@@ -22,6 +22,7 @@ FORBIDDEN = {
     "tracking": "models evaluation report ui commands training data",
     "models": "evaluation report ui commands training data",
     "measure": "tracking models evaluation report ui commands training data must3r",
+    "player": "tracking models measure motion report evaluation ui commands training data",
     "report": "evaluation ui commands training data",
     "ui": "evaluation report commands training data",
     "data": "tracking models ui commands training",

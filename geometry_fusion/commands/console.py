@@ -1,6 +1,6 @@
 """The console command `3am`, and how the scripts of a clone start the same commands.
 
-    3am frames|pick|segment|ab|train|evaluate|metrics|weights|reconstruct|geometry|check ...
+    3am ui|frames|pick|segment|ab|train|evaluate|metrics|weights|reconstruct|geometry|check ...
 
 A command is a parser (parsers.py, loads nothing heavy) and a module with `run(args)`, which is
 imported only when the arguments are right.
@@ -31,6 +31,7 @@ COMMANDS = {
     "pick": Command(
         "pick", "click on objects, see their masks, get the command to run", "pick_arguments"
     ),
+    "ui": Command("ui", "click, track, compare and correct in the browser", "ui_arguments"),
     "segment": Command(
         "segment", "track the prompted objects through all frames", "segment_arguments"
     ),
@@ -50,7 +51,7 @@ COMMANDS = {
     ),
     "check": Command("check", "say whether a checkpoint carries merger weights", "check_arguments"),
 }
-MAIN = ("frames", "pick", "segment", "reconstruct", "geometry", "weights")  # commands of main.py
+MAIN = ("ui", "frames", "pick", "segment", "reconstruct", "geometry", "weights")  # of main.py
 ABOUT = """3AM: click an object once in a video and get its mask in every frame.
 
     3am frames walk.mp4 && 3am pick            frames, then a click; prints the next command
