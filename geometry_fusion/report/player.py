@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from geometry_fusion.io.video_writer import VideoWriter
+from geometry_fusion.measure.masks import iou
 from geometry_fusion.names import shown_name
 from geometry_fusion.player.masks import mask_png
 from geometry_fusion.player.scene import fewer_points
@@ -42,6 +43,8 @@ def player_data(
     """The data object of player.js as JSON that may stand inside a script element."""
     objects = sorted({prompt.object_id for prompt in prompts})
     embedded, size = embedded_frames(frames)
+    if agreement is None and len(arms) == 2:
+        agreement = _agreement(frames, arms, read_ids, objects)
     data = {
         "size": frames.size,
         "count": len(frames),
@@ -101,6 +104,21 @@ def embedded_masks(
         if total <= MASK_BYTES or max(size) <= 160:
             return masks
         size = _fitted(size, max(size) // 2)
+
+
+def _agreement(
+    frames: Frames,
+    arms: list[Arm],
+    read_ids: Callable[[Arm, str], np.ndarray],
+    objects: list[int],
+) -> Agreement:
+    """Object id -> IoU of the two arms' masks per frame; reports with ground truth have none."""
+    agreement: Agreement = {object_id: [] for object_id in objects}
+    for stem in frames.stems:
+        first, second = (read_ids(arm, stem) for arm in arms)
+        for object_id, values in agreement.items():
+            values.append(iou(first == object_id, second == object_id))
+    return agreement
 
 
 def _seen(arm: Arm, count: int, agreement: Agreement | None) -> dict[str, list]:

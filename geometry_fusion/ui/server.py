@@ -17,7 +17,6 @@ Errors are JSON {"error": one line}. Nothing on disk is found by a name that cam
 """
 
 import asyncio
-import json
 import re
 from collections.abc import Callable
 from contextlib import asynccontextmanager
@@ -29,16 +28,24 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from geometry_fusion.errors import InputError, one_line
+from geometry_fusion.errors import InputError
 from geometry_fusion.player import SCENE_SCRIPT, SCRIPT, STYLE
+from geometry_fusion.ui.answers import (
+    after_of,
+    gone,
+    json_of,
+    refused,
+    session_of,
+    state_answer,
+    unknown,
+)
 from geometry_fusion.ui.guard import Guard
 from geometry_fusion.ui.pictures import frame_jpeg, shrunk_mask, small_mask
 from geometry_fusion.ui.results import ARMS
 from geometry_fusion.ui.studio import Studio, UnknownSession
-from geometry_fusion.ui.uploads import add_mask, open_files, receive_file
+from geometry_fusion.ui.uploads import add_mask, open_files, open_path, receive_file
 from geometry_fusion.ui.view import STATIC, info
 
-MOST_JSON = 256 * 1024  # bytes of a command
 TIDY_EVERY_S = 60.0
 FOREVER = "private, max-age=86400, immutable"
 FILES = {
@@ -75,6 +82,7 @@ def make_app(
         Route("/api/s/{key}/scene", scene),
         Route("/api/s/{key}/upload", upload, methods=["PUT"]),
         Route("/api/s/{key}/open", open_upload, methods=["POST"]),
+        Route("/api/s/{key}/path", path, methods=["POST"]),
         Route("/api/s/{key}/prompt-mask", prompt_mask, methods=["PUT"]),
         Route("/api/s/{key}/export/{kind}", export_file),
     ]
@@ -100,33 +108,6 @@ async def lifespan(app: Starlette, studio: Studio):
     yield
     tidying.cancel()
     await to_thread.run_sync(studio.close)
-
-
-def session_of(request: Request):
-    """The session that a request names. Raises UnknownSession."""
-    return request.app.state.studio.session(request.path_params["key"])
-
-
-async def json_of(request: Request) -> dict:
-    """The JSON object of a request, read within limits. Raises InputError for anything else."""
-    content = b""
-    async for chunk in request.stream():
-        content += chunk
-        if len(content) > MOST_JSON:
-            raise InputError(f"a command has at most {MOST_JSON} bytes")
-    try:
-        value = json.loads(content or b"{}")
-    except (ValueError, RecursionError):
-        raise InputError("the command is not valid JSON") from None
-    if not isinstance(value, dict):
-        raise InputError("a command is a JSON object")
-    return value
-
-
-def state_answer(session, after: int = 0) -> Response:
-    """The session's state as a response."""
-    headers = {"Cache-Control": "no-store"}
-    return Response(session.state(after), media_type="application/json", headers=headers)
 
 
 async def page(request: Request) -> Response:
@@ -165,7 +146,7 @@ async def act(request: Request) -> Response:
     """A command of actions.py."""
     session, action = session_of(request), await json_of(request)
     await to_thread.run_sync(session.act, action)
-    return state_answer(session, _after(action))
+    return state_answer(session, after_of(action))
 
 
 async def sample(request: Request) -> Response:
@@ -185,7 +166,7 @@ async def run(request: Request) -> Response:
         raise InputError("arms: expected a list of names")
     chosen = tuple(dict.fromkeys(arms)) if arms else None
     await to_thread.run_sync(request.app.state.studio.run, session, chosen)
-    return state_answer(session, _after(asked))
+    return state_answer(session, after_of(asked))
 
 
 async def cancel(request: Request) -> Response:
@@ -257,6 +238,15 @@ async def open_upload(request: Request) -> Response:
     return state_answer(session)
 
 
+async def path(request: Request) -> Response:
+    """Open a video or folder of this machine: {"path", and the cut as in `open_upload`}."""
+    session, asked = session_of(request), await json_of(request)
+    studio = request.app.state.studio
+    studio.cancel(session)
+    await to_thread.run_sync(open_path, studio, session, asked)
+    return state_answer(session)
+
+
 async def prompt_mask(request: Request) -> Response:
     """A mask picture as a prompt; ?frame=&object=&name=."""
     studio, session = request.app.state.studio, session_of(request)
@@ -272,23 +262,3 @@ async def export_file(request: Request) -> Response:
         return JSONResponse({"error": "no such export"}, 404)
     file, name = await to_thread.run_sync(export, request.app.state.studio, session, kind)
     return FileResponse(file, filename=name, headers={"Cache-Control": "no-store"})
-
-
-def refused(request: Request, error: Exception) -> Response:
-    """InputError: one line that says what is wrong."""
-    return JSONResponse({"error": one_line(error)}, 400)
-
-
-def unknown(request: Request, error: Exception) -> Response:
-    """A key that no session has."""
-    return JSONResponse({"error": "there is no such session; reload the page"}, 404)
-
-
-def gone(request: Request, error: Exception) -> Response:
-    """The browser ended an upload."""
-    return JSONResponse({"error": "the upload was ended"}, 499)
-
-
-def _after(asked: dict) -> int:
-    after = asked.get("after", 0)
-    return after if isinstance(after, int) else 0

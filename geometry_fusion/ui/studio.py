@@ -47,6 +47,7 @@ class Studio:
         sample_facts(first_sample)
         self.first_sample = first_sample
         self.out, self.options, self.limits = Path(out), options, limits or StudioLimits()
+        self.allow_paths: Path | None = None  # below it, pages may open files by their path
         self._sessions: dict[str, StudioSession] = {}
         self._jobs: dict[str, StudioSession] = {}
         self._lock = threading.RLock()

@@ -79,6 +79,31 @@ def open_files(studio, session: StudioSession, asked: Mapping) -> None:
         shutil.rmtree(session.folder / "uploads", ignore_errors=True)
 
 
+def open_path(studio, session: StudioSession, asked: Mapping) -> None:
+    """A video or a folder of frames by its path below the folder of --allow-paths. Raises
+    InputError for all others.
+    """
+    root = studio.allow_paths
+    if root is None:
+        raise InputError("paths are not opened; start the studio with --allow-paths DIR")
+    given = asked.get("path")
+    if not isinstance(given, str) or "\0" in given or len(given) > 4000:
+        raise InputError("path: expected text")
+    path = (root / given).resolve()
+    if not path.is_relative_to(root):
+        raise InputError("this path is not in the folder that the studio may open")
+    name = path.relative_to(root).as_posix()
+    if not path.exists():
+        raise InputError(f"{name}: no such file or folder")
+    if path.is_dir():
+        session.new_source(opened("path", name, path, Cut()))
+        return
+    out = session.folder / f"frames-{time.time_ns():x}"
+    cut = cut_of(asked)
+    notes = studio.intake.video(path, name, out, cut)
+    session.new_source(opened("path", name, out, cut, notes))
+
+
 def take_in(studio, session: StudioSession, named: list[tuple[Path, str]], cut: Cut) -> None:
     """Frames of a video, or of photos, into the session's folder."""
     out = session.folder / f"frames-{time.time_ns():x}"

@@ -28,6 +28,7 @@ def info(studio) -> dict:
         "modes": MODES,
         "fallbacks": FALLBACKS,
         "most_objects": MOST_OBJECTS,
+        "paths": studio.allow_paths is not None,
         "limits": asdict(studio.limits),
         "model": studio.options.sam2,
         "ready": ready is not None,
