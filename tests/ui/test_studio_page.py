@@ -2,6 +2,7 @@
 sample stand for a video; the sample itself is run once.
 """
 
+import base64
 import io
 import os
 import signal
@@ -203,7 +204,7 @@ def test_a_person_without_a_mouse_marks_runs_and_compares(tab):
 def pixels(tab) -> np.ndarray:
     """What the first pane shows, RGBA [H, W, 4]."""
     data = tab.see("studio.player.panes[0].canvas.toDataURL()").split(",")[1]
-    content = np.frombuffer(__import__("base64").b64decode(data), np.uint8)
+    content = np.frombuffer(base64.b64decode(data), np.uint8)
     return cv2.imdecode(content, cv2.IMREAD_COLOR).astype(int)
 
 
@@ -335,19 +336,30 @@ CONTRAST = """(() => {
 const channel = v => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
 const parse = colour => colour.match(/[\\d.]+/g).map(Number);
 const luminance = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
-const behind = e => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor); if (c.length < 4 || c[3] > 0) return c; } return [255, 255, 255]; };
+function behind(element) {
+  for (; element; element = element.parentElement) {
+    const colour = parse(getComputedStyle(element).backgroundColor);
+    if (colour.length < 4 || colour[3] > 0) return colour;
+  }
+}
 let worst = [99, ""];
-for (const e of document.querySelectorAll("h1,h2,h3,p,label,button,summary,li,span,dt,dd,option,input,select")) {
-  if (!e.textContent.trim() || e.disabled || e.closest("[hidden]") || !e.getClientRects().length || e.classList.contains("dot") || e.classList.contains("p-grip")) continue;
+const text = "h1,h2,h3,p,label,button,summary,li,span,dt,dd,option,input,select";
+for (const e of document.querySelectorAll(text)) {
+  if (!e.textContent.trim() || e.disabled || !e.getClientRects().length) continue;
+  if (e.matches(".dot, .p-grip")) continue;
   const [a, b] = [luminance(parse(getComputedStyle(e).color)), luminance(behind(e))];
   const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
   if (ratio < worst[0]) worst = [ratio, e.outerHTML.slice(0, 90)];
 }
 return worst; })()"""
-UNNAMED = """[...document.querySelectorAll("button, input, select, [role=slider]")].filter(e =>
-  !e.closest("[hidden]") && e.getClientRects().length && !(e.textContent.trim() || e.getAttribute("aria-label") || e.labels && e.labels.length)).map(e => e.outerHTML)"""
-OUTSIDE = """[...document.body.querySelectorAll("*")].filter(e => e.getClientRects().length &&
-  !e.closest(".p-stage, .p-scroll, .skip, .quiet") && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 80))"""
+UNNAMED = """[...document.querySelectorAll("button, input, select, [role=slider]")]
+  .filter(e => e.getClientRects().length && !e.textContent.trim())
+  .filter(e => !e.getAttribute("aria-label") && !(e.labels && e.labels.length))
+  .map(e => e.outerHTML)"""
+OUTSIDE = """[...document.body.querySelectorAll("*")]
+  .filter(e => e.getClientRects().length && !e.closest(".p-stage, .p-scroll, .skip, .quiet"))
+  .filter(e => e.getBoundingClientRect().right > innerWidth + 1)
+  .map(e => e.outerHTML.slice(0, 80))"""
 
 
 @pytest.mark.parametrize("scheme, width", [("light", 375), ("dark", 1300)])
