@@ -186,7 +186,7 @@ def save_prompts(session: StudioSession, folder: Path) -> None:
 
 def command_text(session: StudioSession, args: argparse.Namespace) -> str:
     """The command that gives the same masks, with what has to be known about it."""
-    lines = [command_line([*program("ab"), *command_words(session, args)])]
+    lines = [command_line([*named("ab"), *command_words(session, args)])]
     source = session.source
     cut = Cut(**source.cut)
     if source.kind == "photos" or not (cut.first == 0 and cut.last is None):
@@ -194,12 +194,17 @@ def command_text(session: StudioSession, args: argparse.Namespace) -> str:
     elif not cut.is_whole or session.frames.files[0].suffix != ".png":
         size = "x".join(map(str, source.size))
         words = ["frames", source.name, "--every", str(cut.every), "--size", size]
-        lines.insert(0, command_line([*program("frames")[:-1], *words, "--out", "frames"]))
+        lines.insert(0, command_line([*named("frames")[:-1], *words, "--out", "frames"]))
     if session.board.deletions:
         lines.append("# stretches that were deleted in the studio are not in its masks")
     if "--prompts" in lines[-1] or any("--prompts" in line for line in lines):
         lines.insert(0, "# prompts.json: Take home, Marks")
     return "\n".join(lines) + "\n"
+
+
+def named(command: str) -> list[str]:
+    """As `program`, without the folder of the clone."""
+    return [Path(word).name if word.endswith(".py") else word for word in program(command)]
 
 
 def command_words(session: StudioSession, args: argparse.Namespace) -> list[str]:

@@ -128,8 +128,9 @@ class TrackState(dict):
         """Object id -> SAM2's object score on a frame (a logit), where it has an output there."""
         scores = {}
         for obj_idx, outputs in self.outputs.items():
-            output = outputs[PROMPTED].get(index) or outputs[TRACKED].get(index)
-            if output is not None:
+            output = outputs[PROMPTED].get(index) or outputs[TRACKED].get(index) or {}
+            # States that drop memories may have kept the mask alone.
+            if "object_score_logits" in output:
                 scores[self.object_id(obj_idx)] = float(output["object_score_logits"])
         return scores
 

@@ -17,7 +17,7 @@ CHROMIUM = os.environ.get("CHROMIUM") or next(
 )
 OPTIONS = ["--disable-dev-shm-usage", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 OPTIONS += ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-PATIENCE_S = 120
+PATIENCE_S = 90
 
 
 def need_chromium() -> None:
@@ -117,7 +117,8 @@ class Tab:
             if self.see(expression):
                 return
             time.sleep(0.05)
-        raise AssertionError(f"never true: {expression}; {self.problems}")
+        said = self.page.locator("#alert span").inner_text()
+        raise AssertionError(f"never true: {expression}; {self.problems} {said}")
 
     def go(self, frame: int) -> None:
         """Show a frame."""

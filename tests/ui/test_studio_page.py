@@ -228,6 +228,7 @@ def test_the_wipe_shows_each_arm_on_its_side(browser, studio, tracked):
     tab.see("studio.player.setMode('side')")
     assert tab.see("studio.player.panes.length") == 2
     # The curve is clicked, the table says the same as the pictures.
+    tab.page.locator(".p-plot").scroll_into_view_if_needed()
     box = tab.page.locator(".p-plot").bounding_box()
     tab.page.mouse.click(box["x"] + box["width"] - 8, box["y"] + 40)
     tab.wait(f"studio.player.shownIndex === {COUNT - 1}")
@@ -345,7 +346,7 @@ function behind(element) {
 let worst = [99, ""];
 const text = "h1,h2,h3,p,label,button,summary,li,span,dt,dd,option,input,select";
 for (const e of document.querySelectorAll(text)) {
-  if (!e.textContent.trim() || e.disabled || !e.getClientRects().length) continue;
+  if (!e.textContent.trim() || e.disabled || !e.checkVisibility()) continue;
   if (e.matches(".dot, .p-grip")) continue;
   const [a, b] = [luminance(parse(getComputedStyle(e).color)), luminance(behind(e))];
   const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
@@ -353,11 +354,11 @@ for (const e of document.querySelectorAll(text)) {
 }
 return worst; })()"""
 UNNAMED = """[...document.querySelectorAll("button, input, select, [role=slider]")]
-  .filter(e => e.getClientRects().length && !e.textContent.trim())
+  .filter(e => e.checkVisibility() && !e.textContent.trim())
   .filter(e => !e.getAttribute("aria-label") && !(e.labels && e.labels.length))
   .map(e => e.outerHTML)"""
 OUTSIDE = """[...document.body.querySelectorAll("*")]
-  .filter(e => e.getClientRects().length && !e.closest(".p-stage, .p-scroll, .skip, .quiet"))
+  .filter(e => e.checkVisibility() && !e.closest(".p-stage, .p-scroll, .skip, .quiet"))
   .filter(e => e.getBoundingClientRect().right > innerWidth + 1)
   .map(e => e.outerHTML.slice(0, 80))"""
 
