@@ -132,6 +132,7 @@
   class Player {
     constructor(root, data, options = {}) {
       this.root = root;
+      root.player = this; // for scripts of the page
       this.data = {marks: [], deletions: [], seen: {}, scene: null, ...data};
       this.options = options;
       this.index = 0;
@@ -473,7 +474,13 @@
 
     // --- drawing
 
+    /* Draw; the promise ends when the latest drawing has ended, also one that was asked for later. */
     async draw() {
+      let latest = this.drawing = this.drawOnce();
+      for (await latest; latest !== this.drawing; await latest) latest = this.drawing;
+    }
+
+    async drawOnce() {
       if (!this.panes || !this.data.count || !this.data.frames) return;
       const turn = this.turn = (this.turn || 0) + 1;
       const i = this.index;
@@ -645,7 +652,8 @@
     }
 
     drawLegend() {
-      const items = this.data.objects.map(object => {
+      const differs = this.mode === "diff" && this.data.arms.length > 1;
+      const items = (differs ? [] : this.data.objects).map(object => {
         const swatch = el("span", {class: "p-swatch"});
         swatch.style.background = object.colour;
         return el("li", {}, swatch, object.name + (object.hidden ? " (hidden)" : ""));
@@ -693,7 +701,7 @@
       }
       this.cursor = el("div", {class: "p-cursor", "aria-hidden": "true"});
       const key = el("p", {class: "p-key", text: "bar: present · striped: uncertain · thin line: absent · diamond: prompted · grey: deleted · empty: not tracked. Drag over a bar to choose a stretch."});
-      this.lanes.replaceChildren(...groups, this.cursor, ...(groups.length ? [key] : []));
+      this.lanes.replaceChildren(el("div", {class: "p-groups"}, ...groups, this.cursor), ...(groups.length ? [key] : []));
     }
 
     select(id) {
