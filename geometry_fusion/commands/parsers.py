@@ -74,6 +74,7 @@ def ui_arguments(parser: argparse.ArgumentParser) -> None:
     add("--port", type=int, default=7860, help="0: any free port")
     host = "address to listen at; other computers reach it only with the token"
     add("--host", default="127.0.0.1", help=host)
+    add("--no-browser", action="store_true", help="only print the address")
     add("--token", help="for other addresses than loopback; default: a random one")
     sample = f"what the page shows first: {', '.join(sample_names())}"
     add("--sample", metavar="NAME", default="twins", help=sample)

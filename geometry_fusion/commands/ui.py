@@ -3,6 +3,9 @@
 import argparse
 import os
 import socket
+import sys
+import threading
+import webbrowser
 from functools import partial
 
 from geometry_fusion.errors import InputError
@@ -38,10 +41,21 @@ def run(args: argparse.Namespace) -> None:
     app = make_app(studio, args.host, port, token, partial(export, args=args))
     shown = f"[{args.host}]" if ":" in args.host else args.host
     secret = f"?token={token}" if token else ""
-    print(f"studio: http://{shown}:{port}/{secret}", flush=True)
+    address = f"http://{shown}:{port}/{secret}"
+    print(f"studio: {address}", flush=True)
+    if not args.no_browser and has_desktop():
+        # The socket listens already: the browser waits for the server.
+        threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
     config = uvicorn.Config(app, log_level="warning", access_log=False, ws="none")
     config.timeout_graceful_shutdown = 2
     uvicorn.Server(config).run(sockets=[listening])
+
+
+def has_desktop() -> bool:
+    """Whether a browser can open a window here; others would take over the terminal."""
+    if sys.platform in ("darwin", "win32"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def options_of(args: argparse.Namespace) -> WorkerOptions:

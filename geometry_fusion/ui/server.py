@@ -47,12 +47,13 @@ from geometry_fusion.ui.uploads import add_mask, open_files, open_path, receive_
 from geometry_fusion.ui.view import STATIC, info
 
 TIDY_EVERY_S = 60.0
+SCRIPTS = ("studio.js", "canvas.js", "panels.js", "camera.js", "api.js")
 FOREVER = "private, max-age=86400, immutable"
 FILES = {
     "player.js": SCRIPT,
     "scene.js": SCENE_SCRIPT,
     "player.css": STYLE,
-    **{name: STATIC / name for name in ("studio.js", "canvas.js", "panels.js", "api.js")},
+    **{name: STATIC / name for name in SCRIPTS},
     "studio.css": STATIC / "studio.css",
 }
 TYPES = {".js": "text/javascript", ".css": "text/css"}

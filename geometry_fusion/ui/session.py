@@ -8,6 +8,7 @@ or a new server, goes on where it was.
 import json
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +67,8 @@ class StudioSession:
         self.settings = {"mode": "auto", "fallback": "auto"}
         self.results = Results(folder / "results.jsonl")
         self.job: JobState | None = None
+        # How many runs are before the session's own; set by whoever owns the queue.
+        self.position: Callable[[str], int] = lambda job_id: 0
         self.busy: str | None = None  # what the server does for it: taking in a file, an export
         self.tracked: str | None = None  # digest of the prompts that the results belong to
         self.error: str | None = None  # of the latest intake
@@ -198,7 +201,7 @@ class StudioSession:
             "can_undo": self.history.can_undo,
             "can_redo": self.history.can_redo,
             "settings": self.settings,
-            "job": self.job.as_json() if self.job else None,
+            "job": self._job_view(),
             "stale": self.tracked is not None and self.tracked != self.digest(),
             "busy": self.busy,
             "error": self.error,
@@ -206,6 +209,11 @@ class StudioSession:
             "number": self.results.number,
         }
         return f'{json.dumps(view)[:-1]}, "results": {self.results.since(after)}}}'
+
+    def _job_view(self) -> dict | None:
+        if self.job is None:
+            return None
+        return {**self.job.as_json(), "position": self.position(self.job.job_id)}
 
     def _source_view(self) -> dict | None:
         """What the page may see of the source: no paths of this machine."""

@@ -63,9 +63,13 @@ class Studio:
         self.tidy()
         key = secrets.token_hex(16)
         with self._lock:
-            session = StudioSession(key, self.folder / key)
-            self._sessions[key] = session
+            session = self._sessions[key] = self._opened(key)
         session.save()
+        return session
+
+    def _opened(self, key: str) -> StudioSession:
+        session = StudioSession(key, self.folder / key)
+        session.position = self.worker.position
         return session
 
     def session(self, key: str) -> StudioSession:
@@ -78,7 +82,7 @@ class Studio:
                 folder = self.folder / key
                 if not (folder / "session.json").is_file():
                     raise UnknownSession
-                session = self._sessions[key] = StudioSession(key, folder)
+                session = self._sessions[key] = self._opened(key)
             session.last_seen = time.monotonic()
         return session
 

@@ -16,6 +16,7 @@ CHROMIUM = os.environ.get("CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
 OPTIONS = ["--disable-dev-shm-usage", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+OPTIONS += ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 OPTIONS += ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
 PATIENCE_S = 90
 
@@ -32,8 +33,8 @@ class RunningStudio:
 
     def __init__(self, folder: Path, *options: str):
         self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "main.py"), "ui", "--port", "0", "--out", str(folder)]
-            + list(options),
+            [sys.executable, str(ROOT / "main.py"), "ui", "--port", "0", "--no-browser"]
+            + ["--out", str(folder), *options],
             cwd=folder.parent,
             env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": THREADS},
             stdout=subprocess.PIPE,

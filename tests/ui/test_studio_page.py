@@ -277,6 +277,16 @@ def test_a_correction_is_tracked_in_both_directions_and_nothing_else_is_lost(tab
     tab.wait("studio.state.board.deletions.length === 0")
 
 
+def test_a_camera_is_recorded_and_opened(browser, studio, key):
+    tab = Tab(browser, studio, key, permissions=["camera"])
+    tab.page.get_by_role("button", name="Record from a camera").click()
+    tab.wait("document.querySelector('#camera video').currentTime > 1")
+    tab.page.get_by_role("button", name="Stop and use it").click()
+    tab.wait("studio.state.source.name === 'camera.webm' && studio.player.shownIndex >= 0")
+    assert tab.see("studio.state.source.count") > 3 and tab.marks() == []
+    tab.close()
+
+
 # --- the sample, cancelling, a crash
 
 

@@ -4,7 +4,9 @@ a stand-in that paints discs; real tracking is in test_studio_worker.py.
 
 import io
 import json
+import socket
 import struct
+import sys
 import time
 import zlib
 from concurrent.futures import Future
@@ -15,6 +17,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+import main
 from geometry_fusion.errors import InputError
 from geometry_fusion.io.video_writer import VideoWriter
 from geometry_fusion.player.masks import ids_of_png, mask_png
@@ -45,6 +48,9 @@ class PaintingWorker:
 
     def cancel(self, job_id: str) -> None:
         pass
+
+    def position(self, job_id: str) -> int:
+        return 0
 
     def submit(self, job) -> None:
         self.jobs.append(job)
@@ -417,3 +423,21 @@ def test_a_new_server_finds_the_sessions_of_the_old_one(client, key, studio, vid
 def test_an_unknown_first_sample_is_refused(tmp_path):
     with pytest.raises(InputError, match="twins"):
         Studio(tmp_path, WorkerOptions(), make_worker=PaintingWorker, first_sample="nothing")
+
+
+# --- starting it
+
+
+def test_what_cannot_start_says_so_in_a_line(refuse, tmp_path, monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        out = ("--out", tmp_path / "out")
+        assert "choose another port" in refuse(main, "ui", "--port", port, *out)
+    assert "0..65535" in refuse(main, "ui", "--port", 70000, *out)
+    assert "twins" in refuse(main, "ui", "--port", 0, "--sample", "nothing", *out)
+    assert "above 0" in refuse(main, "ui", "--port", 0, "--max-frames", 0, *out)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    line = refuse(main, "ui", "--port", 0, *out)
+    assert "uvicorn" in line and "pip install" in line and "[ui]" in line

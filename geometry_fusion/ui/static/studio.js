@@ -1,6 +1,7 @@
 /* The studio's page: keeps the state that the server sends, and connects its parts. */
 
 import {Api} from "./api.js";
+import {Camera} from "./camera.js";
 import {PromptCanvas} from "./canvas.js";
 import {Panels, el} from "./panels.js";
 
@@ -253,7 +254,7 @@ class Studio {
     if (this.running) {
       const pace = Object.entries(job.pace).map(([arm, value]) => `${this.title(arm)} ${value} frames/s`).join(", ");
       const left = job.seconds_left ? `, ${Math.ceil(job.seconds_left)} s left` : "";
-      const text = job.status === "waiting" ? (info.ready ? "waiting for its turn" : "the models are being loaded") : `frame ${job.done} of ${job.total}${left}${pace ? ` (${pace})` : ""}`;
+      const text = job.status === "waiting" ? (!info.ready ? "the models are being loaded" : job.position ? `waiting: number ${job.position} in the queue` : "the run begins") : `frame ${job.done} of ${job.total}${left}${pace ? ` (${pace})` : ""}`;
       this.progress(job.total ? job.done / job.total : 0, text);
     } else if (!this.uploading) this.progress(null);
     $("hint").textContent = this.hint();
@@ -299,6 +300,7 @@ class Studio {
     $("samples").onchange = event => this.sample(event.target.value);
     $("open-file").onclick = () => $("file").click();
     $("file").onchange = event => this.openFiles([...event.target.files]);
+    this.camera = new Camera($("record"), $("camera"), file => this.openFiles([file]), text => this.alert(text));
     $("open-path").onclick = () => this.openPath();
     $("run").onclick = () => this.run();
     $("cancel").onclick = () => this.cancel();
