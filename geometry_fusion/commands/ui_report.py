@@ -10,6 +10,7 @@ import numpy as np
 
 from geometry_fusion.assets import SAMPLES
 from geometry_fusion.errors import InputError
+from geometry_fusion.io.mask_reader import MaskFolder, list_masks
 from geometry_fusion.io.mask_writer import overlay
 from geometry_fusion.io.source_record import record_of
 from geometry_fusion.io.video_writer import VideoWriter
@@ -40,10 +41,12 @@ def write_session_report(
             raise InputError(f"{missing} frames of {TITLES[arm]} have no mask yet; run to the end")
     tested = [_arm(session, arm, folder, write) for arm in arms]
     gt = SAMPLES / source.sample / "gt" if source.sample else None
-    asked = {prompt.object_id for prompt in prompts}
-    if gt is not None and asked != {1}:  # the samples' truth shows one object, the first one
-        gt = None
-    scores = score_arms(tested, gt, None, frames, prompts)
+    gt = session.truth_folder if session.truth_folder.is_dir() else gt
+    asked = sorted({prompt.object_id for prompt in prompts})
+    objects = MaskFolder(list_masks(gt, "ground truth")).ids if gt else None
+    if gt and (len(asked) > 1 if objects is None else not set(asked) <= set(objects)):
+        gt = None  # it does not show all objects one by one
+    scores = score_arms(tested, gt, asked if objects else None, frames, prompts)
     notes = [f"Made in the studio from {source.count} frames."]
     notes += small_mask_warnings(prompts, min(source.size))
     if session.board.deletions:

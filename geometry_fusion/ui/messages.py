@@ -31,7 +31,7 @@ class TrackingJob:
     fallback: str  # of choices.FALLBACKS
     out: Path  # receives ARM/000000.png and scene.json
     truth: Path | None = None  # folder of ground truth masks
-    truth_object: int | None = None  # which object it shows, where it has no ids
+    truth_object: int = 1  # which object it shows, where it has no ids
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from geometry_fusion.player import COLOURS
 from geometry_fusion.player.masks import ids_of_png, mask_png
 from geometry_fusion.ui.board import Board
 from geometry_fusion.ui.session import StudioSession
-from geometry_fusion.ui.tracking_job import mask_file
+from geometry_fusion.ui.session_files import mask_file
 
 LONG_SIDE = 1280
 QUALITY = 88  # of JPEG

@@ -43,6 +43,7 @@ from geometry_fusion.ui.guard import Guard
 from geometry_fusion.ui.pictures import frame_jpeg, shrunk_mask, small_mask
 from geometry_fusion.ui.results import ARMS
 from geometry_fusion.ui.studio import Studio, UnknownSession
+from geometry_fusion.ui.truth import take_truth
 from geometry_fusion.ui.uploads import add_mask, open_files, open_path, receive_file
 from geometry_fusion.ui.view import STATIC, info
 
@@ -83,6 +84,7 @@ def make_app(
         Route("/api/s/{key}/scene", scene),
         Route("/api/s/{key}/upload", upload, methods=["PUT"]),
         Route("/api/s/{key}/open", open_upload, methods=["POST"]),
+        Route("/api/s/{key}/truth", truth, methods=["POST"]),
         Route("/api/s/{key}/path", path, methods=["POST"]),
         Route("/api/s/{key}/prompt-mask", prompt_mask, methods=["PUT"]),
         Route("/api/s/{key}/export/{kind}", export_file),
@@ -237,6 +239,13 @@ async def open_upload(request: Request) -> Response:
     studio.cancel(session)
     await to_thread.run_sync(open_files, studio, session, asked)
     return state_answer(session)
+
+
+async def truth(request: Request) -> Response:
+    """Received masks as ground truth: {"files": [id, ...]}."""
+    session, asked = session_of(request), await json_of(request)
+    await to_thread.run_sync(take_truth, request.app.state.studio, session, asked)
+    return state_answer(session, after_of(asked))
 
 
 async def path(request: Request) -> Response:

@@ -6,6 +6,7 @@ or a new server, goes on where it was.
 """
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -24,8 +25,8 @@ from geometry_fusion.types import Prompt
 from geometry_fusion.ui.actions import perform
 from geometry_fusion.ui.board import Board, BoardMark, History, board_of
 from geometry_fusion.ui.results import ARMS, Results
+from geometry_fusion.ui.session_files import mask_file, write_aside
 from geometry_fusion.ui.sources import StudioSource, source_of
-from geometry_fusion.ui.tracking_job import mask_file, write_aside
 
 
 @dataclass
@@ -175,6 +176,11 @@ class StudioSession:
         """The folder with a folder of masks per arm."""
         return self.folder / "masks"
 
+    @property
+    def truth_folder(self) -> Path:
+        """Where ground truth lies that a person gave."""
+        return self.folder / "truth"
+
     # --- state
 
     def new_source(self, source: StudioSource) -> None:
@@ -187,6 +193,7 @@ class StudioSession:
             for file in folder.glob("*.png"):
                 file.unlink()
         (self.masks / "scene.json").unlink(missing_ok=True)
+        shutil.rmtree(self.truth_folder, ignore_errors=True)
         self.save()
 
     def state(self, after: int = 0) -> str:

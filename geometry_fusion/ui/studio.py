@@ -24,6 +24,7 @@ from geometry_fusion.ui.results import ARMS
 from geometry_fusion.ui.session import JobState, StudioSession
 from geometry_fusion.ui.sources import Cut, StudioSource, opened, sample_facts
 from geometry_fusion.ui.studio_limits import StudioLimits
+from geometry_fusion.ui.truth import first_object
 from geometry_fusion.ui.worker_client import WorkerClient
 
 KEY = re.compile(r"[0-9a-f]{32}")
@@ -170,7 +171,6 @@ class Studio:
         prompts = session.prompts()
         job = JobState(secrets.token_hex(8), arms, session.digest())
         gt = SAMPLES / session.source.sample / "gt" if session.source.sample else None
-        truth = session.folder / "truth"
         message = TrackingJob(
             job_id=job.job_id,
             session_id=session.key,
@@ -180,8 +180,8 @@ class Studio:
             mode=session.settings["mode"],
             fallback=session.settings["fallback"],
             out=session.masks,
-            truth=truth if truth.is_dir() else gt,
-            truth_object=1 if session.source.sample else None,
+            truth=session.truth_folder if session.truth_folder.is_dir() else gt,
+            truth_object=first_object(session),
         )
         with self._lock:
             self._jobs[job.job_id] = session

@@ -5,7 +5,6 @@ step over the same batches of frames.
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from geometry_fusion.io.frame_folder import FrameFolder
-from geometry_fusion.io.mask_reader import MaskFolder, list_masks
 from geometry_fusion.measure.masks import iou
 from geometry_fusion.models.tracker import Tracker
 from geometry_fusion.player.masks import ids_of_png, mask_png
@@ -25,6 +23,8 @@ from geometry_fusion.tracking.places import MOVING
 from geometry_fusion.types import TrackedFrame
 from geometry_fusion.ui.messages import Progress, TrackingJob
 from geometry_fusion.ui.results import ARMS
+from geometry_fusion.ui.session_files import mask_file, write_aside
+from geometry_fusion.ui.truth import Truth
 
 
 class Cancelled(Exception):
@@ -57,7 +57,7 @@ class JobRun:
     ):
         self._job, self._trackers, self._send, self._step = job, trackers, send, step
         self._frames = FrameFolder(job.frames)
-        self._truth = Truth(job) if job.truth else None
+        self._truth = Truth(job.truth, job.truth_object) if job.truth else None
         self._done = 0
         self._seconds = dict.fromkeys(trackers, 0.0)
         prompted = [prompt.frame for prompt in job.prompts]
@@ -182,33 +182,3 @@ class JobRun:
         packed = self.scene.packed()
         if packed is not None:
             write_aside(self._job.out / "scene.json", json.dumps(packed).encode())
-
-
-class Truth:
-    """Ground truth of a job's objects, by stem."""
-
-    def __init__(self, job: TrackingJob):
-        self._masks = MaskFolder(list_masks(job.truth, "ground truth"))
-        self._only = None
-        if self._masks.ids is None:
-            self._only = job.truth_object or min(prompt.object_id for prompt in job.prompts)
-        self.object_ids = set(self._masks.ids or [self._only])
-
-    def of(self, stem: str) -> np.ndarray | None:
-        """Ids [H, W]; None where a frame has no ground truth."""
-        if stem not in self._masks.files:
-            return None
-        ids = self._masks.read(stem)
-        return ids if self._only is None else (ids > 0) * self._only
-
-
-def mask_file(folder: Path, arm: str, index: int) -> Path:
-    """Where a session keeps the mask of a frame."""
-    return folder / arm / f"{index:06d}.png"
-
-
-def write_aside(file: Path, content: bytes) -> None:
-    """Write a file that is never seen half written."""
-    aside = file.with_name(f".{file.name}.new")
-    aside.write_bytes(content)
-    os.replace(aside, file)

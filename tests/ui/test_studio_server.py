@@ -24,9 +24,9 @@ from geometry_fusion.player.masks import ids_of_png, mask_png
 from geometry_fusion.ui.guard import is_loopback
 from geometry_fusion.ui.messages import Ended, Previewed, Progress, Ready, WorkerOptions
 from geometry_fusion.ui.server import make_app
+from geometry_fusion.ui.session_files import mask_file, write_aside
 from geometry_fusion.ui.studio import Studio
 from geometry_fusion.ui.studio_limits import StudioLimits
-from geometry_fusion.ui.tracking_job import mask_file, write_aside
 
 HOST = "127.0.0.1:7860"
 OWN = {"x-studio": "1"}
@@ -195,6 +195,41 @@ def test_photos_of_several_sizes_become_frames(client, key):
         ids.append(upload(client, key, buffer.getvalue(), "IMG 1.jpg").json()["id"])
     state = client.post(f"/api/s/{key}/open", json={"files": ids}).json()
     assert state["source"]["size"] == [80, 60] and state["source"]["kind"] == "photos"
+
+
+def png(ids: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(ids.astype(np.uint8) * 255).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_ground_truth_that_a_person_gives_is_scored(client, key, video, studio):
+    """The painting worker's masks are a diagonal of 8 pixels in 8x8; half of it is true."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "PNG")
+    sent = [upload(client, key, buffer.getvalue(), f"{name}.png").json()["id"] for name in "ab"]
+    client.post(f"/api/s/{key}/open", json={"files": sent})
+    client.post(f"/api/s/{key}/do", json={"do": "add_object"})
+    action = {"do": "mark", "kind": "point", "frame": 0, "object": 1, "values": [1, 1]}
+    client.post(f"/api/s/{key}/do", json=action)
+    client.post(f"/api/s/{key}/run", json={})
+    half = np.eye(8) * (np.arange(8) < 4)
+    for name, content, text in (
+        ("0009.png", png(half), "named like a frame"),
+        ("0001.png", png(half[:4]), "sides must be"),
+        ("0001.png", png(np.ones((16, 16))), "0001.png: mask is 16x16"),
+        ("../../0001.png", b"no", "not a readable picture"),
+    ):
+        file_id = upload(client, key, content, name).json()["id"]
+        answer = client.post(f"/api/s/{key}/truth", json={"files": [file_id]})
+        assert answer.status_code == 400 and text in answer.json()["error"], answer.text
+        assert str(studio.out) not in answer.text
+    file_id = upload(client, key, png(half), "0001.png").json()["id"]
+    state = client.post(f"/api/s/{key}/truth", json={"files": [file_id]}).json()
+    assert "results" in state, state
+    truths = {(r["arm"], r["frame"]): r["objects"]["1"][5] for r in state["results"]}
+    assert truths["geom", 1] == truths["baseline", 1] == 0.5 and truths["geom", 0] is None
+    assert client.post(f"/api/s/{key}/truth", json={"files": ["x"]}).status_code == 400
 
 
 # --- other origins, hosts, sessions

@@ -13,8 +13,8 @@ from geometry_fusion.ui.actions import steady_point
 from geometry_fusion.ui.board import Board, BoardMark, History
 from geometry_fusion.ui.results import Results
 from geometry_fusion.ui.session import StudioSession
+from geometry_fusion.ui.session_files import mask_file, write_aside
 from geometry_fusion.ui.sources import Cut, opened
-from geometry_fusion.ui.tracking_job import mask_file, write_aside
 
 H, W, COUNT = 40, 60, 6
 

@@ -37,6 +37,7 @@ export class Api {
   cancel() { return this.json(`${this.base}/cancel`, {}); }
   scene() { return this.json(`${this.base}/scene`); }
   open(files, cut) { return this.json(`${this.base}/open`, {files, ...cut}); }
+  truth(files, after) { return this.json(`${this.base}/truth`, {files, after}); }
   path(path, cut) { return this.json(`${this.base}/path`, {path, ...cut}); }
 
   frameAddress(epoch, i) { return `${this.base}/frame/${i}.jpg?e=${epoch}`; }

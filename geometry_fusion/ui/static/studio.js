@@ -202,17 +202,31 @@ class Studio {
     $("samples").value = "";
   }
 
+  /* Receive files; returns their ids. */
+  async send(files) {
+    const ids = [];
+    for (const file of files) {
+      const done = ids.length;
+      const answer = await this.api.uploadFile(file, share => this.progress((done + share) / files.length, `receiving ${file.name}`));
+      ids.push(answer.id);
+    }
+    return ids;
+  }
+
+  async truth(files) {
+    try {
+      this.take(await this.api.truth(await this.send(files), this.after));
+      this.say("the curve shows the IoU with the ground truth", true);
+    } catch (error) { this.alert(error.message); }
+    this.progress(null);
+    $("truth-file").value = "";
+  }
+
   async openFiles(files) {
     const number = id => $(id).value === "" ? null : +$(id).value;
     const cut = {every: number("every"), first: number("first"), last: number("last"), long_side: $("long-side").value ? +$("long-side").value : null};
-    const ids = [];
     try {
-      let done = 0;
-      for (const file of files) {
-        const answer = await this.api.uploadFile(file, share => this.progress((done + share) / files.length, `receiving ${file.name}`));
-        ids.push(answer.id);
-        done += 1;
-      }
+      const ids = await this.send(files);
       this.progress(1, "reading the frames");
       this.take(await this.api.open(ids, cut));
       this.say("the video is open: click on an object");
@@ -302,6 +316,8 @@ class Studio {
     $("file").onchange = event => this.openFiles([...event.target.files]);
     this.camera = new Camera($("record"), $("camera"), file => this.openFiles([file]), text => this.alert(text));
     $("open-path").onclick = () => this.openPath();
+    $("truth").onclick = () => $("truth-file").click();
+    $("truth-file").onchange = event => this.truth([...event.target.files]);
     $("run").onclick = () => this.run();
     $("cancel").onclick = () => this.cancel();
     $("undo").onclick = () => this.undo("undo");
@@ -358,7 +374,9 @@ class Studio {
     const wasRunning = this.running;
     const state = await this.api.state(this.after);
     if (state.epoch === this.epoch && state.number < this.after) { this.after = 0; this.numbers = {}; return; }
+    const began = performance.now();
     this.take(state);
+    this.spent = performance.now() - began;
     if (wasRunning && !this.running) this.ended();
   }
 
@@ -383,7 +401,8 @@ class Studio {
         this.offline = true;
         this.alert(error.message);
       }
-      const wait = this.running || !this.info.ready || this.state.busy ? BUSY_MS : IDLE_MS;
+      const quick = Math.max(BUSY_MS, 4 * (this.spent || 0)); // long videos take longer to show
+      const wait = this.running || !this.info.ready || this.state.busy ? quick : IDLE_MS;
       await new Promise(done => { this.wake = done; setTimeout(done, wait); });
     }
   }
