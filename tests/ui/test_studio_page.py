@@ -208,6 +208,13 @@ def pixels(tab) -> np.ndarray:
     return cv2.imdecode(content, cv2.IMREAD_COLOR).astype(int)
 
 
+def alike(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two pictures show the same. Chromium scales on the GPU or, after some readings of a
+    canvas, on the CPU, which rounds differently.
+    """
+    return (np.abs(one - other).max(-1) > 24).mean() < 1e-3
+
+
 def test_the_wipe_shows_each_arm_on_its_side(browser, studio, tracked):
     tab = Tab(browser, studio, tracked)
     tab.go(4)
@@ -219,12 +226,12 @@ def test_the_wipe_shows_each_arm_on_its_side(browser, studio, tracked):
         shown[share] = pixels(tab)
     width = shown[0].shape[1]
     left, right = slice(None, width // 2 - 1), slice(width // 2 + 1, None)
-    assert np.array_equal(shown[0.5][:, left], shown[1][:, left])
-    assert np.array_equal(shown[0.5][:, right], shown[0][:, right])
+    assert alike(shown[0.5][:, left], shown[1][:, left])
+    assert alike(shown[0.5][:, right], shown[0][:, right])
+    assert not alike(shown[0][:, left], shown[1][:, left])  # the second arm is striped
     tab.see("studio.player.setMode('a')")
     tab.see("studio.player.draw()")
-    assert np.array_equal(pixels(tab), shown[1])
-    assert not np.array_equal(shown[0], shown[1])  # the second arm is striped
+    assert alike(pixels(tab), shown[1])
     tab.see("studio.player.setMode('side')")
     assert tab.see("studio.player.panes.length") == 2
     # The curve is clicked, the table says the same as the pictures.

@@ -270,6 +270,7 @@ class Studio {
       const left = job.seconds_left ? `, ${Math.ceil(job.seconds_left)} s left` : "";
       const text = job.status === "waiting" ? (!info.ready ? "the models are being loaded" : job.position ? `waiting: number ${job.position} in the queue` : "the run begins") : `frame ${job.done} of ${job.total}${left}${pace ? ` (${pace})` : ""}`;
       this.progress(job.total ? job.done / job.total : 0, text);
+      if (performance.now() - (this.told || 0) > 5000) { this.told = performance.now(); this.say(text); }
     } else if (!this.uploading) this.progress(null);
     $("hint").textContent = this.hint();
     this.panels.update();
@@ -283,6 +284,7 @@ class Studio {
     if (this.running) return "Results appear as they come. You can watch, mark and cancel meanwhile.";
     if (state.job && state.job.status === "cancelled" && state.stale) return "Cancelled: the frames that were done are kept. Correct what is wrong, then run again.";
     if (state.stale && this.after) return "The marks have changed since the last run: run again to track from them, forwards and backwards.";
+    if (state.source.sample && this.after && !state.can_undo) return "Both arms were run from one click. Press “Next disagreement” to see where they part.";
     if (!this.after) return "The mask is a preview on this frame. Run tracks it through the video.";
     return "Is something wrong? Go to that frame, click what is right, and run again.";
   }
