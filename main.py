@@ -1,5 +1,6 @@
 """The everyday commands; each explains itself with --help.
 
+    python main.py ui                           the studio: click, track and correct in the browser
     python main.py frames VIDEO                 video -> videos/frames/0000.jpg ...
     python main.py pick                         click in a window; prints the command to run
     python main.py segment --point "180,296"    masks and an overlay video, of any length

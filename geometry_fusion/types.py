@@ -153,5 +153,7 @@ class TrackedFrame:
     geometry: GeometryFrame | None = None  # None where no geometry was computed for this frame
     # Object id -> what its place decided in this frame (tracking/places.py); empty without places.
     decisions: Mapping[int, str] = field(default_factory=dict)
+    # Object id -> SAM2's object score (a logit, above 0: in view); empty before tracking.
+    scores: Mapping[int, float] = field(default_factory=dict)
     stem: str | None = None  # of a streamed frame: its file's stem, or its index with zeros
     image: np.ndarray | None = None  # of a streamed frame: RGB uint8 [H, W, 3]

@@ -24,6 +24,7 @@ FORBIDDEN = {
     "tracking": "models evaluation report ui commands training data instances",
     "models": "evaluation report ui commands training data instances",
     "measure": "tracking models evaluation report ui commands training data must3r",
+    "player": "tracking models measure motion report evaluation ui commands training data",
     "report": "evaluation ui commands training data instances",
     "instances": "models evaluation ui commands training data",
     "ui": "evaluation report commands training data",

@@ -69,6 +69,10 @@ def test_a_wheel_carries_what_needs_no_download(wheel):
         "assets/must3r_weights/must3r_tiny.safetensors",
         "assets/videos/samples/twins/video.mp4",
         "report/report.html.jinja",
+        "player/player.js",
+        "player/player.css",
+        "ui/static/index.html",
+        "ui/static/studio.js",
     ):
         assert f"geometry_fusion/{wanted}" in names
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/", "main.py"))]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from geometry_fusion.assets import SAMPLES
 from geometry_fusion.commands.ab_report import ReportInputs, print_arms, print_result, report_on
+from geometry_fusion.commands.ab_watch import ArmWatch
 from geometry_fusion.commands.arguments import FRAMES, point_xy_px
 from geometry_fusion.commands.parsers import sample_names
 from geometry_fusion.commands.prompts import mask_files, prompts_from_arguments
@@ -37,14 +38,11 @@ from geometry_fusion.measure.folders import check_ground_truth
 from geometry_fusion.models.must3r import given_file
 from geometry_fusion.models.tracker import Tracker, load
 from geometry_fusion.report.comparison import Arm
-from geometry_fusion.report.geometry import SceneRecord
 from geometry_fusion.tracking.clip_session import ClipSession, clip_session, track_together
-from geometry_fusion.tracking.fallback import ClipFallback
-from geometry_fusion.tracking.places import MOVING
 from geometry_fusion.tracking.prompt_checks import check_prompts
 from geometry_fusion.tracking.resume import MASK_SUFFIXES
 from geometry_fusion.tracking.write_masks import mask_writer, write_masks_and_videos
-from geometry_fusion.types import Frames, Prompt, TrackedFrame
+from geometry_fusion.types import Frames, Prompt
 
 ARM_TITLES = {
     "sam2": "SAM2",
@@ -82,6 +80,7 @@ def run(args: argparse.Namespace) -> None:
             trackers=trackers,
             geometry=sessions[-1].geometry,
             scene=watch.scene,
+            cloud=watch.cloud,
             truth_ids=truth_ids,
             without_geometry=without_geometry,
             given=given,
@@ -196,45 +195,6 @@ def check_truth(gt: Path, frames: Frames, prompts: list[Prompt]) -> list[int] | 
     return truth_ids
 
 
-class ArmWatch:
-    """Looks at every frame while the arms track: the scene, what places decided, what moves."""
-
-    def __init__(
-        self, args: argparse.Namespace, with_geometry: bool, frames: Frames, prompts: list[Prompt]
-    ):
-        self.scene = SceneRecord(frames, prompts[0].object_id)
-        self._frames = frames
-        self._decisions: dict[int, list[str | None]] = {
-            prompt.object_id: [None] * len(frames) for prompt in prompts
-        }
-        self.fallback = None
-        if with_geometry and args.fallback != "never":
-            self.fallback = ClipFallback(frames, prompts, always=args.fallback == "always")
-
-    def see(self, tracked: list[TrackedFrame]) -> None:
-        """One frame, as each arm answers it: SAM2 alone first."""
-        last = tracked[-1]
-        self.scene.add(last)
-        if self.fallback:
-            self.fallback.add(tracked[0], last)
-        for object_id, decision in last.decisions.items():
-            self._decisions[object_id][last.index] = decision
-
-    def fall_back(self, masks: list[Path], write) -> None:
-        """Replace the masks of objects that move; masks: a folder per arm."""
-        if self.fallback:
-            self.fallback.decide()
-            self.fallback.replace(masks[0], masks[-1], self._frames.stems, write)
-
-    @property
-    def decisions(self) -> dict[int, list[str | None]] | None:
-        """Object id -> what decided in every frame; None where nothing did."""
-        moving = self.fallback.moving if self.fallback else set()
-        moved = {object_id: [MOVING] * len(self._frames) for object_id in moving}
-        decisions = {**self._decisions, **moved}
-        return decisions if any(map(any, decisions.values())) else None
-
-
 def track_arms(
     args: argparse.Namespace,
     trackers: dict[str, Tracker],
@@ -276,6 +236,8 @@ def track_arms(
         )
         for (key, tracker), pace in zip(trackers.items(), seconds)
     ]
+    for arm, confidence in zip(arms, watch.confidences):
+        arm.confidences = confidence
     arms[-1].decisions = watch.decisions
     return arms, watch, sessions
 

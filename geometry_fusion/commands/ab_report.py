@@ -15,6 +15,7 @@ from geometry_fusion.io.source_record import Record
 from geometry_fusion.models.footage import note_on_sam2
 from geometry_fusion.models.tracker import Tracker
 from geometry_fusion.motion import Decision
+from geometry_fusion.player.scene import SceneCloud
 from geometry_fusion.report.comparison import Arm, ids_reader
 from geometry_fusion.report.geometry import GeometryFigures, SceneRecord, figures_of
 from geometry_fusion.report.page import relative_link, write_report
@@ -38,6 +39,7 @@ class ReportInputs:
     trackers: dict[str, Tracker]  # by key of the arm
     geometry: GeometrySource  # of the last arm
     scene: SceneRecord  # what the last arm handed out
+    cloud: SceneCloud  # the same for the player
     truth_ids: list[int] | None  # objects of the ground truth
     without_geometry: str | None  # why the geometry arm did not run
     given: GivenGeometry | None  # geometry that the user brought
@@ -75,6 +77,7 @@ def report_on(args: argparse.Namespace, inputs: ReportInputs) -> tuple[dict, lis
                 *(relative_link(f"masks of {a.title}", a.masks, inputs.report) for a in arms),
                 *(relative_link(f"video of {a.title}", a.video, inputs.report) for a in arms),
             ],
+            scene=inputs.cloud.packed(),
         )
     return summary, notes
 

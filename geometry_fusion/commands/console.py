@@ -1,7 +1,7 @@
 """The console command `3am`, and how the scripts of a clone start the same commands.
 
-    3am frames|pick|segment|ab|export|instances|train|evaluate|metrics|weights|reconstruct|geometry|
-        check ...
+    3am ui|frames|pick|segment|ab|export|instances|train|evaluate|metrics|weights|reconstruct|
+        geometry|check ...
 
 A command is a parser (parsers.py, loads nothing heavy) and a module with `run(args)`, which is
 imported only when the arguments are right.
@@ -32,6 +32,7 @@ COMMANDS = {
     "pick": Command(
         "pick", "click on objects, see their masks, get the command to run", "pick_arguments"
     ),
+    "ui": Command("ui", "click, track, compare and correct in the browser", "ui_arguments"),
     "segment": Command(
         "segment", "track the prompted objects through all frames", "segment_arguments"
     ),
@@ -57,6 +58,7 @@ COMMANDS = {
 }
 # Commands of main.py.
 MAIN = (
+    "ui",
     "frames",
     "pick",
     "segment",

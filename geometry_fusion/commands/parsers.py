@@ -95,6 +95,35 @@ def export_arguments(parser: argparse.ArgumentParser) -> None:
     add("--overwrite", action="store_true", help="replace an earlier export")
 
 
+def ui_arguments(parser: argparse.ArgumentParser) -> None:
+    """`main.py ui`."""
+    add = parser.add_argument
+    add("--port", type=int, default=7860, help="0: any free port")
+    host = "address to listen at; other computers reach it only with the token"
+    add("--host", default="127.0.0.1", help=host)
+    add("--no-browser", action="store_true", help="only print the address")
+    add("--token", help="for other addresses than loopback; default: a random one")
+    sample = f"what the page shows first: {', '.join(sample_names())}"
+    add("--sample", metavar="NAME", default="twins", help=sample)
+    out = "sessions: frames, marks, masks"
+    add("--out", type=Path, default=Path("videos/studio"), help=out)
+    add("--allow-paths", type=Path, metavar="DIR", help="videos in DIR may be opened by their path")
+    add("--must3r", default="auto", help="geometry backbone, as in ab_iou.py")
+    checkpoint = "merger weights of the geometry arm"
+    add("--checkpoint", type=Path, metavar="FILE", help=checkpoint)
+    add_sam2_arguments(parser)
+    add_device_argument(parser)
+    add_precision_argument(parser)
+    add("--max-upload", type=int, default=500, metavar="MB", help="of a video, or of all photos")
+    add("--max-minutes", type=float, default=10.0, metavar="M", help="of a video")
+    add("--max-frames", type=int, default=18000, metavar="N", help="of a session")
+    add("--max-side", type=int, default=4096, metavar="PX", help="of a video or photo")
+    add("--max-disk", type=float, default=20.0, metavar="GB", help="of all sessions")
+    idle = "after which a session leaves memory; its files stay"
+    add("--idle-minutes", type=float, default=30.0, metavar="M", help=idle)
+    add("--keep-hours", type=float, default=24.0, metavar="H", help="of a session's files")
+
+
 def reconstruct_arguments(parser: argparse.ArgumentParser) -> None:
     """`main.py reconstruct`."""
     add_frames_argument(parser)

@@ -204,8 +204,9 @@ def overlay(
     image_rgb: np.ndarray,  # [H, W, 3] uint8
     ids: np.ndarray,  # [H, W] object ids (or bool), 0 = nothing
     alpha: float = 0.5,
+    palette: np.ndarray = PALETTE,  # [256, 3] uint8 RGB
 ) -> np.ndarray:  # [H, W, 3] uint8
-    """The frame with every object tinted in its DAVIS colour.
+    """The frame with every object tinted in its colour, by default that of DAVIS.
 
     Outlines have the brightest shade of the colour, to be visible on dark frames. alpha: strength
     of the tint, 0..1.
@@ -220,8 +221,8 @@ def overlay(
     inside = ids > 0
     edge &= inside
     painted = image_rgb.copy()
-    painted[inside] = np.rint(image_rgb[inside] * (1 - alpha) + PALETTE[ids[inside]] * alpha)
-    outline = PALETTE[ids[edge]].astype(np.float32)
+    painted[inside] = np.rint(image_rgb[inside] * (1 - alpha) + palette[ids[inside]] * alpha)
+    outline = palette[ids[edge]].astype(np.float32)
     painted[edge] = np.rint(outline * (255 / outline.max(-1, keepdims=True)))
     return painted
 

@@ -9,6 +9,7 @@ import numpy as np
 from geometry_fusion.errors import InputError
 from geometry_fusion.io.atomic import replacing_file
 from geometry_fusion.io.mask_reader import ONE_OBJECT, MaskFolder
+from geometry_fusion.io.mask_writer import write_mask
 from geometry_fusion.io.parsing import is_whole, parse_json
 from geometry_fusion.types import Prompt
 
@@ -16,16 +17,24 @@ CURE = "see docs/prompts.md for its form"
 KEYS = ("frame", "object", "points", "negatives", "box", "mask")
 
 
-def write_prompts(file: Path, prompts: list[Prompt]) -> None:
-    """Write clicks and boxes as `read_prompts` reads them; an older file is replaced at the end."""
+def write_prompts(file: Path, prompts: list[Prompt], masks: bool = False) -> None:
+    """Write clicks and boxes as `read_prompts` reads them; an older file is replaced at the end.
+
+    masks: write the masks of prompts as well, as pictures beside the file.
+    """
     entries = []
     for prompt in prompts:
+        picture = None
+        if masks and prompt.mask is not None:
+            picture = f"prompt_{prompt.frame:04d}_{prompt.object_id}.png"
+            write_mask(file.with_name(picture), prompt.mask)
         entry = {
             "frame": prompt.frame,
             "object": prompt.object_id,
             "points": prompt.points,
             "negatives": prompt.negatives,
             "box": prompt.box,
+            "mask": picture,
         }
         entries.append({key: value for key, value in entry.items() if value not in ((), None)})
     lines = ",\n".join(f"  {json.dumps(entry)}" for entry in entries)

@@ -40,11 +40,13 @@ class VideoFile:
     Opening decodes one frame; raises InputError for a file without a readable frame. Frames that
     later cannot be decoded are left out, so that fewer than `num_frames` may come: a warning on
     stderr says so, and `lost` has a line for each damaged stretch. With variable frame rate every
-    stored frame counts once, and `frame_rate` is the average.
+    stored frame counts once, and `frame_rate` is the average. options: of FFmpeg's container, such
+    as the formats and protocols that files of strangers may use.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, options: dict[str, str] | None = None):
         self.path = Path(path)
+        self._options = options or {}
         if not self.path.exists():
             raise InputError(f"{path}: no such file; give a video or a folder of frames")
         if self.path.is_dir():
@@ -87,7 +89,9 @@ class VideoFile:
         """Yield (container, video stream). Raises InputError for files that are no video."""
         try:
             # "replace", because old cameras and editors write titles that are not UTF-8.
-            container = av.open(str(self.path), metadata_errors="replace")
+            container = av.open(
+                str(self.path), metadata_errors="replace", options=dict(self._options)
+            )
         except PermissionError as error:
             raise OSError(error.errno, error.strerror, str(self.path)) from None
         except av.FFmpegError as error:

@@ -25,8 +25,8 @@ class VideoWriter:
 
     frame_rate: frames per second. size: (width, height). crf: x264's quality, lower is better.
     growing: the file is at `path` from the start and can be played up to its last second at any
-    time, also after a kill. comment: kept in the file's metadata. A failed write raises an OSError
-    that names the file.
+    time, also after a kill. comment: kept in the file's metadata. keyframe_every: frames, for
+    players that jump. A failed write raises an OSError that names the file.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class VideoWriter:
         crf: int = 20,
         growing: bool = False,
         comment: str | None = None,
+        keyframe_every: int | None = None,
     ):
         self.path = Path(path)
         self.size = tuple(size)
@@ -45,6 +46,7 @@ class VideoWriter:
         self._growing = growing
         self._crf = crf
         self._comment = comment
+        self._keyframe_every = keyframe_every
         self._count = 0  # number of the next frame
 
     def __enter__(self) -> "VideoWriter":
@@ -62,6 +64,8 @@ class VideoWriter:
 
     def _new_stream(self) -> av.VideoStream:
         options = {"crf": str(self._crf), **REPEATABLE}
+        if self._keyframe_every is not None:
+            options["g"] = str(self._keyframe_every)
         if self._growing:
             # A fragment is written with every keyframe: one a second.
             options |= {"g": str(max(1, round(self.frame_rate))), "tune": "zerolatency"}

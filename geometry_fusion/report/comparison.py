@@ -44,6 +44,8 @@ class Arm:
     objects: dict[int, ObjectOfArm] = field(default_factory=dict)  # by id
     # Object id -> what its place decided in every frame; None for an arm without places.
     decisions: dict[int, list[str | None]] | None = None
+    # Object id -> how sure the arm is in every frame, 0..1 (tracking/confidence.py).
+    confidences: dict[int, list[float | None]] | None = None
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,13 @@ from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
 from geometry_fusion.geometry.cameras import rotation_angle
+from geometry_fusion.geometry.object_point import object_point
 from geometry_fusion.geometry.source import GeometrySource
 from geometry_fusion.io.mask_writer import innermost_point
 from geometry_fusion.merger_parts import to_appearance
 from geometry_fusion.report.pictures import jpeg, scaled
 from geometry_fusion.report.pyplot import BLUE, PAGE_STYLE, plt, svg_of
-from geometry_fusion.report.reconstruct import draw_scene, object_point
+from geometry_fusion.report.reconstruct import draw_scene
 from geometry_fusion.tracking.pixels import square
 from geometry_fusion.tracking.predictor import GeometryVideoPredictor
 from geometry_fusion.types import Frames, GeometryFrame, Prompt, TrackedFrame

@@ -1,10 +1,9 @@
-"""The report: one HTML file that opens anywhere, with plots, pictures and the video inside.
+"""The report: one HTML file that opens anywhere, with plots, pictures and the player inside.
 
 `write_report` reads masks from disk (one folder per arm) and the frames. All numbers of the page
 are also in `metrics.json` and `per_frame.csv` beside it.
 """
 
-import base64
 import json
 import os
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import numpy as np
 
 from geometry_fusion import __version__
 from geometry_fusion.io.mask_writer import write_rgb
+from geometry_fusion.player import SCENE_SCRIPT, SCRIPT, STYLE
 from geometry_fusion.report.comparison import Arm, Truth
 from geometry_fusion.report.geometry import GeometryFigures
 from geometry_fusion.report.pictures import (
@@ -25,6 +25,7 @@ from geometry_fusion.report.pictures import (
     strip_picture,
     write_side_by_side,
 )
+from geometry_fusion.report.player import player_data
 from geometry_fusion.report.plots import (
     Plot,
     agreement_plot,
@@ -46,7 +47,6 @@ from geometry_fusion.report.rows import (
 from geometry_fusion.types import Frames, Prompt
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
-EMBED_LIMIT = 12 * 2**20  # bytes of a video inside the page; larger ones are only linked
 MOST_PROMPT_PICTURES = 4
 FILES = ("side_by_side.mp4", "per_frame.csv", "metrics.json", "strip.png")  # beside the page
 
@@ -60,12 +60,12 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Video:
-    """A video of the page."""
+class PlayerParts:
+    """What the page holds of the player, as text."""
 
-    caption: str
-    source: str  # data URI; `href` where that would be too large
-    href: str  # relative link to the file
+    style: str
+    scripts: list[str]
+    data: str  # JSON
 
 
 def relative_link(text: str, target: Path, report: Path) -> Link:
@@ -95,6 +95,7 @@ def write_report(
     weights: dict[str, str],
     notes: list[str],
     links: list[Link] = (),
+    scene: dict | None = None,  # of the player's 3D view, as `SceneCloud.packed`
 ) -> Path:
     """Write the report of one or two arms into `folder`; returns the page, index.html.
 
@@ -111,32 +112,35 @@ def write_report(
     _write_metrics(folder / "metrics.json", summary, weights, notes, arms)
     names = " and ".join(arm.title for arm in arms)
     has_objects = truth is not None and bool(truth.by_object)
-    text = (
-        _environment()
-        .from_string(TEMPLATE.read_text(encoding="utf-8"))
-        .render(
-            title=f"{names} on {clip}",
-            about=about,
-            weights=weights | {"3AM": f"version {__version__}"},
-            arms=arms,
-            columns=columns,
-            strip_frames=STRIP_FRAMES,
-            videos=_videos(folder, arms, names),
-            prompt_pictures=_prompt_pictures(frames, prompts),
-            prompts_left_out=max(0, len(prompted) - MOST_PROMPT_PICTURES),
-            summary=summary,
-            notes=notes,
-            measures=measure_rows(arms) if truth else None,
-            object_rows=object_rows(arms) if has_objects and len(arms[0].objects) > 1 else None,
-            truth_by_object=has_objects,
-            presence_rows=presence_rows(arms, truth, agreement),
-            plots=_plots(arms, truth, agreement, prompted),
-            figures=figures,
-            links=[*links, *(Link(name, name) for name in FILES if (folder / name).exists())],
-        )
+    template = _environment().from_string(TEMPLATE.read_text(encoding="utf-8"))
+    text = template.render(
+        title=f"{names} on {clip}",
+        about=about,
+        weights=weights | {"3AM": f"version {__version__}"},
+        arms=arms,
+        columns=columns,
+        strip_frames=STRIP_FRAMES,
+        videos=_videos(folder, arms, names),
+        player=_player(player_data(frames, prompts, arms, read_ids, agreement, scene)),
+        prompt_pictures=_prompt_pictures(frames, prompts),
+        prompts_left_out=max(0, len(prompted) - MOST_PROMPT_PICTURES),
+        summary=summary,
+        notes=notes,
+        measures=measure_rows(arms) if truth else None,
+        object_rows=object_rows(arms) if has_objects and len(arms[0].objects) > 1 else None,
+        truth_by_object=has_objects,
+        presence_rows=presence_rows(arms, truth, agreement),
+        plots=_plots(arms, truth, agreement, prompted),
+        figures=figures,
+        links=[*links, *(Link(name, name) for name in FILES if (folder / name).exists())],
     )
     (folder / "index.html").write_text(text, encoding="utf-8")
     return folder / "index.html"
+
+
+def _player(data: str) -> PlayerParts:
+    style, *scripts = (file.read_text(encoding="utf-8") for file in (STYLE, SCENE_SCRIPT, SCRIPT))
+    return PlayerParts(style, scripts, data)
 
 
 def _write_metrics(
@@ -174,18 +178,11 @@ def _plots(
     }
 
 
-def _videos(folder: Path, arms: list[Arm], names: str) -> list[Video]:
+def _videos(folder: Path, arms: list[Arm], names: str) -> list[Link]:
+    """The video files of the comparison."""
     if len(arms) == 2:
-        files = [(f"{names}, side by side", folder / "side_by_side.mp4", "side_by_side.mp4")]
-    else:
-        files = [(arm.title, arm.video, quote(f"../{arm.video_name}")) for arm in arms]
-    videos = []
-    for caption, file, href in files:
-        source = href
-        if file.stat().st_size <= EMBED_LIMIT:
-            source = "data:video/mp4;base64," + base64.b64encode(file.read_bytes()).decode()
-        videos.append(Video(caption, source, href))
-    return videos
+        return [Link(f"{names}, side by side", "side_by_side.mp4")]
+    return [Link(arm.title, quote(f"../{arm.video_name}")) for arm in arms]
 
 
 def _prompt_pictures(frames: Frames, prompts: list[Prompt]) -> list[dict]:

@@ -15,7 +15,7 @@ from geometry_fusion.io.atomic import replacing_file
 from geometry_fusion.io.source_record import Record
 from geometry_fusion.report.pyplot import INK, ORANGE, plt
 from geometry_fusion.report.reconstruction_quality import Quality, frame_facts, quality_of
-from geometry_fusion.types import Frames, GeometryFrame
+from geometry_fusion.types import Frames
 
 
 @dataclass(frozen=True)
@@ -153,23 +153,3 @@ def draw_scene(
     axes.set_aspect("equal")
     axes.set(xlabel="x", ylabel="z" if vertical == 2 else "up")
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def object_point(geometry: GeometryFrame, mask: np.ndarray) -> np.ndarray | None:
-    """The place [3] of a mask [H, W] bool of the original frame; None where it covers no point.
-
-    It is the median of those half of its points that have the most confidence.
-    """
-    height, width = geometry.confidence.shape
-    x, y = np.meshgrid(np.arange(width), np.arange(height))
-    # The grid of points has as many cells as the fitted image has pixels.
-    pixels = geometry.fit.points_back(np.stack([x, y], -1)).round().astype(int)
-    size = np.array(mask.shape[::-1])
-    inside = (pixels >= 0).all(-1) & (pixels < size).all(-1)
-    column, row = np.clip(pixels, 0, size - 1).transpose(2, 0, 1)
-    on_object = inside & mask[row, column]
-    if not on_object.any():
-        return None
-    confidence = geometry.confidence.cpu().numpy()[on_object]
-    points = geometry.points.cpu().numpy()[:, on_object]
-    return np.median(points[:, confidence >= np.median(confidence)], axis=1)

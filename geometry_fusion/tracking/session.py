@@ -113,6 +113,7 @@ class Session(ABC):
             stem=self.stem,
             image=self.image,
             decisions=dict(self._state.places.decisions) if self._state.places else {},
+            scores=self._state.object_scores(self._time),
         )
 
     @torch.inference_mode()

@@ -142,6 +142,16 @@ class TrackState(dict):
         if self.places is not None:
             self.places.prompted(object_id, index, self.frames[index])
 
+    def object_scores(self, index: int) -> dict[int, float]:
+        """Object id -> SAM2's object score on a frame (a logit), where it has an output there."""
+        scores = {}
+        for obj_idx, outputs in self.outputs.items():
+            output = outputs[PROMPTED].get(index) or outputs[TRACKED].get(index) or {}
+            # States that drop memories may have kept the mask alone.
+            if "object_score_logits" in output:
+                scores[self.object_id(obj_idx)] = float(output["object_score_logits"])
+        return scores
+
     def pixels(self, index: int) -> Tensor:
         """A frame [3, S, S] as SAM2's image encoder takes it."""
         return self["images"][index]

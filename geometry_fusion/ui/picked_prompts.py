@@ -142,6 +142,9 @@ class MaskPreview:
                 "obj_id": prompt.object_id,
             }
             # SAM2 returns the masks of all objects so far, so the last answer is the whole one.
+            if prompt.mask is not None:  # a user's own mask is the answer
+                ids[prompt.mask] = prompt.object_id
+                continue
             with autocast(self._predictor.device, self._precision):
                 _, object_ids, logits = self._predictor.add_new_points_or_box(
                     **where, **clicks_and_box(prompt)

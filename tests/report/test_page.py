@@ -2,16 +2,17 @@
 run here.
 """
 
+import base64
 import csv
 import json
 import os
 import re
-import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
+import cv2
 import numpy as np
 import pytest
 
@@ -24,7 +25,9 @@ from geometry_fusion.io.mask_writer import (
     write_rgb,
 )
 from geometry_fusion.io.text import fitted, label
+from geometry_fusion.io.video_file import VideoFile
 from geometry_fusion.io.video_writer import VideoWriter
+from geometry_fusion.player.masks import ids_of_png
 from geometry_fusion.report.comparison import (
     Arm,
     ObjectOfArm,
@@ -36,14 +39,13 @@ from geometry_fusion.report.comparison import (
     in_words,
 )
 from geometry_fusion.report.page import relative_link, write_report
+from geometry_fusion.report.player import embedded_masks, player_data
 from geometry_fusion.report.plots import iou_plot
 from geometry_fusion.report.scoring import score_arms
 from geometry_fusion.types import Prompt
+from tests.ui.studio_browser import CHROMIUM, OPTIONS, need_chromium
 
 H, W, COUNT = 48, 64, 12
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 
 
 # --- which frames
@@ -242,6 +244,7 @@ def make_report(tmp_path):
             **scored,
         )
 
+    make.folder = tmp_path
     return make
 
 
@@ -445,7 +448,7 @@ function background(element) {
   }
 }
 function measure(frame) {
-  const d = frame.contentDocument, root = d.documentElement, video = d.querySelector("video");
+  const d = frame.contentDocument, root = d.documentElement;
   let contrast = 99, faintest = "";
   for (const e of d.querySelectorAll("h1,h2,h3,p,td,th,li,a,dt,dd,code,figcaption,caption,b")) {
     const [a, b] = [luminance(parse(getComputedStyle(e).color)), luminance(background(e))];
@@ -454,11 +457,12 @@ function measure(frame) {
   }
   const visible = e => e.getBoundingClientRect().width > 0;
   const outside = [...d.body.querySelectorAll("*")].filter(
-    e => e.getBoundingClientRect().right > root.clientWidth + 1);
+    e => !e.closest(".p-stage") && e.checkVisibility()
+      && e.getBoundingClientRect().right > root.clientWidth + 1);
   const seen = {
     scroll: root.scrollWidth, client: root.clientWidth, outside: outside.map(e => e.tagName),
     paper: luminance(background(d.querySelector("h1"))), contrast, faintest,
-    video: video.clientWidth, film: video.videoWidth,
+    player: d.querySelector(".player").clientWidth, panes: d.querySelectorAll(".p-pane").length,
     plots: [...d.querySelectorAll(".plot > div")].filter(visible).map(e => e.className),
     tiles: [...d.querySelectorAll(".strip img")].map(e => e.clientWidth),
     broken: [...d.querySelectorAll("img")].filter(e => !e.naturalWidth).length,
@@ -516,7 +520,7 @@ def test_page_in_a_browser(make_report, tmp_path, dark):
     measured = in_browser(page, [400, 1400], dark, tmp_path)
     for width, seen in measured.items():
         assert seen["scroll"] <= width and seen["outside"] == []
-        assert seen["video"] == width and seen["film"] > 0 and seen["broken"] == 0
+        assert seen["player"] > 0.9 * width and seen["panes"] == 2 and seen["broken"] == 0
         assert seen["contrast"] >= 4.5, seen["faintest"]
         assert (seen["paper"] < 0.1) if dark else (seen["paper"] > 0.9)
         assert (
@@ -524,3 +528,113 @@ def test_page_in_a_browser(make_report, tmp_path, dark):
         )
         assert min(seen["tiles"]) > 150
     assert set(measured) == {400, 1400}
+
+
+# --- the player
+
+
+def test_the_player_has_the_frames_masks_and_values_of_the_report(make_report):
+    page = make_report(objects=2).read_text(encoding="utf-8")
+    text = re.search(r'<script type="application/json" id="player-data">(.*?)</script>', page)[1]
+    data = json.loads(text)
+    assert (data["size"], data["count"], data["rate"]) == ([W, H], COUNT, 10.0)
+    assert [arm["title"] for arm in data["arms"]] == ["SAM2", "3AM"]
+    assert len(data["frames"]["urls"]) == COUNT
+    for arm, index in (("baseline", 8), ("geom", 8)):
+        kind, _, content = data["masks"][arm][index].partition(",")
+        ids = ids_of_png(base64.b64decode(content))
+        expected = truth_of_frame(index, 2)
+        expected = np.where(expected == 1, 0, expected) if arm == "baseline" else expected
+        assert kind == "data:image/png;base64" and np.array_equal(ids, expected)
+        area, *_, agreement, truth = data["seen"][arm]["1"][index]
+        assert area == np.count_nonzero(expected == 1) and agreement == 0.0
+        assert truth == (0.0 if arm == "baseline" else 1.0)
+    assert [mark["values"] for mark in data["marks"]] == [[10.0, 12.0]] * 2
+
+
+def test_long_videos_are_embedded_as_video_and_large_masks_shrunk(make_report, monkeypatch):
+    monkeypatch.setattr("geometry_fusion.report.player.FRAME_BYTES", 0)
+    page = make_report().read_text(encoding="utf-8")
+    text = re.search(r'<script type="application/json" id="player-data">(.*?)</script>', page)[1]
+    kind, _, content = json.loads(text)["frames"]["video"].partition(",")
+    file = make_report.folder / "embedded.mp4"
+    file.write_bytes(base64.b64decode(content))
+    assert kind == "data:video/mp4;base64" and VideoFile(file).num_frames == COUNT
+    monkeypatch.setattr("geometry_fusion.report.player.MASK_BYTES", 0)
+    arms = [Arm("a", "A", Path(), Path(), "", 0.1)]
+    masks = embedded_masks(LongVideo(5), arms, ids_of_long_video, (640, 360))
+    ids = ids_of_png(base64.b64decode(masks["a"][0].partition(",")[2]))
+    assert ids.shape == (90, 160) and 0.9 < 16 * ids.sum() / (np.pi * 50**2) < 1.1
+
+
+@pytest.mark.parametrize("most", [0, 10**7], ids=["video", "jpegs"])
+def test_the_player_works_from_a_file(make_report, monkeypatch, most):
+    """In Chromium, from file://: scrub, wipe, jump; nothing is fetched and nothing fails."""
+    need_chromium()
+    from playwright.sync_api import sync_playwright
+
+    monkeypatch.setattr("geometry_fusion.report.player.FRAME_BYTES", most)
+    page_file = make_report(truth=False)
+    problems = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
+        page = browser.new_page(viewport={"width": 900, "height": 900})
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda asked: problems.append(asked.url[:80]))
+        page.goto(page_file.as_uri())
+        page.evaluate("document.querySelector('.player').player.draw()")
+        shown = []
+        for index in (0, 8):
+            page.evaluate(f"document.querySelector('.player').player.go({index})")
+            shown.append(page.evaluate("document.querySelector('.p-canvas').toDataURL()"))
+        assert shown[0] != shown[1]
+        page.get_by_role("button", name="wipe", exact=True).click()
+        page.evaluate("document.querySelector('.player').player.draw()")
+        assert page.evaluate("document.querySelector('.player').player.panes.length") == 1
+        page.keyboard.press("n")
+        jumped = page.evaluate("document.querySelector('.player').player.index")
+        browser.close()
+    assert jumped >= 8  # where the first arm has lost the object
+    own = ("file:", "data:", "blob:")
+    assert not [text for text in problems if not text.startswith(own)], problems
+
+
+class LongVideo:
+    """A minute of moving noise at 30 frames a second, as Frames."""
+
+    size, frame_rate = (640, 360), 30
+
+    def __init__(self, count: int = 1800):
+        self.stems = [f"{i:04d}" for i in range(count)]
+        self._noise = np.random.default_rng(0).integers(0, 256, (180, 400, 3)).astype(np.uint8)
+        self._noise = cv2.resize(cv2.GaussianBlur(self._noise, (9, 9), 3), (1600, 720))
+
+    def __len__(self) -> int:
+        return len(self.stems)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        left, top = index % 400, index % 200
+        return np.ascontiguousarray(self._noise[top : top + 360, left : left + 640])
+
+
+def ids_of_long_video(arm: Arm, stem: str) -> np.ndarray:
+    rows, columns = np.mgrid[:360, :640]
+    x, y = 100 + int(stem) % 400, 180 + 60 * np.sin(int(stem) / 40)
+    return ((rows - y) ** 2 + (columns - x) ** 2 < 50**2).astype(np.uint8)
+
+
+@pytest.mark.slow
+def test_a_minute_of_video_fits_into_ten_megabytes(tmp_path):
+    frames = LongVideo()
+    arms = [Arm(key, key, Path(), Path(), "", 0.1) for key in ("baseline", "geom")]
+    for tested in arms:
+        tested.objects = {1: ObjectOfArm([7000] * 1800)}
+    agreement = {1: [0.9] * 1800}
+    text = player_data(frames, [Prompt(0, 1)], arms, ids_of_long_video, agreement, None)
+    data = json.loads(text)
+    assert len(text) < 8_500_000 and len(data["masks"]["geom"]) == 1800
+    kind, _, content = data["frames"]["video"].partition(",")
+    assert kind == "data:video/mp4;base64"
+    file = tmp_path / "v.mp4"
+    file.write_bytes(base64.b64decode(content))
+    assert VideoFile(file).num_frames == 1800

@@ -1,0 +1,167 @@
+"""The worker process of the studio: holds the models, answers previews, runs tracking jobs.
+
+It lives in a process of its own, so that the server stays up when the models run out of memory or
+crash. One job runs at a time; previews are answered between its frames.
+"""
+
+import signal
+from collections import OrderedDict
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+
+from geometry_fusion.errors import InputError, one_line
+from geometry_fusion.io.frame_folder import FrameFolder
+from geometry_fusion.models.tracker import Tracker, load
+from geometry_fusion.player.masks import mask_png
+from geometry_fusion.tracking.features import FrameFeatures
+from geometry_fusion.ui.messages import (
+    Cancel,
+    Ended,
+    Preview,
+    Previewed,
+    Progress,
+    Ready,
+    TrackingJob,
+    WorkerOptions,
+)
+from geometry_fusion.ui.picked_prompts import MaskPreview
+from geometry_fusion.ui.tracking_job import Cancelled, JobRun
+
+ARM_TITLES = {
+    "sam2": "SAM2",
+    "3am": "3AM",
+    "places": "SAM2 + places",
+    "both": "3AM + places",
+    "control": "control",
+    "oracle": "oracle",
+}
+VIDEOS_KEPT = 2  # whose encoded frames stay in memory for previews
+PREVIEW_BYTES = 256 * 2**20  # of encoded frames per video
+
+
+def work(connection: Connection, options: WorkerOptions) -> None:
+    """Serve requests until the connection is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which closes the pipe
+    with suppress(EOFError, BrokenPipeError, OSError):
+        _Worker(connection, options).serve()
+
+
+class _Worker:
+    def __init__(self, connection: Connection, options: WorkerOptions):
+        self._connection, self._options = connection, options
+        self._trackers: OrderedDict[str, Tracker] = OrderedDict()  # by mode; "off" is SAM2 alone
+        self._previews: OrderedDict[Path, MaskPreview] = OrderedDict()
+        self._job: TrackingJob | None = None
+
+    def serve(self) -> None:
+        self._send(self._ready())
+        while True:
+            self._answer([self._connection.recv()])
+
+    def _ready(self) -> Ready:
+        try:
+            baseline = self._tracker("off")
+        except InputError as error:
+            return Ready({}, {"baseline": str(error), "geom": str(error)})
+        arms, missing = {"baseline": ARM_TITLES[baseline.arm]}, {}
+        notes = []
+        try:
+            second = self._tracker("auto")
+            if second.without_geometry:
+                missing["geom"] = second.without_geometry
+            else:
+                arms["geom"] = ARM_TITLES[second.arm]
+            if second.without_merger:
+                notes.append(f"Geometry works by places, not by a merger: {second.without_merger}.")
+        except InputError as error:
+            missing["geom"] = str(error)
+        return Ready(arms, missing, tuple(notes))
+
+    def _tracker(self, mode: str) -> Tracker:
+        """The tracker of a geometry mode; "off" is SAM2 alone."""
+        if mode not in self._trackers:
+            chosen = self._options
+            given = {
+                "sam2_checkpoint": chosen.sam2_checkpoint,
+                "device": chosen.device,
+                "precision": chosen.precision,
+            }
+            if mode == "off":
+                given["geometry"] = "none"
+            else:
+                named = "auto" if chosen.must3r == "auto" else f"auto:{chosen.must3r}"
+                given |= {"geometry": named, "mode": mode, "checkpoint": chosen.checkpoint}
+            self._trackers[mode] = load(chosen.sam2, **given)
+            if len(self._trackers) > 3:
+                self._trackers.pop(next(key for key in self._trackers if key not in ("off", mode)))
+        return self._trackers[mode]
+
+    def _send(self, message) -> None:
+        self._connection.send(message)
+
+    def _answer(self, messages: list) -> None:
+        """Answer requests; of the previews of a session only the latest."""
+        while self._connection.poll():
+            messages.append(self._connection.recv())
+        latest = {m.session_id: m for m in messages if isinstance(m, Preview)}
+        for message in messages:
+            if isinstance(message, Preview):
+                if latest[message.session_id] is message:
+                    self._send(self._preview(message))
+                else:
+                    self._send(Previewed(message.request))
+            elif isinstance(message, Cancel):
+                if self._job is not None and message.job_id == self._job.job_id:
+                    raise Cancelled
+            elif isinstance(message, TrackingJob):
+                self._run(message)
+
+    def _preview(self, request: Preview) -> Previewed:
+        try:
+            preview = self._preview_of(request.frames)
+            ids = preview([request.prompt])
+        except Exception as error:
+            return Previewed(request.request, error=_in_words(error))
+        return Previewed(request.request, mask_png(ids), int(np.count_nonzero(ids)))
+
+    def _preview_of(self, folder: Path) -> MaskPreview:
+        if folder not in self._previews:
+            frames = FrameFeatures(FrameFolder(folder), bytes_kept=PREVIEW_BYTES)
+            tracker = self._tracker("off")
+            self._previews[folder] = MaskPreview(tracker.predictor, frames, tracker.precision)
+        self._previews.move_to_end(folder)
+        while len(self._previews) > VIDEOS_KEPT:
+            self._previews.popitem(last=False)
+        return self._previews[folder]
+
+    def _run(self, job: TrackingJob) -> None:
+        self._job = job
+        try:
+            trackers = {}
+            if "baseline" in job.arms:
+                trackers["baseline"] = self._tracker("off")
+            if "geom" in job.arms:
+                trackers["geom"] = self._tracker(job.mode)
+                if trackers["geom"].without_geometry:
+                    raise InputError(trackers["geom"].without_geometry)
+            self._send(Progress(job.job_id))
+            text = JobRun(job, trackers, self._send, self._between_frames).run()
+            self._send(Ended(job.job_id, "done", text))
+        except Cancelled:
+            self._send(Ended(job.job_id, "cancelled"))
+        except Exception as error:
+            self._send(Ended(job.job_id, "failed", _in_words(error)))
+        finally:
+            self._job = None
+
+    def _between_frames(self) -> None:
+        if self._connection.poll():
+            self._answer([])
+
+
+def _in_words(error: Exception) -> str:
+    text = one_line(error)[:400]
+    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
