@@ -18,7 +18,7 @@ CHROMIUM = os.environ.get("CHROMIUM") or next(
 OPTIONS = ["--disable-dev-shm-usage", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 OPTIONS += ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 OPTIONS += ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-PATIENCE_S = 90
+PATIENCE_S = 240
 
 
 def need_chromium() -> None:
