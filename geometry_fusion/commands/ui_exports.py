@@ -1,4 +1,4 @@
-"""What a person takes home from the studio: masks, videos, marks with the command, a report.
+"""The exports of the studio: masks, videos, prompts with the command, a report.
 
 Masks and videos are those of `ab_iou.py`, with the deleted stretches left out. Files are made in
 the session's folder, and name no path of this machine.
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from geometry_fusion.commands.arguments import command_line, program
+from geometry_fusion.commands.ui_formats import FORMAT_EXPORTS
 from geometry_fusion.commands.ui_report import write_session_report
 from geometry_fusion.errors import InputError
 from geometry_fusion.io.mask_writer import overlay
@@ -45,7 +46,8 @@ def export(studio, session: StudioSession, kind: str, args: argparse.Namespace) 
     with _one_at_a_time:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        return make(session, folder, args)
+        file, name = make(session, folder, args)
+        return (zipped(file, f"{name}.zip"), f"{name}.zip") if file.is_dir() else (file, name)
 
 
 def masks(session: StudioSession, folder: Path, args: argparse.Namespace) -> tuple[Path, str]:
@@ -146,6 +148,7 @@ EXPORTS: dict[str, Callable] = {
     "report": report,
     "ply": ply,
     "frames": frames,
+    **FORMAT_EXPORTS,
 }
 
 
@@ -190,7 +193,7 @@ def command_text(session: StudioSession, args: argparse.Namespace) -> str:
     source = session.source
     cut = Cut(**source.cut)
     if source.kind == "photos" or not (cut.first == 0 and cut.last is None):
-        lines.insert(0, "# frames: unpack frames.zip (Take home) into the folder frames")
+        lines.insert(0, "# frames: unpack frames.zip (Export) into the folder frames")
     elif not cut.is_whole or session.frames.files[0].suffix != ".png":
         size = "x".join(map(str, source.size))
         words = ["frames", source.name, "--every", str(cut.every), "--size", size]
@@ -198,7 +201,7 @@ def command_text(session: StudioSession, args: argparse.Namespace) -> str:
     if session.board.deletions:
         lines.append("# stretches that were deleted in the studio are not in its masks")
     if "--prompts" in lines[-1] or any("--prompts" in line for line in lines):
-        lines.insert(0, "# prompts.json: Take home, Marks")
+        lines.insert(0, "# prompts.json: Export, Prompts")
     return "\n".join(lines) + "\n"
 
 

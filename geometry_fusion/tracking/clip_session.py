@@ -94,7 +94,9 @@ class ClipSession(Session):
         source: a folder of frames, or `Frames`. Prompts that are added meanwhile take effect in the
         running pass as far as it has not passed them. Raises InputError where there is no prompt.
         """
-        frames = FrameFolder(source) if isinstance(source, str | Path) else source
+        return self._run(FrameFolder(source) if isinstance(source, str | Path) else source)
+
+    def _run(self, frames: Frames) -> Iterator[TrackedFrame]:
         with self._encoding_ahead() as self._may_encode_ahead:
             yield from self._track(frames)
 

@@ -11,7 +11,7 @@
     GET  /api/s/KEY/mask/ARM/I.png           a mask, palette PNG
     GET  /api/s/KEY/scene                    points, cameras, places
     PUT  /api/s/KEY/upload?name=TEXT         a file's bytes -> its id; .../open takes it in
-    GET  /api/s/KEY/export/KIND              files to take home (exports.py)
+    GET  /api/s/KEY/export/KIND              exports (commands/ui_exports.py)
 
 Errors are JSON {"error": one line}. Nothing on disk is found by a name that came from outside.
 """
@@ -265,10 +265,10 @@ async def prompt_mask(request: Request) -> Response:
 
 
 async def export_file(request: Request) -> Response:
-    """A file to take home."""
+    """A file that was exported."""
     session, kind = session_of(request), request.path_params["kind"]
     export = request.app.state.export
-    if export is None or not re.fullmatch(r"[a-z_]{1,30}", kind):
+    if export is None or not re.fullmatch(r"[a-z0-9_]{1,30}", kind):
         return JSONResponse({"error": "no such export"}, 404)
     file, name = await to_thread.run_sync(export, request.app.state.studio, session, kind)
     return FileResponse(file, filename=name, headers={"Cache-Control": "no-store"})

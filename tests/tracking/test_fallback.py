@@ -10,8 +10,9 @@ from geometry_fusion.io.video_file import VideoFile
 from geometry_fusion.models.sam2 import build_predictor
 from geometry_fusion.motion import Decision
 from geometry_fusion.tracking import fallback
+from geometry_fusion.tracking.asked_decoder import QUESTIONS
 from geometry_fusion.tracking.fallback import ClipFallback, FallbackSession, without_geometry
-from geometry_fusion.tracking.places import MOVING
+from geometry_fusion.tracking.places import MOVING, PlaceSettings
 from geometry_fusion.tracking.stream_session import StreamSession
 from tests.conftest import ROOT
 
@@ -28,7 +29,9 @@ def images() -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def arms():
-    geometry = load("tiny", mode="places", device="cpu").predictor
+    # Asked in every frame, so that the arms differ where SAM2 is right too.
+    settings = PlaceSettings(clear_iou=2.0, questions=tuple(QUESTIONS))
+    geometry = load("tiny", mode="places", device="cpu", places=settings).predictor
     baseline = build_predictor("tiny", device="cpu")
     geometry.frames_at_once = baseline.frames_at_once = 1
     return geometry, baseline

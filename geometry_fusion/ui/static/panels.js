@@ -18,10 +18,23 @@ export const EXPORTS = [
   ["overlay_baseline", "Video with masks, SAM2 (mp4)"],
   ["overlay_geom", "Video with masks, 3AM (mp4)"],
   ["side_by_side", "Both side by side (mp4)"],
-  ["prompts", "Marks (prompts.json)"],
+  ["prompts", "Prompts (prompts.json)"],
   ["report", "Report (zip)"],
   ["ply", "Points (PLY)"],
   ["frames", "Frames (zip)"],
+];
+/* Masks in the formats of other tools: name for the server, text. */
+export const FORMATS = [
+  ["coco", "COCO"],
+  ["ytvis", "YouTube-VIS"],
+  ["davis", "DAVIS"],
+  ["yolo", "YOLO segmentation"],
+  ["cvat", "CVAT for video"],
+  ["labelme", "labelme"],
+  ["png_alpha", "PNG with alpha"],
+  ["prores", "ProRes 4444 with alpha"],
+  ["vp9", "VP9 with alpha"],
+  ["gif", "GIF of the cut-out"],
 ];
 
 export class Panels {
@@ -37,6 +50,8 @@ export class Panels {
     for (const key of ["mode", "fallback"]) $(key).onchange = event => studio.act({do: "settings", [key]: event.target.value});
     this.exports = new Map(EXPORTS.map(([kind, text]) => [kind, el("button", {type: "button", text, onclick: event => studio.export(kind, event.target)})]));
     $("export-list").replaceChildren(...this.exports.values());
+    $("format").replaceChildren(...FORMATS.map(([value, text]) => el("option", {value, text})));
+    $("export-format").onclick = event => studio.export(`format_${$("format").value}_${$("format-arm").value}`, event.target);
   }
 
   /* Rebuild a list only when what it shows has changed, so that focus and typing stay. */
@@ -54,6 +69,9 @@ export class Panels {
     this.marks(state.board, studio.active, studio.frame);
     this.settings(state, studio.info);
     const done = Object.values(studio.seen).some(arm => Object.keys(arm).length);
+    const arms = ["geom", "baseline"].filter(arm => studio.has(arm));
+    if (this.changed("format-arms", arms)) $("format-arm").replaceChildren(...arms.map(arm => el("option", {value: arm, text: studio.title(arm)})));
+    $("export-format").disabled = $("export-format").dataset.busy === "1" || !arms.length;
     for (const [kind, button] of this.exports) {
       const needs = {prompts: studio.hasPrompts, frames: state.source, ply: state.has_scene, overlay_baseline: studio.has("baseline"), overlay_geom: studio.has("geom"), side_by_side: studio.has("baseline") && studio.has("geom")};
       button.disabled = button.dataset.busy === "1" || !(kind in needs ? needs[kind] : done);
