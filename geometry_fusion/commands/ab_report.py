@@ -18,6 +18,7 @@ from geometry_fusion.motion import Decision
 from geometry_fusion.player.scene import SceneCloud
 from geometry_fusion.report.comparison import Arm, ids_reader
 from geometry_fusion.report.geometry import GeometryFigures, SceneRecord, figures_of
+from geometry_fusion.report.motion_pairs import PairPicture, pair_pictures
 from geometry_fusion.report.page import relative_link, write_report
 from geometry_fusion.report.scoring import score_arms
 from geometry_fusion.tracking.fallback import ClipFallback
@@ -78,6 +79,7 @@ def report_on(args: argparse.Namespace, inputs: ReportInputs) -> tuple[dict, lis
                 *(relative_link(f"video of {a.title}", a.video, inputs.report) for a in arms),
             ],
             scene=inputs.cloud.packed(),
+            motion=motion_pictures(inputs),
         )
     return summary, notes
 
@@ -128,6 +130,18 @@ def evidence(decision: Decision) -> list[dict]:
         {"frames": [pair.first, pair.second], "z": pair.z, "rho": pair.rho}
         for pair in decision.evidence
     ]
+
+
+def motion_pictures(inputs: ReportInputs) -> list[PairPicture]:
+    """The pairs of frames that show that objects move, with the masks of SAM2 alone."""
+    if inputs.fallback is None:
+        return []
+    read, alone = ids_reader(inputs.prompts), inputs.arms[0]
+
+    def ids_of(index: int) -> np.ndarray:
+        return read(alone, inputs.frames.stems[index])
+
+    return pair_pictures(inputs.fallback.decisions, inputs.frames, ids_of)
 
 
 def notes_on_motion(fallback: ClipFallback) -> list[str]:

@@ -19,6 +19,7 @@ from geometry_fusion.io.mask_writer import write_rgb
 from geometry_fusion.player import SCENE_SCRIPT, SCRIPT, STYLE
 from geometry_fusion.report.comparison import Arm, Truth
 from geometry_fusion.report.geometry import GeometryFigures
+from geometry_fusion.report.motion_pairs import PairPicture
 from geometry_fusion.report.pictures import (
     prompt_in_words,
     prompt_picture,
@@ -96,6 +97,7 @@ def write_report(
     notes: list[str],
     links: list[Link] = (),
     scene: dict | None = None,  # of the player's 3D view, as `SceneCloud.packed`
+    motion: list[PairPicture] = (),  # the pairs that show that objects move
 ) -> Path:
     """Write the report of one or two arms into `folder`; returns the page, index.html.
 
@@ -112,8 +114,7 @@ def write_report(
     _write_metrics(folder / "metrics.json", summary, weights, notes, arms)
     names = " and ".join(arm.title for arm in arms)
     has_objects = truth is not None and bool(truth.by_object)
-    template = _environment().from_string(TEMPLATE.read_text(encoding="utf-8"))
-    text = template.render(
+    text = _template().render(
         title=f"{names} on {clip}",
         about=about,
         weights=weights | {"3AM": f"version {__version__}"},
@@ -132,6 +133,7 @@ def write_report(
         presence_rows=presence_rows(arms, truth, agreement),
         plots=_plots(arms, truth, agreement, prompted),
         figures=figures,
+        motion=motion,
         links=[*links, *(Link(name, name) for name in FILES if (folder / name).exists())],
     )
     (folder / "index.html").write_text(text, encoding="utf-8")
@@ -156,14 +158,15 @@ def _write_metrics(
     file.write_text(json.dumps(data, indent=1, default=str))
 
 
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
         finalize=shown,
     )
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
 
 
 def _plots(
