@@ -35,7 +35,7 @@ from common import ARMS, CLIP, OUT, there_and_back
 from speed_tables import draw, summarise, table
 
 WARM_UP = 24  # frames before anything is measured; full batches among them
-ROUNDS = {64: 5, 256: 3}  # frames times objects, at most -> rounds; longer passes have one
+ROUNDS = {64: 3, 256: 2}  # frames times objects, at most -> rounds; longer passes have one
 WINDOW = 64  # frames over which the cost early and late in a video is taken; whole batches
 
 
