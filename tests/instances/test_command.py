@@ -15,6 +15,7 @@ import pytest
 import trimesh
 
 import main
+from geometry_fusion.assets import SAMPLES
 from geometry_fusion.data.scenes import Scene
 from geometry_fusion.instances.outputs import NAMES
 from geometry_fusion.instances.tracks import decoded
@@ -178,5 +179,6 @@ def test_options_that_contradict_each_other_are_refused(words, rooms, refuse, tm
     assert "no.yaml: no such file; check the path" in refuse(main, *bare, *settings)
     weights = ("--scene", scene, "--arm", "places", "--checkpoint", tmp_path / "no.pt")
     assert "no.pt: --arm places has no merger" in refuse(main, *bare, *weights)
-    frames = ("--frames", Path(scene) / "rgb", "--arm", "oracle")
+    # One line: a video is not read before, which would show a bar.
+    frames = ("--frames", SAMPLES / "twins/video.mp4", "--arm", "oracle")
     assert "needs depth and cameras" in refuse(main, *bare, *frames)
