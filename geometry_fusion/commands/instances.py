@@ -43,6 +43,7 @@ from geometry_fusion.models.must3r import default_must3r, given_file, model_file
 from geometry_fusion.models.tracker import Tracker
 
 UNFINISHED = "unfinished"  # folder in --out from which an interrupted run continues
+ARMS_WITHOUT_MERGER = ("sam2", "places")
 INSTANCE_RULES = 1  # increased when a change of the pipeline makes unfinished runs invalid
 ViewOf = Callable[[int], PosedView | None]
 
@@ -53,11 +54,14 @@ def run(args: argparse.Namespace) -> None:
     video, geometry = sources_of(args)
     settings = settings_of(args)
     record = check_paths(args, video, geometry)
+    # Before a long video is read, so that options that cannot be used are refused at once.
+    tracker = tracker_of(args, None) if geometry is None else None
     with opened_frames(video) as frames:
-        given = None if geometry is None else open_geometry(geometry, frames)
-        if given is not None:
+        given = None
+        if tracker is None:
+            given = open_geometry(geometry, frames)
             print("\n".join(given.lines()), flush=True)
-        tracker = tracker_of(args, given)
+            tracker = tracker_of(args, given)
         facts = facts_of(args, video, given, settings, tracker)
         store = SegmentStore(args.out / UNFINISHED, facts)
         view_of = given.view if given else must3r_views(args, frames)
@@ -76,8 +80,8 @@ def run(args: argparse.Namespace) -> None:
             write_results(folder, results, about, record)
         first_image = frames[0]
     print(
-        f"{args.out}/: {len(instances)} instances of {len(tracks)} tracks from {len(keyframes)} "
-        f"keyframes, {len(cloud):,} points"
+        f"{args.out}/: instances: {len(instances)}, tracks: {len(tracks)}, keyframes: "
+        f"{len(keyframes)}, points: {len(cloud):,}"
     )
     if note := note_on_sam2(args.sam2, args.sam2_checkpoint, first_image, str(video)):
         print(note)
@@ -103,7 +107,14 @@ def sources_of(args: argparse.Namespace) -> tuple[Path, Path | None]:
 
 
 def settings_of(args: argparse.Namespace) -> InstanceSettings:
-    """The settings of the model and the command line."""
+    """The settings of the model and the command line.
+
+    Raises InputError for options that cannot be used, or not together.
+    """
+    if args.checkpoint is not None and args.arm in ARMS_WITHOUT_MERGER:
+        raise InputError(
+            f"--checkpoint {args.checkpoint}: --arm {args.arm} has no merger; leave it out"
+        )
     changes = {}
     if args.stride is not None:
         check_option("--stride", args.stride, COUNT)

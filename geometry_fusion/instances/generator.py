@@ -1,5 +1,6 @@
 """Proposals of SAM2's automatic mask generator, as the installed package has it."""
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -22,14 +23,16 @@ def automatic_proposals(
 
     single: ask for one mask per click, as the tiny SAM2 was trained, not for three.
     """
-    generator = SAM2AutomaticMaskGenerator(
-        model,
-        points_per_side=settings.points_per_side,
-        pred_iou_thresh=settings.predicted_iou,
-        stability_score_thresh=settings.stability,
-        box_nms_thresh=settings.box_overlap,
-        multimask_output=not single,
-    )
+    # sam2 scripts its transforms, of which torch warns users who cannot change it.
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):
+        generator = SAM2AutomaticMaskGenerator(
+            model,
+            points_per_side=settings.points_per_side,
+            pred_iou_thresh=settings.predicted_iou,
+            stability_score_thresh=settings.stability,
+            box_nms_thresh=settings.box_overlap,
+            multimask_output=not single,
+        )
 
     # sam2 writes down the sizes of features for pictures of 1024 pixels; the tiny model has 256.
     generator.predictor._bb_feat_sizes = [(model.image_size // s,) * 2 for s in FEATURE_STRIDES]

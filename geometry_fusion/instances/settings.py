@@ -105,9 +105,11 @@ def read_settings(tiny: bool = False, file: Path | None = None, **changes) -> In
     """The default settings, changed by files and by keywords, the later ones last.
 
     tiny: with those calibrated for the tiny SAM2 (configs/instances_tiny.yaml). file: a YAML file
-    of the user's. Raises InputError, naming file and key, for unknown keys and values that cannot
-    be used.
+    of the user's. Raises InputError, naming file and key, for a file that does not exist, unknown
+    keys and values that cannot be used.
     """
+    if file is not None and not file.is_file():
+        raise InputError(f"settings {file}: no such file; check the path")
     values = {}
     for source in ([CONFIGS / "instances_tiny.yaml"] if tiny else []) + ([file] if file else []):
         values |= _checked(read_yaml(source), str(source))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,11 +15,13 @@ import pytest
 import trimesh
 
 import main
+from geometry_fusion.assets import SAMPLES
 from geometry_fusion.data.scenes import Scene
 from geometry_fusion.instances.outputs import NAMES
 from geometry_fusion.instances.tracks import decoded
 from tests.conftest import ROOT, THREADS
 
+FRAMES = 4  # keyframes are 0 and 2
 SETTINGS = """
 points_per_side: 8
 predicted_iou: 0.5
@@ -30,12 +33,26 @@ least_points: 20
 
 
 @pytest.fixture(scope="module")
-def words(rooms, tmp_path_factory) -> list[str]:
-    """The command for a room of 8 frames, without --out."""
+def scene(rooms, tmp_path_factory) -> Path:
+    """The first 4 frames of a room."""
+    whole = sorted(rooms.glob("room_*"))[0]
+    folder = tmp_path_factory.mktemp("scene") / whole.name
+    for part in ("rgb", "depth"):
+        (folder / part).mkdir(parents=True)
+        for file in sorted((whole / part).iterdir())[:FRAMES]:
+            shutil.copy(file, folder / part)
+    cameras = json.loads((whole / "cameras.json").read_text())
+    cameras["frames"] = cameras["frames"][:FRAMES]
+    (folder / "cameras.json").write_text(json.dumps(cameras))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def words(scene, tmp_path_factory) -> list[str]:
+    """The command for the scene, without --out."""
     settings = tmp_path_factory.mktemp("settings") / "few.yaml"
     settings.write_text(SETTINGS)
-    scene = sorted(rooms.glob("room_*"))[0]
-    words = ["instances", "--scene", scene, "--arm", "sam2", "--stride", "3", "--device", "cpu"]
+    words = ["instances", "--scene", scene, "--arm", "sam2", "--stride", "2", "--device", "cpu"]
     return [*map(str, words), "--settings", str(settings), "--voxel", "0.05"]
 
 
@@ -71,7 +88,7 @@ def test_the_files_agree_with_each_other(finished, words):
     # Every threshold, and what the results depend on.
     assert about["settings"]["points_per_side"] == 8 and about["settings"]["voxel"] == 0.05
     assert about["settings"]["part_voxel"] == pytest.approx(0.125)  # lengths scale alike
-    assert about["depends_on"]["arm"] == "sam2" and about["keyframes"] == [0, 3, 6]
+    assert about["depends_on"]["arm"] == "sam2" and about["keyframes"] == [0, 2]
     picture = cv2.imread(str(finished / "overview.png"))
     assert min(picture.shape[:2]) > 500 and picture.std() > 10
 
@@ -104,13 +121,14 @@ def killed(words, tmp_path_factory) -> Path:
         "S.add = lambda *a: (add(*a), time.sleep(600))\n"
         "main.main(sys.argv[1:])"
     )
-    run = subprocess.Popen(
-        [sys.executable, "-c", program, *words, "--out", str(out)],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    with open(out.parent / "printed.txt", "wb") as printed:
+        run = subprocess.Popen(
+            [sys.executable, "-c", program, *words, "--out", str(out)],
+            cwd=ROOT,
+            env=environment,
+            stdout=printed,
+            stderr=printed,
+        )
     state = out / "unfinished/state.pt"
     ends = time.monotonic() + 600
     while not state.exists() and run.poll() is None and time.monotonic() < ends:
@@ -119,6 +137,11 @@ def killed(words, tmp_path_factory) -> Path:
     run.wait()
     assert state.exists() and not (out / "instances.npz").exists()
     return out
+
+
+def test_a_run_prints_no_warnings_of_libraries(killed):
+    printed = (killed.parent / "printed.txt").read_text()
+    assert "track:" in printed and "Warning" not in printed
 
 
 def test_an_unfinished_run_of_other_settings_is_not_continued(killed, words, refuse):
@@ -152,5 +175,10 @@ def test_options_that_contradict_each_other_are_refused(words, rooms, refuse, tm
     both = ("--coverage", "--stride", "5")
     assert "excludes --stride 5" in refuse(main, *bare, "--scene", scene, *both)
     assert "holds 'cameras.json'" in refuse(main, *words, "--out", scene)
-    frames = ("--frames", Path(scene) / "rgb", "--arm", "oracle")
+    settings = ("--scene", scene, "--settings", tmp_path / "no.yaml")
+    assert "no.yaml: no such file; check the path" in refuse(main, *bare, *settings)
+    weights = ("--scene", scene, "--arm", "places", "--checkpoint", tmp_path / "no.pt")
+    assert "no.pt: --arm places has no merger" in refuse(main, *bare, *weights)
+    # One line: a video is not read before, which would show a bar.
+    frames = ("--frames", SAMPLES / "twins/video.mp4", "--arm", "oracle")
     assert "needs depth and cameras" in refuse(main, *bare, *frames)
