@@ -142,6 +142,12 @@ class TrackState(dict):
         if self.places is not None:
             self.places.prompted(object_id, index, self.frames[index])
 
+    def scale_ages_as(self, num_frames: int) -> None:
+        """Scale the ages of object pointers as in a video of at least this length. SAM2 divides
+        them by a smaller number in shorter ones.
+        """
+        self["num_frames"] = max(self["num_frames"], num_frames)
+
     def pixels(self, index: int) -> Tensor:
         """A frame [3, S, S] as SAM2's image encoder takes it."""
         return self["images"][index]
