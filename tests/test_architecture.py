@@ -23,6 +23,7 @@ FORBIDDEN = {
     "models": "evaluation report ui commands training data",
     "measure": "tracking models evaluation report ui commands training data must3r",
     "report": "evaluation ui commands training data",
+    "photos": "evaluation ui commands training data",
     "ui": "evaluation report commands training data",
     "data": "tracking models ui commands training",
     "evaluation": "ui commands training",
@@ -83,6 +84,15 @@ def test_training_is_imported_by_nothing_but_its_own_commands():
         and any(part_of(name) == "training" for name in imports_of(file, everywhere=True))
     }
     assert users == {"geometry_fusion.commands.train", "geometry_fusion.commands.cache_geometry"}
+
+
+def test_photo_collections_are_imported_by_commands_alone():
+    users = {
+        part_of(module)
+        for module, file in MODULES.items()
+        if any(part_of(name) == "photos" for name in imports_of(file, everywhere=True))
+    }
+    assert users == {"photos", "commands"}
 
 
 def test_functions_for_other_programs_are_imported_by_nothing():

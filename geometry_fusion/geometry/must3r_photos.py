@@ -88,7 +88,7 @@ class Must3rPhotos(Must3rStream):
         """Nothing is dropped: photos are asked for again."""
 
     def _inside(self, index: int, axis: int, cells: int) -> Tensor:
-        """Which of `cells` along an axis (0 = x) of the fitted image show the photo, [cells] bool."""
+        """Which of `cells` along an axis (0 = x) of the fitted image show the photo: [cells]."""
         area = self.areas.get(index, WHOLE)
         lies = torch.from_numpy(self._tokens.fit.lies_at(axis, cells))
         return (lies >= area[axis]) & (lies <= area[axis + 2])

@@ -183,7 +183,7 @@ def fit_into(size: Size, canvas: Size) -> Fit:
 
 
 def padded(image: np.ndarray, fit: Fit, fill: int | None = None) -> np.ndarray:
-    """An image [H, W, 3] uint8 on its canvas. fill: grey value; default: the image's mean colour."""
+    """An image [H, W, 3] uint8 on its canvas. fill: grey value; default: its mean colour."""
     if fit.original == fit.size:
         return image
     resized = np.asarray(Image.fromarray(image).resize(fit.resized, fit.shrink_filter))

@@ -10,8 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from geometry_fusion.tracking.memories.object_memory import SinglePathway, prompt_memories
-from geometry_fusion.tracking.memories.records import Answer, Bank, Candidates, Choice, Kept
-from geometry_fusion.tracking.memories.records import Memory, Pointer
+from geometry_fusion.tracking.memories.records import (
+    Answer,
+    Bank,
+    Candidates,
+    Choice,
+    Kept,
+    Memory,
+    Pointer,
+)
 
 KINDS = ("neighbours", "fifo", "prompt_only", "all_conditioning")
 
