@@ -2,8 +2,8 @@
 
     python benchmarks/photos.py --seeds 100060:100064 --photos 30
 
-The object that most photos of a room show is prompted by its mask on its largest view. Arms: `video` tracks
-the frames in their own order, forwards and backwards; the others see copies with random names.
+The object that most photos of a room show is prompted by its mask, on its largest view. Arms:
+`video` tracks the frames in their own order, both ways; the others see copies with random names.
 Prints positive IoU: the mean over photos that show the object. Validation rooms only.
 """
 
