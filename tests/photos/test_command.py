@@ -7,26 +7,26 @@ import pytest
 from PIL import Image
 
 import main
-from tests.conftest import run_script
+from geometry_fusion.io.open_frames import opened_frames
+from tests.conftest import ROOT, run_script
 
 
 @pytest.fixture(scope="module")
-def photos(rooms, tmp_path_factory):
-    """Three photos of a small room, one of them stored sideways."""
+def photos(tmp_path_factory):
+    """Three frames of a sample as photos, one of them stored sideways."""
     folder = tmp_path_factory.mktemp("photos")
-    files = sorted((rooms / "room_5" / "rgb").iterdir())[::3][:3]
-    for name, file in zip("cab", files):
-        image = Image.open(file)
-        exif = Image.Exif()
-        if name == "b":
-            image, exif[0x0112] = image.transpose(Image.Transpose.ROTATE_90), 6
-        image.save(folder / f"{name}.webp", lossless=True, exif=exif)
+    with opened_frames(ROOT / "videos/samples/return/video.mp4") as frames:
+        for name, index in zip("cab", (0, 14, 7)):
+            image, exif = Image.fromarray(frames[index]), Image.Exif()
+            if name == "b":
+                image, exif[0x0112] = image.transpose(Image.Transpose.ROTATE_90), 6
+            image.save(folder / f"{name}.webp", lossless=True, exif=exif)
     return folder
 
 
 def test_masks_order_and_page_are_written_and_replaced_as_a_whole(photos, tmp_path):
     command = ["main.py", "segment", "--photos", photos, "--prompt-image", "c.webp"]
-    command += ["--point", "48,60", "--point", "2:20,30", "--out", tmp_path / "out"]
+    command += ["--point", "158,97", "--point", "2:40,60", "--out", tmp_path / "out"]
     done = run_script(*command)
     assert done.returncode == 0, done.stderr
     out = tmp_path / "out"
@@ -71,7 +71,7 @@ def test_what_photos_do_not_have_is_refused(photos, refuse, tmp_path, arguments,
 def test_folders_with_other_files_and_the_photos_themselves_are_not_replaced(
     photos, refuse, tmp_path
 ):
-    prompt = ["--prompt-image", "c.webp", "--point", "48,60"]
+    prompt = ["--prompt-image", "c.webp", "--point", "158,97"]
     line = refuse(main, "segment", "--photos", photos, "--out", photos, *prompt)
     assert "not only old results" in line
     (tmp_path / "thesis.txt").touch()
