@@ -13,6 +13,8 @@ INSTANCE_ARMS = ("sam2", "3am", "places", "control", "oracle")
 GEOMETRY_MODES = ("auto", "merger", "places", "both", "off")
 # What an object reads of its past (docs/memory.md).
 MEMORY_POLICIES = ("fifo", "dam", "tree", "motion", "coverage")
+# In which order photos are processed (docs/photos.md).
+PHOTO_ORDERS = ("overlap", "similarity", "name", "given")
 FALLBACKS = ("auto", "never", "always")  # to SAM2 alone, for objects that move
 # Frames between two times at which keyframes join MUSt3R's memory (docs/geometry.md).
 KEYFRAME_INTERVAL = 4

@@ -27,6 +27,7 @@ FORBIDDEN = {
     "player": "tracking models measure motion report evaluation ui commands training data",
     "report": "evaluation ui commands training data instances",
     "instances": "models evaluation ui commands training data",
+    "photos": "evaluation ui commands training data",
     "ui": "evaluation report commands training data",
     "data": "tracking models ui commands training instances",
     "evaluation": "ui commands training",
@@ -87,6 +88,15 @@ def test_training_is_imported_by_nothing_but_its_own_commands():
         and any(part_of(name) == "training" for name in imports_of(file, everywhere=True))
     }
     assert users == {"geometry_fusion.commands.train", "geometry_fusion.commands.cache_geometry"}
+
+
+def test_photo_collections_are_imported_by_commands_alone():
+    users = {
+        part_of(module)
+        for module, file in MODULES.items()
+        if any(part_of(name) == "photos" for name in imports_of(file, everywhere=True))
+    }
+    assert users == {"photos", "commands"}
 
 
 def test_functions_for_other_programs_are_imported_by_nothing():

@@ -16,6 +16,7 @@ from geometry_fusion.choices import (
     FALLBACKS,
     GEOMETRY_MODES,
     MEMORY_POLICIES,
+    PHOTO_ORDERS,
     PRECISIONS,
 )
 from geometry_fusion.models.names import MUST3R_MODELS, SAM2_MODELS
@@ -145,6 +146,17 @@ def add_memory_argument(parser: argparse.ArgumentParser) -> None:
     """Add --memory: what an object reads of its past."""
     policies = "what an object reads of its past; fifo is SAM2's own rule: docs/memory.md"
     parser.add_argument("--memory", default="fifo", choices=MEMORY_POLICIES, help=policies)
+
+
+def add_photo_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of photo collections: photos instead of frames."""
+    group = parser.add_argument_group("unordered photos instead of frames: docs/photos.md")
+    add = group.add_argument
+    photos = "folder of photos of any sizes, or photos one by one"
+    add("--photos", type=Path, nargs="+", metavar="DIR", help=photos)
+    add("--prompt-image", metavar="NAME", help="photo that the prompt refers to")
+    orders = "order of processing; overlap: photos that show the same places follow each other"
+    add("--order", default="overlap", choices=PHOTO_ORDERS, help=orders)
 
 
 def add_device_argument(parser: argparse.ArgumentParser) -> None:

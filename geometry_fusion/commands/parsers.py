@@ -18,6 +18,7 @@ from geometry_fusion.commands.arguments import (
     add_frames_argument,
     add_geometry_arguments,
     add_memory_argument,
+    add_photo_arguments,
     add_precision_argument,
     add_prompt_arguments,
     add_sam2_arguments,
@@ -50,6 +51,7 @@ def pick_arguments(parser: argparse.ArgumentParser) -> None:
 def segment_arguments(parser: argparse.ArgumentParser) -> None:
     """`main.py segment`."""
     add_frames_argument(parser)
+    add_photo_arguments(parser)
     add = parser.add_argument
     source = "instead of --frames: a camera's number, an address (rtsp, http, ...), - for stdin"
     add("--source", metavar="S", help=source)

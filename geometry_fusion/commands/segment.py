@@ -9,8 +9,9 @@ import numpy as np
 
 from geometry_fusion.commands.arguments import FRAMES
 from geometry_fusion.commands.messages import print_moving, print_summary
+from geometry_fusion.commands.photos import segment_folder
 from geometry_fusion.commands.prompts import mask_files, prompts_from_arguments
-from geometry_fusion.data.given import GivenGeometry, open_geometry
+from geometry_fusion.commands.trackers import load_tracker, sam2_options
 from geometry_fusion.devices import check_compiler
 from geometry_fusion.errors import InputError
 from geometry_fusion.io.atomic import (
@@ -32,7 +33,7 @@ from geometry_fusion.io.source_record import (
 from geometry_fusion.io.temporary import temporary_folder
 from geometry_fusion.limits import COUNT, LIMITS, SECONDS, SECONDS_ABOVE_0, check_option
 from geometry_fusion.models.footage import note_on_sam2
-from geometry_fusion.models.must3r import default_must3r, given_file
+from geometry_fusion.models.must3r import given_file
 from geometry_fusion.models.tracker import Tracker, load
 from geometry_fusion.tracking.clip_session import clip_session, track_together
 from geometry_fusion.tracking.fallback import ClipFallback, FallbackSession
@@ -55,6 +56,9 @@ ARM_WORDS = {
 
 def run(args: argparse.Namespace) -> None:
     """Track the prompted objects; write masks and a video. Raises InputError for bad input."""
+    if args.photos:
+        segment_folder(args)
+        return
     spec = check_options(args)
     clicks_later = args.show and not (args.point or args.box or args.mask or args.prompts)
     prompts = [] if clicks_later else prompts_from_arguments(args)
@@ -115,61 +119,6 @@ def check_paths(args: argparse.Namespace, spec: str | Path) -> None:
 def footage_name(args: argparse.Namespace) -> str:
     """The source of the frames for messages, without the password that an address may hold."""
     return str(args.frames) if args.source is None else re.sub(r"//[^/]*@", "//", args.source)
-
-
-def sam2_options(args: argparse.Namespace) -> dict:
-    """Options of `load` that concern SAM2."""
-    return {
-        "sam2_checkpoint": args.sam2_checkpoint,
-        "device": args.device,
-        "precision": args.precision,
-        "compile": args.compile,
-        "objects_at_once": args.objects_at_once,
-        "memory": args.memory,
-    }
-
-
-def given_geometry(args: argparse.Namespace) -> GivenGeometry | None:
-    """Geometry of --geometry, checked and described; None without one."""
-    if args.geometry is None:
-        return None
-    if args.source is not None:
-        raise InputError(
-            f"--geometry {args.geometry}: is of a file or folder; give it as --frames, not --source"
-        )
-    given = open_geometry(args.geometry, open_frames(args.frames))
-    print("\n".join(given.lines()), flush=True)
-    return given
-
-
-def load_tracker(args: argparse.Namespace) -> Tracker:
-    """The tracker of `--arm`. Prints the reason where `auto` falls back to SAM2 alone.
-
-    Raises InputError for weights that are missing or do not fit.
-    """
-    if args.arm == "sam2" and args.checkpoint:
-        raise InputError(f"--checkpoint {args.checkpoint}: is for geometry; leave out --arm sam2")
-    kind = {"auto": "auto", "3am": "must3r"}.get(args.arm)
-    options = sam2_options(args)
-    if kind is None or args.geometry_mode == "off" or args.fallback == "always":
-        return load(args.sam2, geometry="none", **options)
-    options |= {"max_keyframes": args.max_keyframes, "keyframe_interval": args.join_every}
-    given = given_geometry(args)
-    named = f"{kind}:{args.must3r}"
-    if args.must3r == "auto":
-        named = kind if kind == "auto" else f"{kind}:{default_must3r(args.sam2)}"
-    options |= {"geometry": given or named, "mode": args.geometry_mode}
-    try:
-        tracker = load(args.sam2, checkpoint=args.checkpoint, **options)
-    except InputError as error:
-        if args.arm == "3am" and not args.checkpoint:
-            raise InputError(f"--arm 3am: {error}") from None
-        raise
-    if tracker.without_geometry:
-        print(f"SAM2 alone, without geometry: {tracker.without_geometry}", flush=True)
-    if tracker.without_merger:
-        print(f"places, without a merger: {tracker.without_merger}", flush=True)
-    return tracker
 
 
 def segment_full(

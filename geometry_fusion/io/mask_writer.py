@@ -160,27 +160,37 @@ def write_rgb(path: Path, image_rgb: np.ndarray, quality: int = 95) -> None:
     _save(Image.fromarray(image_rgb), path, quality=quality, **fast)
 
 
-def write_mask(path: Path, mask: np.ndarray, source: str | None = None) -> None:
-    """Write [H, W] bool as PNG with 0 and 255. source: a record as `source_record.as_text`."""
-    _save(Image.fromarray(np.asarray(mask, bool).astype(np.uint8) * 255), path, **_noting(source))
+def write_mask(
+    path: Path, mask: np.ndarray, source: str | None = None, orientation: int = 1
+) -> None:
+    """Write [H, W] bool as PNG with 0 and 255. source: a record as `source_record.as_text`;
+    orientation: EXIF tag to write, where the mask lies as a picture that has to be turned.
+    """
+    image = Image.fromarray(np.asarray(mask, bool).astype(np.uint8) * 255)
+    _save(image, path, **_noting(source, orientation))
 
 
-def write_palette_mask(path: Path, ids: np.ndarray, source: str | None = None) -> None:
-    """Write [H, W] ids 0..255 as palette PNG in DAVIS's colours. source: as in `write_mask`."""
+def write_palette_mask(
+    path: Path, ids: np.ndarray, source: str | None = None, orientation: int = 1
+) -> None:
+    """Write [H, W] ids 0..255 as palette PNG in DAVIS's colours. Others: as in `write_mask`."""
     ids = np.asarray(ids)
     assert ids.min() >= 0 and ids.max() <= 255, (ids.min(), ids.max())
     image = Image.fromarray(ids.astype(np.uint8))
     image.putpalette(PALETTE.tobytes())
-    _save(image, path, **_noting(source))
+    _save(image, path, **_noting(source, orientation))
 
 
-def _noting(source: str | None) -> dict:
-    """Options of Pillow's PNG writer that add the record as a text chunk."""
-    if source is None:
-        return {}
-    info = PngInfo()
-    info.add_text(SOURCE_KEY, source)
-    return {"pnginfo": info}
+def _noting(source: str | None, orientation: int) -> dict:
+    """Options of Pillow's PNG writer that add the record as a text chunk, and an EXIF tag."""
+    options: dict = {}
+    if orientation != 1:
+        options["exif"] = Image.Exif()
+        options["exif"][EXIF_ORIENTATION] = orientation
+    if source is not None:
+        options["pnginfo"] = PngInfo()
+        options["pnginfo"].add_text(SOURCE_KEY, source)
+    return options
 
 
 def _save(image: Image.Image, path: Path, **options) -> None:

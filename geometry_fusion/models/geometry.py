@@ -14,8 +14,8 @@ from geometry_fusion.models.must3r import load_must3r, widths_of
 from geometry_fusion.models.optimise import pack_linears
 from geometry_fusion.models.spec import FusionSpec, check_levels, merger_of, spec_of
 
-# Makes a fresh source for a video. `scene` is needed by "depth" only; other keywords change options
-# of Must3rStream: sources that differ in them share one network.
+# Makes a fresh source for a video. `scene` is needed by "depth" only; `kind` is another class than
+# Must3rStream, other keywords change its options: sources that differ in them share one network.
 SourceMaker = Callable[..., GeometrySource]
 
 
@@ -69,10 +69,10 @@ def _streams(
     arguments["join_every"] = options.keyframe_interval
     rule = arguments.pop("rule", {})
 
-    def make(scene=None, **changes) -> GeometrySource:
+    def make(scene=None, kind=Must3rStream, **changes) -> GeometrySource:
         # A rule of its own: it remembers the points of its video's keyframes.
         chosen = {"rule": OverlapRule(**rule), **arguments, **changes}
-        return Must3rStream(encoder, decoder, **chosen)
+        return kind(encoder, decoder, **chosen)
 
     return make
 

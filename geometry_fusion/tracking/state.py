@@ -152,6 +152,12 @@ class TrackState(dict):
                 scores[self.object_id(obj_idx)] = float(output["object_score_logits"])
         return scores
 
+    def scale_ages_as(self, num_frames: int) -> None:
+        """Scale the ages of object pointers as in a video of at least this length. SAM2 divides
+        them by a smaller number in shorter ones.
+        """
+        self["num_frames"] = max(self["num_frames"], num_frames)
+
     def pixels(self, index: int) -> Tensor:
         """A frame [3, S, S] as SAM2's image encoder takes it."""
         return self["images"][index]

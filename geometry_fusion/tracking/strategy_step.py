@@ -58,6 +58,11 @@ class StrategyTracking(PlacesDecoder):
             signed=self.use_signed_tpos_enc_to_obj_ptrs,
         )
 
+    @property
+    def _presence(self) -> float:
+        """Object score above which masks are not blanked."""
+        return 0.0 if self.memory.strategy is None else self.memory.strategy.presence
+
     def _track_by_strategy(
         self, state: TrackState, frame_idx: int, memories: Mapping[int, dict], reverse: bool
     ) -> dict[int, Tensor]:
@@ -153,7 +158,7 @@ class StrategyTracking(PlacesDecoder):
                 self, readings, features[-1:], positions[-1:], grids, state.num_frames
             )
             levels = high_res_levels(features, grids)
-            return decode(self, feature, levels, self.memory.strategy.presence)
+            return decode(self, feature, levels, self._presence)
         except torch.OutOfMemoryError:
             halves = state.batches.halved(readings)  # raises InputError where there is one
             free_memory(self.device)
@@ -172,8 +177,7 @@ class StrategyTracking(PlacesDecoder):
             _, _, features, _, grids = self._get_image_feature(state, frame_idx, len(chunk))
             decoded = [s.decoded for s in chunk]
             candidates = [s.candidate for s in chunk]
-            presence = self.memory.strategy.presence
-            sam_outputs = chosen_outputs(self, decoded, candidates, presence)
+            sam_outputs = chosen_outputs(self, decoded, candidates, self._presence)
             if state.places is not None:
                 members = [s.obj_idx for s in chunk]
                 judge = Judge(state, frame_idx, members, reverse)

@@ -33,6 +33,20 @@ class View:
         """
         if not len(points):
             return 0.0
+        index, depth, inside = self._cells_of(points)
+        rotation, centre = self.camera_to_world[:3, :3], self.camera_to_world[:3, 3]
+        surface = ((self.cells.points[index] - centre) @ rotation)[:, 2]
+        same = np.abs(surface - depth) <= SAME_DEPTH * depth
+        return float((inside & self.cells.known[index] & same).mean())
+
+    def frames(self, points: np.ndarray) -> float:
+        """The share of world points [N, 3] inside the image and in front of the camera, hidden or
+        not.
+        """
+        return float(self._cells_of(points)[2].mean()) if len(points) else 0.0
+
+    def _cells_of(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of world points [N, 3]: cell, depth, and whether they lie inside the image; each [N]."""
         side = self.cells.side
         rotation, centre = self.camera_to_world[:3, :3], self.camera_to_world[:3, 3]
         x, y, depth = ((points - centre) @ rotation).T
@@ -42,9 +56,7 @@ class View:
         rows = np.floor(y / divisor * self.focal[1] + side / 2)
         inside = front & (columns >= 0) & (columns < side) & (rows >= 0) & (rows < side)
         index = (np.where(inside, rows, 0) * side + np.where(inside, columns, 0)).astype(int)
-        surface = ((self.cells.points[index] - centre) @ rotation)[:, 2]
-        same = np.abs(surface - depth) <= SAME_DEPTH * depth
-        return float((inside & self.cells.known[index] & same).mean())
+        return index, depth, inside
 
 
 def view_of(geometry: GeometryFrame | None) -> View | None:
@@ -55,6 +67,11 @@ def view_of(geometry: GeometryFrame | None) -> View | None:
         return None
     if float(geometry.confidence.median()) <= LEAST_CONFIDENCE:
         return None
+    return with_camera(geometry)
+
+
+def with_camera(geometry: GeometryFrame) -> View:
+    """The view of a frame with a camera, whatever its confidence."""
     focal, (width, height) = geometry.camera.focal, geometry.fit.original
     scaled = (focal / width * SIDE, focal / height * SIDE)
     pose = geometry.camera.camera_to_world.double().cpu().numpy()
