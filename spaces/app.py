@@ -6,7 +6,6 @@ Everything but `build` works without Gradio. The page needs no mouse: clicks can
 """
 
 import shutil
-import sys
 import tempfile
 import time
 from fractions import Fraction
@@ -172,4 +171,4 @@ class _as_messages:
 
 
 if __name__ == "__main__":
-    sys.exit(build().queue(max_size=8).launch())
+    build().queue(max_size=8).launch()

@@ -742,9 +742,10 @@ def test_sharing_between_arms_and_prompts_changes_no_number(run, rooms):
             plain = alone.predictor
             for kind in ("mask", "click"):
                 prompt = prompt_of(one, kind)
-                found = evaluation.score(shared, arm, one, kind)
+                scores, areas = evaluation.score(shared, arm, one, kind)
                 frames = SceneFrames(one.scene)
                 masks = ids_of(track(plain, frames, [prompt], progress=False))
                 order = range(len(frames))
                 wanted = score_masks([masks[i] for i in order], [one.mask(i) for i in order])
-                assert found.frame_ious == wanted.frame_ious
+                assert scores.frame_ious == wanted.frame_ious
+                assert areas == [float((masks[i] > 0).mean()) for i in order]

@@ -40,6 +40,8 @@ def _write(
         context = stream.codec_context
         context.colorspace = context.color_primaries = context.color_trc = Colorspace.ITU709
         context.color_range = ColorRange.MPEG
+        # With several threads, alpha in the last rows of a ProRes frame was wrong now and then.
+        context.thread_count = 1 if codec == "prores_ks" else 0
         for index, (image, mask) in enumerate(cut_outs(clip, doing)):
             frame = av.VideoFrame.from_ndarray(_rgba(image, mask), format="rgba").reformat(
                 format=pixels, dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
