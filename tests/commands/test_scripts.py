@@ -101,6 +101,7 @@ def test_shipped_weights_follow_the_object_of_the_sample(sample_run):
         assert arm["scores"]["positive_iou"] > 0.5
 
 
+@pytest.mark.slow
 def test_the_fine_merger_finds_again_what_sam2_loses(tmp_path):
     fine = "checkpoints/fusion_tiny_fine.safetensors"
     done = run_script(

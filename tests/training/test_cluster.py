@@ -288,6 +288,7 @@ def whole_in_two(rooms, tmp_path_factory):
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_a_killed_worker_ends_the_job_which_continues_as_if_never_killed(
     rooms, tmp_path, whole_in_two
 ):

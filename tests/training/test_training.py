@@ -133,6 +133,7 @@ def test_only_named_parts_are_trained_and_the_rest_stays_bit_identical(rooms, wh
     )
 
 
+@pytest.mark.slow
 def test_two_processes_train_together(rooms, whole_run, tmp_path):
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = run_script(*launcher, *arguments(rooms, tmp_path, "trainer.max_steps=2"))
