@@ -40,16 +40,28 @@ def _write(
         context = stream.codec_context
         context.colorspace = context.color_primaries = context.color_trc = Colorspace.ITU709
         context.color_range = ColorRange.MPEG
-        # With several threads, alpha in the last rows of a ProRes frame was wrong now and then.
-        context.thread_count = 1 if codec == "prores_ks" else 0
         for index, (image, mask) in enumerate(cut_outs(clip, doing)):
             frame = av.VideoFrame.from_ndarray(_rgba(image, mask), format="rgba").reformat(
                 format=pixels, dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
             )
+            _set_alpha(frame, mask)
             frame.pts, frame.time_base = index, 1 / rate
             video.mux(stream.encode(frame))
         video.mux(stream.encode(None))
     return []
+
+
+def _set_alpha(frame: av.VideoFrame, mask: np.ndarray) -> None:
+    """Write a mask [H, W] bool to the alpha plane of a frame, its padding included: FFmpeg's scaler
+    leaves what lay in memory in it now and then, which spoils the last rows of small pictures.
+    """
+    plane = frame.planes[3]
+    deep = frame.format.components[3].bits > 8
+    opaque = 2 ** frame.format.components[3].bits - 1
+    rows = plane.buffer_size // plane.line_size
+    alpha = np.zeros((rows, plane.line_size // (2 if deep else 1)), "<u2" if deep else np.uint8)
+    alpha[: mask.shape[0], : mask.shape[1]] = mask * np.uint16(opaque)
+    plane.update(alpha.tobytes())
 
 
 def _rgba(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
