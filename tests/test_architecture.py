@@ -172,6 +172,16 @@ def test_relative_links_of_the_documents_lead_somewhere():
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def test_measured_files_hold_no_absolute_path():
+    folders = [ROOT / "benchmarks/measured", ROOT / "checkpoints", ROOT / "must3r_weights"]
+    files = [file for folder in folders for file in folder.rglob("*")]
+    texts = [f for f in files if f.suffix in (".json", ".jsonl", ".txt", ".csv", ".yaml", ".log")]
+    assert len(texts) > 20
+    for file in texts:
+        match = re.search(r"[\"' =]/(home|root|tmp|work|Users|mnt)/", file.read_text())
+        assert match is None, file
+
+
 def test_readme_is_short():
     lines = (ROOT / "README.md").read_text().splitlines()
     assert len(lines) <= 120

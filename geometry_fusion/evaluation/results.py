@@ -193,6 +193,20 @@ def _gain_row(pair: str, subset: str, gain: dict) -> str:
     return f"gain {pair:<22} {subset:<10} IoU+ {text}"
 
 
+def portable(value):
+    """A config's plain values with paths below the current folder relative to it: results are
+    shared, and name no folder of the machine that made them.
+    """
+    if isinstance(value, dict):
+        return {key: portable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [portable(item) for item in value]
+    if isinstance(value, str) and Path(value).is_absolute():
+        path = Path(value)
+        return path.relative_to(Path.cwd()).as_posix() if path.is_relative_to(Path.cwd()) else value
+    return value
+
+
 def write_results(records: list[dict], config: DictConfig, out: Path) -> dict:
     """Write results.json, table.txt, objects.csv, ious.png and gains.png; returns the results.
 
@@ -215,7 +229,7 @@ def write_results(records: list[dict], config: DictConfig, out: Path) -> dict:
         "arms": first["arms"],
         "gains": first["gains"],
         "by_prompt": by_prompt,
-        "config": OmegaConf.to_container(config, resolve=True),
+        "config": portable(OmegaConf.to_container(config, resolve=True)),
     }
     with replacing_file(out / "results.json") as fresh:
         fresh.write_text(json.dumps(results, indent=1))

@@ -90,9 +90,12 @@ class EncodingAhead(Generic[T]):
             self._job.batch.exception()
 
     def stop(self) -> None:
-        """Wait for the batch that is being encoded, and drop it."""
+        """Wait for the batch that is being encoded, drop it, and end the threads."""
         self.wait()
         self._job = None
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
 
 
 def _autocast_of_this_thread(device: torch.device) -> Callable[[], torch.autocast]:

@@ -267,7 +267,8 @@ class FallbackSession(Session):
     @property
     def settled(self) -> bool:
         """As `StreamSession.settled`, for all active arms."""
-        return all(self._arms[arm].settled for arm in self._active)
+        # Each is asked, because asking lets it settle.
+        return all([self._arms[arm].settled for arm in self._active])
 
     def snapshot(self) -> dict:
         """As `StreamSession.snapshot`."""

@@ -229,7 +229,7 @@ class StreamSession(Session):
         if self._state is None or self.frame_index is None:
             return False
         is_settled = self._state.is_settled(self._time)
-        self._settle = not is_settled
+        self._settle = self._settle or not is_settled
         return is_settled
 
     def snapshot(self) -> dict:
@@ -241,6 +241,7 @@ class StreamSession(Session):
             raise ValueError(
                 "no snapshot now: frames are encoded ahead, or nothing was tracked; see settled"
             )
+        self._settle = False
         return {
             "size": self._frames.size,
             "time": self._time,

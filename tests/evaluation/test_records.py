@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from geometry_fusion.evaluation.records import is_record, keep_records, read_records
-from geometry_fusion.evaluation.results import summarise
+from geometry_fusion.evaluation.results import portable, summarise
 
 RECORD = {
     "identity": "weights and data",
@@ -39,6 +39,18 @@ ODD_LINES = [
     b'{"a": 1, "a": 2}',
     b"\x00",
 ]
+
+
+def test_results_name_no_folder_of_this_machine(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = {"data": {"root": str(tmp_path / "data/rooms"), "scenes": None}, "out": "logs", "n": 2}
+    config["arms"] = ["sam2", str(tmp_path / "x")]
+    assert portable(config) == {
+        "data": {"root": "data/rooms", "scenes": None},
+        "out": "logs",
+        "n": 2,
+        "arms": ["sam2", "x"],
+    }
 
 
 def test_a_record_is_one():

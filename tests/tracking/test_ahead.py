@@ -4,6 +4,7 @@ left behind.
 
 import io
 from itertools import islice
+from threading import enumerate as enumerate_threads
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from geometry_fusion.io.video_file import VideoFile
 from geometry_fusion.threads import share_cores
 from geometry_fusion.tracking.ahead import EncodingAhead
 from geometry_fusion.tracking.clip_session import ClipSession, clip_session, track_together
+from geometry_fusion.tracking.fallback import FallbackSession
 from geometry_fusion.tracking.stream_session import StreamSession
 from geometry_fusion.types import Prompt
 from tests.conftest import ROOT
@@ -157,6 +159,37 @@ def test_a_run_resumes_from_a_snapshot_that_was_waited_for(
     assert_same(answers, {i: logits for i, logits in wanted.items() if i >= 24})
 
 
+def test_a_session_that_may_fall_back_settles_with_both_arms_and_resumes(
+    images, threads, begun, tmp_path
+):
+    """Both arms encode ahead; a snapshot needs a moment in which neither does."""
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for index, image in enumerate(images):
+        Image.fromarray(image).save(frames / f"{index:03d}.png")
+    arms = [load("tiny", mode=mode, device="cpu").predictor for mode in ("merger", "off")]
+
+    def session() -> FallbackSession:
+        return FallbackSession(*(StreamSession(predictor) for predictor in arms), burn_in=99)
+
+    threads(1)
+    wanted = logits_of(prompted(session()).track(frames))
+    threads(2)
+    first, answers = prompted(session()), {}
+    for frame in first.track(frames):
+        answers[frame.index] = frame.logits
+        if frame.index >= 10 and first.settled:
+            break
+    assert begun and frame.index < len(images) - 1
+    later = session()
+    later.restore(first.snapshot())
+    for prompt in PROMPTS:
+        if prompt.frame > frame.index:
+            later.add(prompt)
+    answers |= logits_of(later.track(open_source(frames, start=frame.index + 1)))
+    assert_same(answers, wanted)
+
+
 class Broken(NoGeometry):
     """Fails when it meets a frame."""
 
@@ -213,6 +246,7 @@ def test_a_run_that_is_left_early_gives_the_cores_back_and_can_begin_anew(images
     assert torch.get_num_threads() == 1
     run.close()
     assert torch.get_num_threads() == 2
+    assert not any(thread.name.startswith("encoding-ahead") for thread in enumerate_threads())
     again = logits_of(session.track(images))
     assert_same(again, logits_of(prompted(ClipSession(predictor, keep="all")).track(images)))
 
