@@ -44,7 +44,3 @@ def run(args: argparse.Namespace) -> None:
     )
     print("\n".join(lines))
     print(printable(f"use it: --frames {args.frames} --geometry {args.out}"))
-
-
-def _say(step: str) -> None:
-    print(f"{step} ...", flush=True)

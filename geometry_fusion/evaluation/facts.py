@@ -40,7 +40,7 @@ def returns_of(record: dict) -> list[int | None]:
     Frames go in tracking order, from the prompt to either end. 0: it is found at once.
     """
     present = np.array(record["present"], bool)
-    found = np.array(record["frame_ious"]) >= FOUND
+    matches = np.array(record["frame_ious"]) >= FOUND
     prompt = record["prompt_frame"]
     returns: list[int | None] = []
     for order in (range(prompt, len(present)), range(prompt, -1, -1)):
@@ -54,7 +54,7 @@ def returns_of(record: dict) -> list[int | None]:
                 returns.append(None)
             absent_for = 0
             if since is not None:
-                if found[t]:
+                if matches[t]:
                     returns[-1], since = since, None
                 else:
                     since += 1

@@ -46,7 +46,7 @@ def scores_of(
     fragments = [int((covers[:, o] >= OWN_SHARE * areas).sum()) for o in counted]
     ious = covers / np.maximum(areas[:, None] + sizes - covers, 1)
     returned = [o for o in counted if "reappear" in Track(scene, o).subsets]
-    found = sum(bool(len(instances)) and bool(ious[:, o].max() > 0.5) for o in returned)
+    recalled = sum(bool(len(instances)) and bool(ious[:, o].max() > 0.5) for o in returned)
     pairs = _twin_pairs(scene, counted)
     merged = sum(
         bool(
@@ -61,7 +61,7 @@ def scores_of(
         matches_of(labels, predictions, least_points, constant=False),
         (merged, len(pairs)),
         (sum(fragments), sum(count > 0 for count in fragments)),
-        (found, len(returned)),
+        (recalled, len(returned)),
     )
 
 

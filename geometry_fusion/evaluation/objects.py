@@ -13,7 +13,6 @@ from functools import cached_property
 
 import numpy as np
 
-from geometry_fusion.data.sampling import tracking_order
 from geometry_fusion.data.scenes import Scene
 from geometry_fusion.geometry.cameras import angles_at, median_point
 
@@ -146,8 +145,3 @@ def tracks_of(
         spread = np.unique(np.linspace(0, len(tracks) - 1, at_most).astype(int))
         tracks = [tracks[i] for i in spread]
     return tracks
-
-
-def order_of(track: Track) -> list[int]:
-    """Frames of the track's scene in the order in which they are tracked."""
-    return tracking_order(track.prompt_frame, len(track.scene))

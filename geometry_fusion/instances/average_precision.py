@@ -33,7 +33,6 @@ class Matches:
     is_true: np.ndarray  # [M] bool, whether each is a hit
     missed: int  # annotated instances without a hit
     has_truth: bool
-    has_predictions: bool
 
 
 def match(
@@ -73,9 +72,7 @@ def match(
     is_false = ~hits.any(axis=1) & (not_annotated <= threshold * areas)
     scores += confidences[is_false].tolist()
     is_true += [False] * int(is_false.sum())
-    return Matches(
-        np.array(scores), np.array(is_true, bool), missed, bool(counted), bool(predictions)
-    )
+    return Matches(np.array(scores), np.array(is_true, bool), missed, bool(counted))
 
 
 def average_precision(scenes: Sequence[Matches]) -> float:

@@ -24,7 +24,7 @@ from geometry_fusion.geometry.source import GeometrySource
 from geometry_fusion.tracking.asked_decoder import UNPROMPTED
 from geometry_fusion.tracking.place import Cells, GrowthRule, Place, Sight, cells_of, lifted
 from geometry_fusion.tracking.place_trust import GeometryTrust
-from geometry_fusion.types import Frames, Tolerance
+from geometry_fusion.types import Tolerance
 
 OWN, ASKED, VETOED, ABSENT = "own", "asked again", "vetoed", "absent"
 DECISIONS = (OWN, ASKED, VETOED, ABSENT)
@@ -51,7 +51,7 @@ class PlaceSettings:
     clear_precision: float = 0.8
     clear_recall: float = 0.5
     veto: float = 0.3  # a mask with a lower precision is somewhere else
-    trim: bool = False
+    trim: bool = False  # remove pixels far from the place; did harm (docs/decisions.md)
     grow_iou: float = 0.8  # a place grows by masks of at least this predicted IoU
     grow_precision: float = 0.8
     grow_step: float = 0.5  # bounds of growth, see GrowthRule
@@ -67,18 +67,13 @@ class PlaceSettings:
 
 
 @dataclass
-class Waiting:
-    """A prompted mask that has no points yet: those of its frame are not final."""
-
-    image: np.ndarray | None  # RGB uint8 [H, W, 3]; None: the video's frames are at hand
-
-
-@dataclass
 class Known:
     """What is known of one object."""
 
     place: Place
-    waiting: dict[int, Waiting] = field(default_factory=dict)  # by prompted frame
+    # Prompted frame -> its image, RGB uint8 [H, W, 3], while its mask has no points: those of the
+    # frame are not final yet.
+    waiting: dict[int, np.ndarray] = field(default_factory=dict)
 
 
 class Places:
@@ -101,13 +96,13 @@ class Places:
         scaled = Tolerance(times * tolerance.radius, times * tolerance.scale)
         return Place(scaled, *points)
 
-    def prompted(self, object_id: int, frame: int, image: np.ndarray | None) -> None:
+    def prompted(self, object_id: int, frame: int, image: np.ndarray) -> None:
         """An object was prompted on a frame, for the first time or again: its mask there will be
         lifted, and what was learnt from tracked masks is forgotten.
         """
         known = self._objects.setdefault(object_id, Known(self._new_place()))
         known.place.drop_prompt(frame)
-        known.waiting[frame] = Waiting(image)
+        known.waiting[frame] = image
 
     def keep_prompts(self, object_id: int, frames: Container[int]) -> None:
         """Forget the prompts of an object that were cleared: those on other frames than these."""
@@ -139,7 +134,6 @@ class Places:
         object_id: int,
         frame: int,
         mask: np.ndarray,  # [side, side] bool
-        frames: Frames,
         rendered: dict[int, Cells],
     ) -> None:
         """Add a prompted mask to its object's place.
@@ -149,12 +143,10 @@ class Places:
         for other objects at this time.
         """
         known = self._objects[object_id]
+        image = known.waiting.pop(frame)
         if frame not in rendered:
-            image = known.waiting[frame].image
-            image = frames[frame] if image is None else image
             rendered[frame] = cells_of(self._source.render(frame, image), len(mask))
         cells = rendered[frame]
-        del known.waiting[frame]
         known.place.put_prompt(frame, lifted(mask.ravel(), cells), cells.scale)
 
     @property
@@ -170,8 +162,7 @@ class Places:
                 "grown": torch.from_numpy(known.place.grown),
                 "scale": known.place.scale,
                 "waiting": {
-                    t: None if w.image is None else torch.from_numpy(np.array(w.image))
-                    for t, w in known.waiting.items()
+                    t: torch.from_numpy(np.array(image)) for t, image in known.waiting.items()
                 },
             }
             for object_id, known in self._objects.items()
@@ -185,10 +176,7 @@ class Places:
         for object_id, kept in snapshot["objects"].items():
             prompted = {t: points.cpu().numpy() for t, points in kept["prompted"].items()}
             place = self._new_place(prompted, kept["grown"].cpu().numpy(), kept["scale"])
-            waiting = {
-                t: Waiting(None if image is None else image.cpu().numpy())
-                for t, image in kept["waiting"].items()
-            }
+            waiting = {t: image.cpu().numpy() for t, image in kept["waiting"].items()}
             self._objects[object_id] = Known(place, waiting)
 
 

@@ -160,7 +160,7 @@ class Judge:
             for frame in places.waiting_frames(object_id):
                 if frame in prompted and (frame < self._frame or self._reverse):
                     mask = on_grid(prompted[frame]["pred_masks"][0, 0], side).reshape(side, side)
-                    places.lift(object_id, frame, mask, state.frames, rendered)
+                    places.lift(object_id, frame, mask, rendered)
 
     def _open_cases(self, sam_outputs: tuple, side: int) -> None:
         low_res, ious = sam_outputs[3], sam_outputs[2]

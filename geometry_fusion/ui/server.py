@@ -234,11 +234,7 @@ async def upload(request: Request) -> Response:
 
 async def open_upload(request: Request) -> Response:
     """Take in received files: {"files": [id, ...], "every", "first", "last", "long_side"}."""
-    session, asked = session_of(request), await json_of(request)
-    studio = request.app.state.studio
-    studio.cancel(session)
-    await to_thread.run_sync(open_files, studio, session, asked)
-    return state_answer(session)
+    return await _opened(request, open_files)
 
 
 async def truth(request: Request) -> Response:
@@ -250,10 +246,15 @@ async def truth(request: Request) -> Response:
 
 async def path(request: Request) -> Response:
     """Open a video or folder of this machine: {"path", and the cut as in `open_upload`}."""
+    return await _opened(request, open_path)
+
+
+async def _opened(request: Request, take_in: Callable) -> Response:
+    """Let a session take in another source. take_in: (studio, session, what was asked)."""
     session, asked = session_of(request), await json_of(request)
     studio = request.app.state.studio
     studio.cancel(session)
-    await to_thread.run_sync(open_path, studio, session, asked)
+    await to_thread.run_sync(take_in, studio, session, asked)
     return state_answer(session)
 
 

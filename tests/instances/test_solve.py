@@ -33,8 +33,8 @@ def ious_of(instances, cloud) -> dict[int, float]:
     best = {}
     for number in (1, 2):
         box = set(np.flatnonzero(cloud.labels == number).tolist())
-        found = [set(instance.points.tolist()) for instance in instances]
-        best[number] = max(len(box & f) / len(box | f) for f in found)
+        points = [set(instance.points.tolist()) for instance in instances]
+        best[number] = max(len(box & p) / len(box | p) for p in points)
     return best
 
 

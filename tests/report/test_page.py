@@ -511,9 +511,7 @@ def test_page_in_a_browser(make_report, tmp_path, dark):
     """Nothing is cut off on a phone, the video fills a wide page, and all text can be read on light
     and dark paper.
     """
-    if CHROMIUM is None:
-        assert os.environ.get("CI") != "true", "install chromium: this is looked at in a browser"
-        pytest.skip("no chromium here; CI has one")
+    need_chromium()
     page = make_report(
         objects=3, clip="a_very_long_name_of_a_video_without_any_space_in_it_0123456789.mp4"
     )

@@ -103,14 +103,14 @@ def test_sam2s_rule_as_a_strategy_gives_sam2s_masks_bit_for_bit(
 ):
     """So does one pathway without gates and weights: SAM2Long's paper says so."""
     with_strategy(predictor, strategy)
-    found = logits_of(session_of(predictor, "stream", TWICE), frames.path)
-    assert all(torch.equal(found[i], by_fifo["stream"][i]) for i in by_fifo["stream"])
-    found = {}
+    answers = logits_of(session_of(predictor, "stream", TWICE), frames.path)
+    assert all(torch.equal(answers[i], by_fifo["stream"][i]) for i in by_fifo["stream"])
+    answers = {}
     for frame in session_of(predictor, "full", TWICE).track(frames):
-        found[frame.index] = frame.logits
-    assert sorted(found) == list(range(len(frames)))
-    assert all(torch.equal(found[i], by_fifo["full"][i]) for i in found)
-    assert any((logits > 0).any() for logits in found.values())
+        answers[frame.index] = frame.logits
+    assert sorted(answers) == list(range(len(frames)))
+    assert all(torch.equal(answers[i], by_fifo["full"][i]) for i in answers)
+    assert any((logits > 0).any() for logits in answers.values())
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -120,10 +120,10 @@ def test_every_policy_keeps_bounded_memory_and_resumes_bit_for_bit(predictor, fr
     if name != "tree":  # whose masks of a whole clip are decided at its end
         full = islice(session_of(predictor, "full").track(frames), len(frames) - 2)
         assert all(torch.equal(frame.logits, whole[frame.index]) for frame in full)
-    session, found = session_of(predictor), {}
+    session, answers = session_of(predictor), {}
     for index, _ in pairs(session.track(frames.path)):
         if session.logits is not None:
-            found[index] = session.logits.clone()
+            answers[index] = session.logits.clone()
         if index == 5:
             break
     file = io.BytesIO()
@@ -131,9 +131,9 @@ def test_every_policy_keeps_bounded_memory_and_resumes_bit_for_bit(predictor, fr
     file.seek(0)
     later = open_session(predictor)
     later.restore(torch.load(file, weights_only=True))
-    found |= logits_of(later, open_source(frames.path, start=6))
-    assert found.keys() == whole.keys()
-    assert all(torch.equal(found[i], whole[i]) for i in whole)
+    answers |= logits_of(later, open_source(frames.path, start=6))
+    assert answers.keys() == whole.keys()
+    assert all(torch.equal(answers[i], whole[i]) for i in whole)
 
 
 def test_policies_differ_from_sam2s_rule_where_there_are_candidates(predictor, frames):

@@ -129,18 +129,20 @@ def test_no_click_on_an_occluder_is_accepted_as_the_hidden_object():
     assert sight.precision(in_front) < SETTINGS.veto
 
 
-def test_a_sliver_at_the_edge_of_a_frame_is_not_asked_for():
-    cells, seen = view((0, 1.5, 6.0), [CUBE])
+def test_a_sliver_in_the_corner_of_a_frame_is_not_asked_for():
+    """A cube in the air, of which the frame's corner shows more and more."""
+    floating = ((-0.5, 5.0, -0.5), (0.5, 6.0, 0.5))
+    eye = (0, 5.5, 6.0)
+    cells, seen = view(eye, [floating], target=(0, 5.5, 0))
     place = placed(cells, seen == 0)
-    shares = []
-    for turn in np.linspace(3.0, 5.5, 26):
-        cells, seen = view((0, 1.5, 6.0), [CUBE], target=(turn, 0.5, 0.0))
-        cube = seen == 0
-        shares.append(cube.sum())
-        if cube.sum() < 3 and not place.sight(cells).near.sum() > 6:
-            assert not is_expected(place.sight(cells), SIDE, SETTINGS)
-    assert shares[0] > 30 and shares[-1] == 0
-    assert not is_expected(place.sight(cells), SIDE, SETTINGS)
+    asked = {}  # cells of the cube that are seen -> whether it is asked for
+    for turn in np.linspace(2.0, 4.5, 101):
+        cells, seen = view(eye, [floating], target=(turn, 5.5 - turn, 0.0))
+        asked[int((seen == 0).sum())] = is_expected(place.sight(cells), SIDE, SETTINGS)
+    assert any(0 < shown < SETTINGS.expected_cells for shown in asked)
+    assert any(shown > SETTINGS.expected_cells for shown in asked)
+    for shown, is_asked in asked.items():
+        assert is_asked == (shown >= SETTINGS.expected_cells), shown
 
 
 def test_a_mask_that_runs_onto_the_wall_an_object_touches_loses_to_one_that_does_not():

@@ -24,7 +24,7 @@ PATIENCE_S = 240
 def need_chromium() -> None:
     """Skip without a browser; fail where CI should have one."""
     if CHROMIUM is None:
-        assert os.environ.get("CI") != "true", "install chromium: the studio is looked at in it"
+        assert os.environ.get("CI") != "true", "install chromium: pages are looked at in it"
         pytest.skip("no chromium here; CI has one")
 
 

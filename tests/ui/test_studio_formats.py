@@ -7,6 +7,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools import mask as coco
 from starlette.testclient import TestClient
 
@@ -17,9 +18,8 @@ from geometry_fusion.player.masks import mask_png
 from geometry_fusion.ui.server import make_app
 from geometry_fusion.ui.session_files import mask_file, write_aside
 from geometry_fusion.ui.view import STATIC
-from tests.ui.test_studio_server import HOST, OWN, open_video, studio, video
-
-__all__ = ["studio", "video"]  # fixtures
+from tests.ui.conftest import HOST, OWN
+from tests.ui.test_studio_server import open_video
 
 
 def painted(index: int) -> np.ndarray:
@@ -85,6 +85,15 @@ def test_every_format_is_a_file_and_folders_are_zips(session, to):
         return
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
         assert archive.testzip() is None and len(archive.namelist()) >= 8
+
+
+def test_davis_from_the_page_has_the_ids_of_every_frame(session):
+    with zipfile.ZipFile(io.BytesIO(fetched(session, kind_of("davis", "geom")).content)) as archive:
+        names = sorted(name for name in archive.namelist() if name.endswith(".png"))
+        masks = [np.asarray(Image.open(io.BytesIO(archive.read(name)))) for name in names]
+    assert len(masks) == 8
+    for index, mask in enumerate(masks):
+        assert np.array_equal(mask, painted(index)), names[index]
 
 
 def test_an_arm_without_masks_is_refused_in_a_line(session):

@@ -163,7 +163,7 @@ def test_clicks_beside_boxes_and_undo(tab):
     tab.page.mouse.move(*tab.place(30, 150), steps=4)
     tab.page.mouse.up()
     tab.wait("studio.state.board.marks.find(m => m.kind === 'point').values[0] > 25")
-    tab.page.get_by_role("button", name="delete the mark box").click()
+    tab.page.get_by_role("button", name="delete the prompt box").click()
     tab.wait("studio.state.board.marks.length === 3")
 
 

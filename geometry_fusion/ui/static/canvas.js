@@ -27,7 +27,7 @@ export class PromptCanvas {
     const frame = pane.frame;
     frame.tabIndex = 0;
     frame.setAttribute("role", "application");
-    frame.setAttribute("aria-roledescription", "frame to mark");
+    frame.setAttribute("aria-roledescription", "frame to click on");
     frame.setAttribute("aria-label", "Frame: arrow keys move a cross, Enter clicks on the object, Backspace beside it, B sets two corners of a box");
     frame.style.touchAction = this.tool === "box" ? "none" : "";
     frame.addEventListener("contextmenu", event => event.preventDefault());

@@ -94,7 +94,7 @@ export class Panels {
       const pick = el("button", {type: "button", "data-focus": `pick${object.id}`, "aria-pressed": object.id === active, "aria-label": `work on ${object.name}`, title: "work on this object", onclick: () => studio.select(object.id)}, swatch);
       const name = el("input", {type: "text", "data-focus": `name${object.id}`, value: object.name, maxlength: 80, "aria-label": `name of object ${object.id}`, onchange: event => studio.act({do: "change_object", object: object.id, name: event.target.value})});
       const hide = el("button", {type: "button", "data-focus": `hide${object.id}`, "aria-pressed": object.hidden, text: object.hidden ? "show" : "hide", "aria-label": `${object.hidden ? "show" : "hide"} ${object.name}`, onclick: () => studio.act({do: "change_object", object: object.id, hidden: !object.hidden})});
-      const remove = el("button", {type: "button", "data-focus": `remove${object.id}`, text: "✕", title: "delete this object and its marks (undo brings it back)", "aria-label": `delete ${object.name}`, onclick: () => studio.act({do: "remove_object", object: object.id})});
+      const remove = el("button", {type: "button", "data-focus": `remove${object.id}`, text: "✕", title: "delete this object and its prompts (undo brings it back)", "aria-label": `delete ${object.name}`, onclick: () => studio.act({do: "remove_object", object: object.id})});
       swatch.addEventListener("dblclick", () => studio.act({do: "change_object", object: object.id, colour: (object.colour + 1) % studio.info.colours.length}));
       return el("li", {class: object.id === active ? "active" : null}, pick, name, hide, remove);
     }));
@@ -108,7 +108,7 @@ export class Panels {
     const words = {point: "on it", negative: "not it", box: "box", mask: "mask picture"};
     $("mark-list").replaceChildren(...here.map(mark => el("li", {},
       el("span", {text: `${words[mark.kind]} ${mark.values.join(", ")}${mark.automatic ? " (set by the studio)" : ""}`}),
-      el("button", {type: "button", text: "✕", "aria-label": `delete the mark ${words[mark.kind]} ${mark.values.join(", ")}`, onclick: () => this.studio.act({do: "unmark", key: mark.key})}))));
+      el("button", {type: "button", text: "✕", "aria-label": `delete the prompt ${words[mark.kind]} ${mark.values.join(", ")}`, onclick: () => this.studio.act({do: "unmark", key: mark.key})}))));
   }
 
   settings(state, info) {

@@ -185,7 +185,7 @@ class Studio {
 
   async run() {
     if (this.running) return;
-    if (!this.hasPrompts) { this.alert("Nothing is marked: click on an object first."); return; }
+    if (!this.hasPrompts) { this.alert("There is no prompt: click on an object first."); return; }
     try { this.take(await this.api.run(this.panels.arms, this.after)); this.say("the run begins"); this.hurry(); }
     catch (error) { this.alert(error.message); }
   }
@@ -281,9 +281,9 @@ class Studio {
     if (!state.source) return "";
     if (state.incomplete.length) return `Frame ${state.incomplete[0][0]} has only clicks beside ${this.nameOf(state.incomplete[0][1])}: click on it as well.`;
     if (!this.hasPrompts) return "Click on an object. Right-click or Shift-click: not it. Drag: a box.";
-    if (this.running) return "Results appear as they come. You can watch, mark and cancel meanwhile.";
+    if (this.running) return "Results appear as they come. You can watch, click and cancel meanwhile.";
     if (state.job && state.job.status === "cancelled" && state.stale) return "Cancelled: the frames that were done are kept. Correct what is wrong, then run again.";
-    if (state.stale && this.after) return "The marks have changed since the last run: run again to track from them, forwards and backwards.";
+    if (state.stale && this.after) return "The prompts have changed since the last run: run again to track from them, forwards and backwards.";
     if (state.source.sample && this.after && !state.can_undo) return "Both arms were run from one click. Press “Next disagreement” to see where they part.";
     if (!this.after) return "The mask is a preview on this frame. Run tracks it through the video.";
     return "Is something wrong? Go to that frame, click what is right, and run again.";
