@@ -101,6 +101,7 @@ def measured(args: argparse.Namespace, tracks: list) -> list[dict]:
     config = OmegaConf.load(CONFIGS / "evaluate.yaml")
     changed = dict(text.split("=") for text in args.set)
     changed = {name: json.loads(value) for name, value in changed.items()}
+    changed = {name: tuple(v) if isinstance(v, list) else v for name, v in changed.items()}
     variants = {
         name: (VARIANTS[name][0], {**changed, **VARIANTS[name][1]}) for name in args.variants
     }

@@ -41,6 +41,10 @@ class Session(ABC):
     auto, fp32 or bf16. `frame_index`, `stem`, `image` and `logits` [objects, 1, H, W] are those of
     the latest frame; stem and image are known in streams only. Raises InputError for prompts that
     do not fit.
+
+    On a CPU, tracking files and clips encodes the next frames on threads of its own, and sets the
+    number of torch's threads to a half until the run ends (threads.py); torch with a single thread
+    stays as it is.
     """
 
     def __init__(self, predictor: GeometryVideoPredictor, precision: str = "auto"):

@@ -80,6 +80,7 @@ while True:
     child = os.fork()
     if not child:
         sys.stderr = sys.stdout = open(out + ".log", "w", buffering=1)
+        torch.set_num_threads(2)  # so that frames are encoded ahead, on threads with one each
         os._exit(run_cli(lambda: main.main(["segment", *arguments])))
     if done < kills:
         time.sleep(rng.uniform(0.02, 0.7))
