@@ -110,6 +110,7 @@ LIMITS = {
     "workers": PROCESSES,
     "threads": THREADS,
     "join_every": Limit(1, 1000),
+    "geometry_every": Limit(1, 1000),
     "max_objects": COUNT_OR_NULL,
     "max_keyframes": Limit(2, MANY, null=True),
     "reappear.spans": COUNT,

@@ -66,6 +66,7 @@ class GeometryFrame:
     scale: Tensor
     camera: Camera | None  # None where the source knows none
     fit: Fit
+    carried: bool = False  # from an earlier frame, by optical flow (geometry/carried.py)
 
     def to(self, device: torch.device) -> "GeometryFrame":
         """This geometry on `device`; the object itself if it is there already."""
@@ -76,7 +77,11 @@ class GeometryFrame:
             for name in ("points", "rays", "confidence", "scale")
         }
         return GeometryFrame(
-            tuple(t.to(device) for t in self.levels), **moved, camera=self.camera, fit=self.fit
+            tuple(t.to(device) for t in self.levels),
+            **moved,
+            camera=self.camera,
+            fit=self.fit,
+            carried=self.carried,
         )
 
 

@@ -150,6 +150,7 @@ def load_trackers(
         return {"baseline": baseline}, "--geometry-mode off"
     named = "auto" if args.must3r == "auto" else f"auto:{args.must3r}"
     options |= {"geometry": given or named, "mode": args.geometry_mode}
+    options["geometry_every"] = args.geometry_every
     second = load(args.sam2, checkpoint=args.checkpoint, **options)
     if second.without_geometry is None:
         return {"baseline": baseline, "geom": second}, None

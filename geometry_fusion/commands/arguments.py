@@ -140,6 +140,8 @@ def add_geometry_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="depth and cameras made by anything, instead of MUSt3R's: docs/own_geometry.md",
     )
+    every = "MUSt3R sees every N-th frame, optical flow carries geometry on: faster, less exact"
+    parser.add_argument("--geometry-every", type=int, default=1, metavar="N", help=every)
 
 
 def add_memory_argument(parser: argparse.ArgumentParser) -> None:

@@ -46,6 +46,7 @@ def load_tracker(args: argparse.Namespace) -> Tracker:
     if kind is None or args.geometry_mode == "off" or args.fallback == "always":
         return load(args.sam2, geometry="none", **options)
     options |= {"max_keyframes": args.max_keyframes, "keyframe_interval": args.join_every}
+    options["geometry_every"] = args.geometry_every
     given = given_geometry(args)
     named = f"{kind}:{args.must3r}"
     if args.must3r == "auto":

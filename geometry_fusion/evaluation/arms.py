@@ -127,6 +127,7 @@ class EvaluatedArms:
             precision=config.precision,
             max_keyframes=config.max_keyframes,
             keyframe_interval=config.join_every,
+            geometry_every=config.geometry_every,
             frames_at_once=1,  # ReplayedMerger merges frame by frame
         )
         if tracker.arm != arm:
@@ -209,6 +210,8 @@ class EvaluatedArms:
             computed.append(config.max_keyframes)
         if base in ("3am", "places", "both"):
             computed.append(f"join_every={config.join_every}")
+            if config.geometry_every != 1:
+                computed.append(f"geometry_every={config.geometry_every}")
         computed.append(f"rules={TRACKING_RULES}")
         if "places" in identity.options:
             computed += [identity.options["places"], f"place rules={PLACE_RULES}"]

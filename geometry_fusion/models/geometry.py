@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from geometry_fusion.geometry.carried import CarriedGeometry
 from geometry_fusion.geometry.must3r_stream import Must3rStream
 from geometry_fusion.geometry.overlap import OverlapRule
 from geometry_fusion.geometry.posed_depth import posed_depth_of
@@ -27,6 +28,7 @@ class SourceOptions:
     precision: str = "auto"
     max_keyframes: int | None = None  # another cap on MUSt3R's memory than the spec's
     keyframe_interval: int = 1  # frames between two times at which keyframes join the memory
+    every: int = 1  # MUSt3R sees every so many frames; geometry/carried.py has those between
 
 
 def _no_geometry(spec: FusionSpec, file: Path | None, options: SourceOptions) -> SourceMaker:
@@ -72,7 +74,10 @@ def _streams(
     def make(scene=None, kind=Must3rStream, **changes) -> GeometrySource:
         # A rule of its own: it remembers the points of its video's keyframes.
         chosen = {"rule": OverlapRule(**rule), **arguments, **changes}
-        return kind(encoder, decoder, **chosen)
+        source = kind(encoder, decoder, **chosen)
+        if options.every > 1 and kind is Must3rStream:
+            return CarriedGeometry(source, options.every)
+        return source
 
     return make
 

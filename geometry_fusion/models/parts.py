@@ -5,8 +5,10 @@ from pathlib import Path
 
 from geometry_fusion.choices import KEYFRAME_INTERVAL, OBJECTS_AT_ONCE
 from geometry_fusion.devices import pick_device
+from geometry_fusion.errors import InputError
 from geometry_fusion.geometry.source import GeometrySource, NoGeometry
 from geometry_fusion.io.weights import read_weights
+from geometry_fusion.limits import LIMITS, check_option
 from geometry_fusion.models.checkpoint import check_backbones, fuse_weights, read_spec
 from geometry_fusion.models.geometry import (
     SourceMaker,
@@ -49,6 +51,15 @@ class GeometryChoice:
     given: GivenGeometry | None = None  # of the user, in place of MUSt3R's
     max_keyframes: int | None = None
     keyframe_interval: int = KEYFRAME_INTERVAL
+    every: int = 1  # MUSt3R sees every so many frames
+
+    def check(self) -> None:
+        """Raise InputError for settings that cannot work."""
+        check_option("--geometry-every", self.every, LIMITS["geometry_every"])
+        if self.given is not None and self.every != 1:
+            raise InputError(
+                f"--geometry-every {self.every}: is for MUSt3R; leave it out with --geometry"
+            )
 
 
 def build_parts(
@@ -75,10 +86,13 @@ def build_parts(
     if geometry.checkpoint is None and geometry.places is None:
         predictor = build_predictor(sam2, sam2_file, torch_device, **options)
         return Parts(predictor, Identity("sam2", files, settings), precision)
+    geometry.check()
     chosen = SourceOptions(
-        torch_device, precision, geometry.max_keyframes, geometry.keyframe_interval
+        torch_device, precision, geometry.max_keyframes, geometry.keyframe_interval, geometry.every
     )
     settings["keyframes"] = f"{geometry.max_keyframes}, every {geometry.keyframe_interval}"
+    if geometry.every != 1:
+        settings["geometry every"] = str(geometry.every)
     if geometry.checkpoint is None:
         cells = judging_side(image_size(sam2) // 4)
         make_source = _points_maker(geometry, chosen, files, settings, cells)

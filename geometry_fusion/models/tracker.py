@@ -33,7 +33,8 @@ from geometry_fusion.types import Prompt, TrackedFrame
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth")
-GEOMETRY_OPTIONS = ("max_keyframes", "keyframe_interval", "places")  # SAM2 alone has no such
+# SAM2 alone has no such:
+GEOMETRY_OPTIONS = ("max_keyframes", "keyframe_interval", "geometry_every", "places")
 
 
 @dataclass
@@ -138,7 +139,8 @@ def load(
     checkpoint: merger weights; sam2_checkpoint: SAM2 weights in place of the model's own.
     precision: auto, fp32 or bf16.
 
-    options: `max_keyframes` and `keyframe_interval` of MUSt3R's memory, `places` (PlaceSettings),
+    options: `max_keyframes` and `keyframe_interval` of MUSt3R's memory, `geometry_every` (MUSt3R
+    sees every so many frames; optical flow carries geometry to the others), `places`,
     `objects_at_once`, `frames_at_once`, `memory` (fifo, dam, tree, motion or coverage:
     docs/memory.md), `compile`, `exact` (see `models.sam2.build_predictor`).
 
@@ -276,6 +278,7 @@ def build_tracker(
     places: PlaceSettings | None = None,
     max_keyframes: int | None = None,
     keyframe_interval: int = KEYFRAME_INTERVAL,
+    geometry_every: int = 1,
     **options,
 ) -> Tracker:
     """A tracker of a SAM2 model, with the arm of a fusion checkpoint where one is given.
@@ -288,6 +291,6 @@ def build_tracker(
     """
     settings = (places or PlaceSettings()) if mode in ("places", "both") else None
     memory = {"max_keyframes": max_keyframes, "keyframe_interval": keyframe_interval}
-    choice = GeometryChoice(checkpoint, settings, must3r, given, **memory)
+    choice = GeometryChoice(checkpoint, settings, must3r, given, **memory, every=geometry_every)
     parts = build_parts(sam2, choice, **options)
     return Tracker(parts.predictor, parts.identity, parts.precision, parts.spec, parts.make_source)

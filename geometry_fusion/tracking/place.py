@@ -28,6 +28,7 @@ class Cells:
     known: np.ndarray  # [N] bool: where the source knows the point
     side: int  # N = side * side
     scale: float  # of the scene
+    carried: bool = False  # from an earlier frame, by optical flow
 
 
 def cells_of(geometry: GeometryFrame, side: int) -> Cells:
@@ -44,7 +45,8 @@ def cells_of(geometry: GeometryFrame, side: int) -> Cells:
     points = geometry.points.float().cpu().numpy()[:, *read].reshape(3, -1).T
     confidence = geometry.confidence.float().cpu().numpy()[read]
     known = (inside & (confidence > 0)).ravel() & np.isfinite(points).all(1)
-    return Cells(np.where(known[:, None], points, 0), known, side, float(geometry.scale))
+    points = np.where(known[:, None], points, 0)
+    return Cells(points, known, side, float(geometry.scale), geometry.carried)
 
 
 @dataclass(frozen=True)

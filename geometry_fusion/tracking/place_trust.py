@@ -54,8 +54,8 @@ class GeometryTrust:
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         now = _Seen(frame, cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA), cells)
         last, self._last = self._last, now
-        if last is None or abs(frame - last.frame) != 1:
-            return
+        if last is None or abs(frame - last.frame) != 1 or cells.carried:
+            return  # carried geometry agrees with the flow that carried it, whatever it is worth
         share = self._share(last, now)
         if share is not None:
             self.pairs += 1

@@ -1,5 +1,7 @@
 """The test whether geometry belongs to the frames, on a picture that slides by whole pixels."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -54,6 +56,15 @@ def test_one_pair_is_not_enough_and_gaps_are_no_pairs(picture):
     for index in (6, 5, 4):  # backwards
         trust.see(index, *frame(picture, 3 * index))
     assert trust.suffices
+
+
+def test_carried_geometry_does_not_vouch_for_itself(picture):
+    """It agrees with the flow that carried it, in every scene."""
+    trust = GeometryTrust()
+    for index in range(6):
+        image, cells = frame(picture, 3 * index)
+        trust.see(index, image, replace(cells, carried=index % 2 == 1))
+    assert trust.pairs == 2  # frames 1 and 2, 3 and 4
 
 
 def test_where_nothing_is_known_nothing_is_tested(picture):
