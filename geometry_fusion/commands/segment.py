@@ -9,7 +9,6 @@ import numpy as np
 
 from geometry_fusion.commands.arguments import FRAMES
 from geometry_fusion.commands.messages import print_moving, print_summary
-from geometry_fusion.commands.photos import segment_folder
 from geometry_fusion.commands.prompts import mask_files, prompts_from_arguments
 from geometry_fusion.commands.trackers import load_tracker, sam2_options
 from geometry_fusion.devices import check_compiler
@@ -57,6 +56,9 @@ ARM_WORDS = {
 def run(args: argparse.Namespace) -> None:
     """Track the prompted objects; write masks and a video. Raises InputError for bad input."""
     if args.photos:
+        # Here, because loading it takes a third of a second that videos need not wait for.
+        from geometry_fusion.commands.photos import segment_folder
+
         segment_folder(args)
         return
     spec = check_options(args)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import binary_erosion
 
 from geometry_fusion.fit import fit_crop, fit_to_square
 from geometry_fusion.tracking.place import (
@@ -89,6 +90,15 @@ def test_points_beside_the_object_are_dropped_as_outliers():
     cells.points[box(12, 12, 13, 14)] += (0, 0, 500)  # two cells that see through a hole
     points = lifted(box(10, 10, 20, 20), cells)
     assert points[:, 2].max() == 40 and len(points) == 8 * 8 - 2
+
+
+def test_erosion_is_that_of_scipy_with_an_edge_that_counts_as_inside():
+    random = np.random.default_rng(5)
+    for share in (0.7, 0.9, 0.99):
+        mask = random.random((SIDE, SIDE)) < share
+        wanted = binary_erosion(mask, border_value=1)
+        assert wanted.sum() >= FEWEST_CELLS
+        assert np.array_equal(eroded(mask.ravel(), SIDE), wanted.ravel())
 
 
 def test_small_masks_are_not_eroded_away():
