@@ -22,6 +22,14 @@ THREADS = os.environ.get("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.e
 torch.set_num_threads(int(THREADS))
 
 
+@pytest.fixture
+def threads():
+    """Sets the number of torch's threads; restores it after the test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
 def run_script(*arguments, cwd: Path = ROOT, env: dict | None = None, timeout: float = 300):
     """`python ARGUMENTS` in a fresh process, as a user would; returns the completed process with
     text output.

@@ -32,11 +32,13 @@ class _Job(Generic[T]):
 class EncodingAhead(Generic[T]):
     """At most one batch of frames of one video, encoded in the background.
 
-    allowed: whether anything may be encoded ahead; set by the session that tracks.
+    allowed: whether anything may be encoded ahead; set by the session that tracks. reached: the
+    last frame of any batch that was begun, also of one that was dropped.
     """
 
     def __init__(self):
         self.allowed = False
+        self.reached: int | None = None
         self.seconds = 0.0  # of its threads, and what was charged
         self._lock = Lock()
         self._pool: ThreadPoolExecutor | None = None
@@ -64,6 +66,7 @@ class EncodingAhead(Generic[T]):
         first = self._pool.submit(self._run, appearance, under)
         last = self._pool.submit(self._run, lambda: fuse(first.result), under)
         self._job = _Job(tuple(indices), last)
+        self.reached = max(indices[-1], -1 if self.reached is None else self.reached)
 
     @torch.inference_mode()
     def _run(self, task: Callable[[], T], under: Callable[[], torch.autocast]) -> T:
@@ -89,8 +92,16 @@ class EncodingAhead(Generic[T]):
         if self._job is not None:
             self._job.batch.exception()
 
+    def forget(self) -> None:
+        """As `stop`; the next batch is of another video."""
+        self.stop()
+        self.reached = None
+
     def stop(self) -> None:
-        """Wait for the batch that is being encoded, drop it, and end the threads."""
+        """Wait for the batch that is being encoded, drop it, and end the threads.
+
+        The geometry source has taken in its frames all the same: see `reached`.
+        """
         self.wait()
         self._job = None
         if self._pool is not None:

@@ -201,7 +201,9 @@ class TrackState(dict):
 
         A snapshot holds no features, but the geometry source has taken in every encoded frame.
         """
-        return not self.ahead.indices and all(time <= latest for time in self.encoded_ahead)
+        dropped = self.ahead.reached is not None and self.ahead.reached > latest
+        ahead = self.ahead.indices or any(time > latest for time in self.encoded_ahead)
+        return not (dropped or ahead)
 
     def mark_tracked(self, index: int, objects: Iterable[int], reverse: bool) -> None:
         """Record, as SAM2 does, that objects (by index) have an output on a frame."""
@@ -231,7 +233,7 @@ class TrackState(dict):
 
     def forget_video(self) -> None:
         """Drop all features and geometry; the next frame is a new reference frame."""
-        self.ahead.stop()
+        self.ahead.forget()
         self.geometry_settled = False
         self.batches.clear()
         if self.memories is not None:

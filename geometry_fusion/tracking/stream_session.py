@@ -44,6 +44,10 @@ class HeldFrames:
         self._numbers = {time: frame.index for time, (frame, _) in frames.items()}
         self.prepared = {time: pixels for time, (_, pixels) in frames.items()}
 
+    def shows(self, time: int, image: np.ndarray) -> bool:
+        """Whether the frame that is held is this image."""
+        return time in self._images and np.array_equal(self._images[time], image)
+
     def number(self, time: int) -> int:
         """The number that the source gave a frame that is held."""
         return self._numbers[time]
@@ -119,6 +123,7 @@ class StreamSession(Session):
             groups = self._groups(frames, source.live)
             for group, following in _with_following(groups) if ahead else _alone(groups):
                 held = {**group, **following}
+                self._drop_features_of_others(held)
                 self._frames.hold(held)
                 for time, (frame, _) in group.items():
                     self._state.ahead.allowed = ahead and not self._settle
@@ -129,6 +134,14 @@ class StreamSession(Session):
             raise InputError(
                 f"{missed.source}: frame {missed.frame} did not come; the video ended before it"
             )
+
+    def _drop_features_of_others(self, frames: Group) -> None:
+        """Drop features that an earlier call of `track`, which was left, encoded ahead, unless the
+        same frames follow now.
+        """
+        for time, (frame, _) in frames.items():
+            if time in self._state.features and not self._frames.shows(time, frame.image):
+                self._state.drop_features()
 
     def _prepared(self, source: Source, ahead: bool) -> Iterator[tuple[SourceFrame, Tensor]]:
         """Frames of a source with their pixels for SAM2.

@@ -53,14 +53,6 @@ def predictor(request):
 
 
 @pytest.fixture
-def threads():
-    """Sets the number of torch's threads; restores it after the test."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
 def begun(monkeypatch) -> list:
     """The batches that were begun ahead."""
     batches = []
@@ -85,8 +77,8 @@ def assert_same(answers: dict, wanted: dict) -> None:
         assert (other is None and logits is None) or torch.equal(other, logits), index
 
 
-def prompted(session):
-    for prompt in PROMPTS:
+def prompted(session, prompts=PROMPTS):
+    for prompt in prompts:
         session.add(prompt)
     return session
 
@@ -96,7 +88,9 @@ def test_masks_are_those_of_a_run_without_threads(predictor, images, threads, be
     def run() -> dict:
         if kind == "stream":
             return logits_of(prompted(StreamSession(predictor)).track(iter(images)))
-        return logits_of(prompted(ClipSession(predictor, keep=kind)).track(images))
+        # Both ways; the first prompts suffice.
+        session = prompted(ClipSession(predictor, keep=kind), PROMPTS[:3])
+        return logits_of(session.track(Clip(images[:22])))
 
     threads(1)
     alone = run()
@@ -111,13 +105,14 @@ def test_masks_are_those_of_a_run_without_threads(predictor, images, threads, be
 
 
 def test_two_sessions_in_step_are_as_each_alone(images, threads):
+    images, prompts = Clip(images[:20]), PROMPTS[:2]
     trackers = [load("tiny", mode=mode, device="cpu") for mode in ("off", "merger")]
     threads(1)
     alone = [
-        logits_of(clip_session(tracker.predictor, PROMPTS).track(images)) for tracker in trackers
+        logits_of(clip_session(tracker.predictor, prompts).track(images)) for tracker in trackers
     ]
     threads(2)
-    sessions = [clip_session(tracker.predictor, PROMPTS) for tracker in trackers]
+    sessions = [clip_session(tracker.predictor, prompts) for tracker in trackers]
     together = [{}, {}]
     seconds = np.zeros(2)
     for tracked, spent in track_together(sessions, images):
@@ -159,13 +154,55 @@ def test_a_run_resumes_from_a_snapshot_that_was_waited_for(
     assert_same(answers, {i: logits for i, logits in wanted.items() if i >= 24})
 
 
+def test_no_snapshot_forgets_what_geometry_has_seen(images, threads):
+    """A batch that was begun when the caller left is dropped, but its geometry was taken in."""
+    predictor = load("tiny", mode="merger", device="cpu").predictor
+    threads(2)
+    session = StreamSession(predictor)
+    session.add(PROMPTS[0])
+    for frame in session.track(iter(images)):
+        if frame.index == 7:
+            break
+    with pytest.raises(ValueError, match="no snapshot now"):
+        session.snapshot()
+    for tracked, _ in enumerate(session.track(iter(images[8:])), start=8):
+        if tracked >= 10 and session.settled:
+            break
+    assert tracked == 15
+    session.snapshot()
+
+
+def test_a_session_continues_with_other_frames_than_it_had_encoded(images, threads):
+    predictor = load("tiny", mode="off", device="cpu").predictor
+    threads(1)
+    masks = {}
+    for name, skipped in (("same", 0), ("other", 9)):
+        session = StreamSession(predictor)
+        session.add(PROMPTS[0])
+        for frame in session.track(iter(images)):
+            if frame.index == 11:
+                break
+        later = session.track(iter(images[12 + skipped :]))
+        masks[name] = [(frame.image, frame.logits) for frame in later]
+    whole = StreamSession(predictor)
+    whole.add(PROMPTS[0])
+    frames = list(whole.track(iter(images)))[12:]
+    assert all(torch.equal(a, b.logits) for (_, a), b in zip(masks["same"], frames))
+    skipping = StreamSession(predictor)
+    skipping.add(PROMPTS[0])
+    frames = list(skipping.track(iter(images[:12] + images[21:])))[12:]
+    for (image, logits), wanted in zip(masks["other"], frames):
+        assert np.array_equal(image, wanted.image)
+        assert torch.allclose(logits, wanted.logits, atol=1e-3)
+
+
 def test_a_session_that_may_fall_back_settles_with_both_arms_and_resumes(
     images, threads, begun, tmp_path
 ):
     """Both arms encode ahead; a snapshot needs a moment in which neither does."""
     frames = tmp_path / "frames"
     frames.mkdir()
-    for index, image in enumerate(images):
+    for index, image in enumerate(images[:28]):
         Image.fromarray(image).save(frames / f"{index:03d}.png")
     arms = [load("tiny", mode=mode, device="cpu").predictor for mode in ("merger", "off")]
 
@@ -180,7 +217,7 @@ def test_a_session_that_may_fall_back_settles_with_both_arms_and_resumes(
         answers[frame.index] = frame.logits
         if frame.index >= 10 and first.settled:
             break
-    assert begun and frame.index < len(images) - 1
+    assert begun and frame.index < 27
     later = session()
     later.restore(first.snapshot())
     for prompt in PROMPTS:
@@ -239,7 +276,8 @@ def test_frames_before_an_error_of_the_source_are_tracked(images, threads):
 def test_a_run_that_is_left_early_gives_the_cores_back_and_can_begin_anew(images, threads):
     predictor = load("tiny", mode="places", device="cpu").predictor
     threads(2)
-    session = prompted(ClipSession(predictor, keep="all"))
+    images, prompts = Clip(images[:20]), PROMPTS[:2]
+    session = prompted(ClipSession(predictor, keep="all"), prompts)
     run = session.track(images)
     for _ in range(5):
         next(run)
@@ -248,7 +286,8 @@ def test_a_run_that_is_left_early_gives_the_cores_back_and_can_begin_anew(images
     assert torch.get_num_threads() == 2
     assert not any(thread.name.startswith("encoding-ahead") for thread in enumerate_threads())
     again = logits_of(session.track(images))
-    assert_same(again, logits_of(prompted(ClipSession(predictor, keep="all")).track(images)))
+    other = prompted(ClipSession(predictor, keep="all"), prompts)
+    assert_same(again, logits_of(other.track(images)))
 
 
 def test_cores_are_shared_until_the_last_of_several_runs_ends(threads):
