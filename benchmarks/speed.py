@@ -12,7 +12,7 @@ the least and the largest. A time is that of a whole pass, from opening the fram
 on the CPU, divided by the number of frames; loading weights and a short first pass are not counted.
 Processor seconds, of all threads, stand for energy. At the first length, arms are measured on one
 core too, and beside a second program that does the same. Writes benchmarks/out/results.json and
-speed.png.
+speed.png; with --geometry-every or --precision, files with these in their names.
 """
 
 import argparse
@@ -31,10 +31,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
-from common import ARMS, CLIP, OUT, there_and_back
+from common import ARMS, OUT, WARM_UP, write_clip
 from speed_tables import draw, summarise, table
 
-WARM_UP = 24  # frames before anything is measured; full batches among them
 ROUNDS = {64: 3, 256: 2}  # frames times objects, at most -> rounds; longer passes have one
 WINDOW = 64  # frames over which the cost early and late in a video is taken; whole batches
 
@@ -57,22 +56,6 @@ def prompts(objects: int, size: tuple[int, int]) -> list[tuple[float, float]]:
         x, y = (i % columns + 0.5) / columns, (i // columns + 0.5) / columns
         clicks.append((x * size[0], y * size[1]))
     return clicks
-
-
-def write_clip(folder: Path, length: int) -> None:
-    """`length` frames of the sample, forwards and backwards, as JPEG files in `folder`/clip.
-
-    The first WARM_UP of them are in `folder`/warm as well.
-    """
-    from geometry_fusion.io.extract import extract_frames
-
-    files = extract_frames(CLIP, folder / "once", every=1, progress=False)
-    (folder / "clip").mkdir()
-    (folder / "warm").mkdir()
-    for index, file in enumerate(islice(there_and_back(files), length)):
-        os.link(file, folder / "clip" / f"{index:05d}.jpg")
-        if index < WARM_UP:
-            os.link(file, folder / "warm" / f"{index:05d}.jpg")
 
 
 def build(arm: str, args: argparse.Namespace):
@@ -100,17 +83,20 @@ def build(arm: str, args: argparse.Namespace):
     files = {"sam2_checkpoint": file, "checkpoint": checkpoint}
     mode = {"3am": "merger", "places": "places", "both": "both"}.get(arm, "auto")
     options = {"device": args.device, "compile": args.compile, "mode": mode}
+    options["precision"] = args.precision
+    if arm != "baseline":
+        options["geometry_every"] = args.geometry_every
     return load(args.sam2, geometry=geometry, **files, **options).predictor
 
 
-def masks_of(arm: str, predictor, folder: Path, clicks: list):
+def masks_of(arm: str, predictor, folder: Path, clicks: list, precision: str = "auto"):
     """Masks of every frame, as a user of the arm gets them on the CPU."""
     from geometry_fusion.devices import autocast
     from geometry_fusion.tracking.stream_session import StreamSession
     from geometry_fusion.types import Prompt
 
     if arm == "upstream":
-        with torch.inference_mode(), autocast(predictor.device):
+        with torch.inference_mode(), autocast(predictor.device, precision):
             state = predictor.init_state(
                 str(folder), offload_video_to_cpu=predictor.device.type == "cpu"
             )
@@ -121,7 +107,7 @@ def masks_of(arm: str, predictor, folder: Path, clicks: list):
             for _, _, logits in predictor.propagate_in_video(state):
                 yield (logits > 0).cpu().numpy()
         return
-    session = StreamSession(predictor)
+    session = StreamSession(predictor, precision)
     for number, click in enumerate(clicks):
         session.add(Prompt(object_id=number + 1, points=(click,)))
     for frame in session.track(folder):
@@ -139,7 +125,7 @@ def measure_here(args: argparse.Namespace) -> None:
     clicks = prompts(objects, FrameFolder(folder / "warm").size)
     began = time.perf_counter()
     first_mask_s = None
-    for _ in masks_of(arm, predictor, folder / "warm", clicks):
+    for _ in masks_of(arm, predictor, folder / "warm", clicks, args.precision):
         first_mask_s = first_mask_s or time.time() - started
     warm_up_s = time.perf_counter() - began
     gc.collect()  # what the first pass held is free for the second
@@ -148,7 +134,8 @@ def measure_here(args: argparse.Namespace) -> None:
     process = psutil.Process()
     stamps, processor_began = [time.perf_counter()], time.process_time()
     peak = 0
-    for index, _ in enumerate(masks_of(arm, predictor, folder / "clip", clicks)):
+    clip = masks_of(arm, predictor, folder / "clip", clicks, args.precision)
+    for index, _ in enumerate(clip):
         stamps.append(time.perf_counter())
         if index % 8 == 0:
             peak = max(peak, process.memory_info().rss)
@@ -188,6 +175,7 @@ def begin(
     one = ["--one", arm, str(plan.frames), str(plan.objects), str(folder)]
     command = [sys.executable, __file__, *one]
     command += ["--sam2", args.sam2, "--must3r", args.must3r, "--device", args.device]
+    command += ["--geometry-every", str(args.geometry_every), "--precision", args.precision]
     command += ["--weights", weights] if weights else []
     command += ["--compile"] if args.compile else []
     environment = {"OMP_WAIT_POLICY": "passive", **os.environ}  # as the commands set it
@@ -267,6 +255,8 @@ def parse() -> argparse.Namespace:
         action="store_true",
         help="our arms with torch.compile; compiling is not counted",
     )
+    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
+    parser.add_argument("--geometry-every", type=int, default=1, help="of the geometry arms")
     parser.add_argument("--weights", help=argparse.SUPPRESS)
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -291,12 +281,16 @@ def main() -> None:
         "system": platform.system(),
         "torch": torch.__version__,
         "compile": args.compile,
+        "precision": args.precision,
+        "geometry_every": args.geometry_every,
         "minutes": round((time.perf_counter() - began) / 60, 1),
     }
     OUT.mkdir(exist_ok=True)
     results = {**summary, "measured_on": facts, "rows": rows}
-    (OUT / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    draw(rows, OUT / "speed.png")
+    kind = "" if args.geometry_every == 1 else f"_every{args.geometry_every}"
+    kind += "" if args.precision == "auto" else f"_{args.precision}"
+    (OUT / f"results{kind}.json").write_text(json.dumps(results, indent=1) + "\n")
+    draw(rows, OUT / f"speed{kind}.png")
     print(table(rows, summary))
 
 
