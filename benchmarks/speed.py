@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
-from common import ARMS, OUT, WARM_UP, write_clip
+from common import ARMS, OUT, write_clip
 from speed_tables import draw, summarise, table
 
 ROUNDS = {64: 3, 256: 2}  # frames times objects, at most -> rounds; longer passes have one
