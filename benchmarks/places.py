@@ -26,7 +26,7 @@ from geometry_fusion.evaluation.facts import false_answers
 from geometry_fusion.evaluation.objects import tracks_of
 from geometry_fusion.measure.scores import interval, score_masks
 from geometry_fusion.tracking.asked_decoder import QUESTIONS
-from geometry_fusion.tracking.places import PLACE_RULES, PlaceSettings
+from geometry_fusion.tracking.places import ASKED, PLACE_RULES, PlaceSettings
 
 # name -> (arm of evaluate.py, settings that differ from the default ones)
 VARIANTS = {
@@ -159,11 +159,13 @@ def scored(arms: EvaluatedArms, arm: str, track, prompt: str, settings: PlaceSet
 
 
 def table(records: list[dict], variants: list[str]) -> str:
-    """A line per variant: mean IoU+ by subset, false answers, gain with its interval."""
+    """A line per variant: mean IoU+ by subset, false answers, share of frames whose mask came from
+    asking again, gain with its interval.
+    """
     by_variant = {v: {r["object"]: r for r in records if r["variant"] == v} for v in variants}
     first = by_variant[variants[0]]
     lines = [
-        f"{'variant':<14}{'n':>4}{'IoU':>7}{'IoU+':>7}{'reapp':>7}{'twins':>7}{'false':>7}"
+        f"{'variant':<14}{'n':>4}{'IoU':>7}{'IoU+':>7}{'reapp':>7}{'twins':>7}{'false':>7}{'asked':>7}"
         f"   minus {variants[0]}"
     ]
     for name, objects in by_variant.items():
@@ -173,6 +175,8 @@ def table(records: list[dict], variants: list[str]) -> str:
             cells.append(np.mean([r["positive_iou"] for r in values if subset in r["subsets"]]))
         false = [r["false_answers"] for r in values if r["false_answers"] is not None]
         cells.append(np.mean(false))
+        asked = [r["decisions"].get(ASKED, 0) / sum(r["decisions"].values()) for r in values]
+        cells.append(np.mean(asked))
         gains = [objects[o]["positive_iou"] - first[o]["positive_iou"] for o in sorted(objects)]
         low, high = interval(gains) or (0, 0)
         lines.append(
