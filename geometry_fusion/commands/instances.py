@@ -44,7 +44,7 @@ from geometry_fusion.models.tracker import Tracker
 
 UNFINISHED = "unfinished"  # folder in --out from which an interrupted run continues
 ARMS_WITHOUT_MERGER = ("sam2", "places")
-INSTANCE_RULES = 1  # increased when a change of the pipeline makes unfinished runs invalid
+INSTANCE_RULES = 2  # increased when a change of the pipeline makes unfinished runs invalid
 ViewOf = Callable[[int], PosedView | None]
 
 
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
     """Find the instances and write them to --out. Raises InputError for bad input."""
     check_runs()
     video, geometry = sources_of(args)
-    settings = settings_of(args)
+    settings = settings_of(args, learned=geometry is None)
     record = check_paths(args, video, geometry)
     # Before a long video is read, so that options that cannot be used are refused at once.
     tracker = tracker_of(args, None) if geometry is None else None
@@ -106,8 +106,8 @@ def sources_of(args: argparse.Namespace) -> tuple[Path, Path | None]:
     return args.scene / "rgb", None if args.geometry == "must3r" else Path(args.geometry)
 
 
-def settings_of(args: argparse.Namespace) -> InstanceSettings:
-    """The settings of the model and the command line.
+def settings_of(args: argparse.Namespace, learned: bool) -> InstanceSettings:
+    """The settings of the model, the geometry and the command line. learned: geometry by MUSt3R.
 
     Raises InputError for options that cannot be used, or not together.
     """
@@ -127,7 +127,7 @@ def settings_of(args: argparse.Namespace) -> InstanceSettings:
         check_option("--voxel", args.voxel, POSITIVE)
     if args.no_superpoints:
         changes["superpoints"] = False
-    return read_settings(args.sam2 == "tiny", args.settings, **changes)
+    return read_settings(args.sam2 == "tiny", args.settings, learned, **changes)
 
 
 def check_paths(args: argparse.Namespace, video: Path, geometry: Path | None) -> dict:

@@ -101,17 +101,22 @@ class InstanceSettings:
         return asdict(self)
 
 
-def read_settings(tiny: bool = False, file: Path | None = None, **changes) -> InstanceSettings:
+def read_settings(
+    tiny: bool = False, file: Path | None = None, learned: bool = False, **changes
+) -> InstanceSettings:
     """The default settings, changed by files and by keywords, the later ones last.
 
-    tiny: with those calibrated for the tiny SAM2 (configs/instances_tiny.yaml). file: a YAML file
-    of the user's. Raises InputError, naming file and key, for a file that does not exist, unknown
-    keys and values that cannot be used.
+    tiny: with those calibrated for the tiny SAM2 (configs/instances_tiny.yaml). learned: with those
+    for MUSt3R's geometry (configs/instances_must3r.yaml). file: a YAML file of the user's. Raises
+    InputError, naming file and key, for a file that does not exist, unknown keys and values that
+    cannot be used.
     """
     if file is not None and not file.is_file():
         raise InputError(f"settings {file}: no such file; check the path")
     values = {}
-    for source in ([CONFIGS / "instances_tiny.yaml"] if tiny else []) + ([file] if file else []):
+    shipped = {"instances_tiny.yaml": tiny, "instances_must3r.yaml": learned}
+    sources = [CONFIGS / name for name, applies in shipped.items() if applies]
+    for source in sources + ([file] if file else []):
         values |= _checked(read_yaml(source), str(source))
     values |= _checked(changes, "settings")
     return InstanceSettings(**values)
