@@ -23,7 +23,7 @@ from geometry_fusion.instances.segments import SegmentStore
 from geometry_fusion.instances.settings import VOXEL_OF_DIAMETER, InstanceSettings, read_settings
 from geometry_fusion.instances.solve import solve
 from geometry_fusion.instances.tracks import check_runs
-from geometry_fusion.instances.views import ViewFiles, rendered_views
+from geometry_fusion.instances.views import ViewFiles, cleaned, rendered_views
 from geometry_fusion.io.atomic import check_apart, check_holds_only, replacing_folder
 from geometry_fusion.io.digests import file_digest
 from geometry_fusion.io.frame_folder import FrameFolder
@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> None:
         facts = facts_of(args, video, given, settings, tracker)
         store = SegmentStore(args.out / UNFINISHED, facts)
         view_of = given.view if given else must3r_views(args, frames)
+        view_of = partial(_cleaned_view, view_of, settings)
         settings = in_units_of(settings, args.voxel, given, view_of, len(frames))
         cloud = cloud_of(frames, view_of, settings)
         keyframes = keyframes_of(cloud, view_of, len(frames), settings)
@@ -254,6 +255,10 @@ def depth_of_picture(view: PosedView, shape: tuple[int, ...]) -> np.ndarray:
     rows = np.minimum((rows + 0.5) * height / shape[0], height - 1).astype(int)
     columns = np.minimum((columns + 0.5) * width / shape[1], width - 1).astype(int)
     return view.depth[rows, columns]
+
+
+def _cleaned_view(view_of: ViewOf, settings: InstanceSettings, index: int) -> PosedView | None:
+    return cleaned(view_of(index), settings)
 
 
 def _open_at(folder: Path, start: int) -> Source:

@@ -28,6 +28,7 @@ from geometry_fusion.instances.segments import SegmentStore
 from geometry_fusion.instances.settings import InstanceSettings
 from geometry_fusion.instances.superpoints import superpoints_of
 from geometry_fusion.instances.tracks import MaskTrack, encoded
+from geometry_fusion.instances.views import cleaned
 from geometry_fusion.io.atomic import digest_of, replacing_file
 from geometry_fusion.io.stream import open_source
 from geometry_fusion.models.arms import load_arm
@@ -96,7 +97,8 @@ class InstanceRoom:
         if not file.exists():
             _save(file, must3r_arrays(self.scene))
         true_views = [self.true_view(frame) for frame in range(len(self.scene))]
-        return LearnedGeometry(self.scene, aligned(stored_views(file), true_views), self.true_view)
+        views = [cleaned(view, self.settings) for view in stored_views(file)]
+        return LearnedGeometry(self.scene, aligned(views, true_views), self.true_view)
 
     @cached_property
     def _own_ground(self) -> Ground:

@@ -47,6 +47,7 @@ ABLATIONS = {
     "superpoints": {"superpoints": False},
     "apart": {"use_apart": False},
 }
+WITHOUT = " without "  # between an arm and what was left out
 COLUMNS = {  # measure -> heading; all but the last two are shown in percent
     "ap": "AP",
     "ap_10": "AP (10)",
@@ -104,11 +105,15 @@ def _cell(measure: str, value: float) -> str:
 
 
 def differences(draws: dict[str, dict], results: dict[str, dict]) -> dict[str, dict]:
-    """AP50 of every later arm minus every earlier one, with intervals over rooms."""
+    """AP50 of every later arm minus every earlier one, and of every ablation minus its arm, with
+    intervals over rooms.
+    """
     gains = {}
     names = list(results)
     for number, arm in enumerate(names):
-        for other in names[:number]:
+        base = arm.partition(WITHOUT)[0]
+        others = [base] if base != arm else [n for n in names[:number] if WITHOUT not in n]
+        for other in others:
             mean = results[arm]["measures"]["ap50"] - results[other]["measures"]["ap50"]
             low, high = interval_of(draws[arm]["ap50"] - draws[other]["ap50"])
             gains[f"{arm} - {other}"] = {"ap50": mean, "low": low, "high": high}
@@ -163,7 +168,7 @@ def main(argv=None) -> None:
     for arm in args.arms:
         changes = ["", *args.without]
         for name, scores in score_arm(chosen, arm, args, changes).items():
-            label = f"{arm} without {name}" if name else arm
+            label = f"{arm}{WITHOUT}{name}" if name else arm
             draws[label] = drawn_measures(scores)
             intervals = {measure: interval_of(v) for measure, v in draws[label].items()}
             results[label] = {"measures": measures(scores), "intervals": intervals}

@@ -13,6 +13,7 @@ from geometry_fusion.io.yaml_file import read_yaml
 
 LENGTHS = ("voxel", "tolerance", "part_voxel")  # settings in metres
 SHARES = (
+    "least_confidence",
     "coverage",
     "predicted_iou",
     "stability",
@@ -35,6 +36,7 @@ SHARES = (
     "apart_overlap",
     "vote_share",
 )
+MAY_BE_0 = ("colour_weight", "depth_step")  # beside shares
 VOXEL_OF_DIAMETER = 0.005  # of geometry whose unit is not known
 
 
@@ -42,6 +44,9 @@ VOXEL_OF_DIAMETER = 0.005  # of geometry whose unit is not known
 class InstanceSettings:
     """Settings of all steps, in their order. The specification gives no numbers: all are ours."""
 
+    # views, for geometry that is learned; 0 leaves all pixels
+    least_confidence: float = 0.0  # 0..1, below which a pixel is unknown
+    depth_step: float = 0.0  # of depth, between neighbours, above which a pixel is unknown
     # cloud
     voxel: float = 0.02
     fuse_every: int = 5  # frames between two that make the cloud
@@ -142,4 +147,4 @@ def _fits(key: str, value: object, default: object) -> bool:
         return is_whole(value) and value >= (0 if key == "stride" else 1)
     if not is_number(value) or not 0 <= value < float("inf"):
         return False
-    return value <= 1 if key in SHARES else value > 0 or key == "colour_weight"
+    return value <= 1 if key in SHARES else value > 0 or key in MAY_BE_0

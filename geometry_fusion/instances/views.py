@@ -1,8 +1,10 @@
 """Views for lifting: depth and camera of frames, from MUSt3R or from files."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -10,6 +12,7 @@ from geometry_fusion.geometry.cameras import intrinsic_matrix
 from geometry_fusion.geometry.lenses import Lens
 from geometry_fusion.geometry.posed_depth import PosedView
 from geometry_fusion.geometry.source import GeometrySource
+from geometry_fusion.instances.settings import InstanceSettings
 from geometry_fusion.io.atomic import replacing_file
 from geometry_fusion.types import Frames, GeometryFrame
 
@@ -50,6 +53,25 @@ def rendered_views(
         source.push(index, frames[index])
     for index in tqdm(order, desc="depth", unit="frame", disable=not progress):
         yield view_of_geometry(source.render(index, frames[index]))
+
+
+def cleaned(view: PosedView | None, settings: InstanceSettings) -> PosedView | None:
+    """A view in which pixels with little confidence, and those at steps in depth, are unknown.
+
+    At the outline of a thing, learned depth lies between the thing and what is behind it: points
+    there fly along the ray. A step is a pixel whose neighbours' depths, 3x3 of them, differ by more
+    than `depth_step` of the least of them.
+    """
+    if view is None or not (settings.least_confidence or settings.depth_step):
+        return view
+    sure = view.sureness()
+    sure = np.where(sure >= settings.least_confidence, sure, 0)
+    if settings.depth_step:
+        depth = view.depth.astype(np.float32)
+        around = np.ones((3, 3), np.uint8)
+        least, most = cv2.erode(depth, around), cv2.dilate(depth, around)
+        sure = np.where(most - least > settings.depth_step * least, 0, sure)
+    return replace(view, confidence=sure)
 
 
 class ViewFiles:

@@ -51,9 +51,13 @@ def test_parts_of_an_object_are_counted_as_fragments():
 
 
 def test_gains_are_those_of_paired_draws():
-    draws = {name: {"ap50": np.array(values)} for name, values in (("a", [0, 1]), ("b", [0.1, 1]))}
-    results = {name: {"measures": {"ap50": v}} for name, v in (("a", 0.5), ("b", 0.6))}
-    gain = differences(draws, results)["b - a"]
+    drawn = {"a": [0, 1], "a without time": [0, 0], "b": [0.1, 1]}
+    draws = {name: {"ap50": np.array(values)} for name, values in drawn.items()}
+    means = {"a": 0.5, "a without time": 0.0, "b": 0.6}
+    results = {name: {"measures": {"ap50": value}} for name, value in means.items()}
+    gains = differences(draws, results)
+    assert list(gains) == ["a without time - a", "b - a"]
+    gain = gains["b - a"]
     assert gain["ap50"] == pytest.approx(0.1) and -1e-9 <= gain["low"] <= gain["high"] <= 0.1 + 1e-9
 
 

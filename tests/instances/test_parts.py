@@ -16,7 +16,7 @@ from geometry_fusion.instances.proposals import Proposal, kept_proposals, new_pr
 from geometry_fusion.instances.settings import InstanceSettings, read_settings
 from geometry_fusion.instances.superpoints import segment_graph, superpoints_of
 from geometry_fusion.instances.tracks import encoded
-from geometry_fusion.instances.views import ViewFiles, view_of_geometry
+from geometry_fusion.instances.views import ViewFiles, cleaned, view_of_geometry
 from geometry_fusion.types import Camera, GeometryFrame
 from tests.instances.boxes import two_boxes
 
@@ -171,6 +171,23 @@ def test_a_view_of_must3r_gives_its_points_back():
     assert np.allclose(points, expected, atol=1e-5)
     assert len(points) == geometry.confidence.numel() - 1  # all but the one that is not sure
     assert view.picture_size == geometry.fit.original
+
+
+def test_unsure_pixels_and_steps_in_depth_are_left_out():
+    depth = np.full((6, 8), 2.0)
+    depth[:, 4:] = 2.19  # a step of 9.5%
+    depth[0, 0] = 1.0
+    sure = np.full((6, 8), 0.5)
+    sure[5, 7] = 0.1
+    view = PosedView(depth, np.eye(4), two_boxes(1).view(0).lens, sure)
+    assert cleaned(view, SETTINGS) is view and cleaned(None, SETTINGS) is None
+    learned = read_settings(learned=True)
+    assert (learned.least_confidence, learned.depth_step) == (0.15, 0.1)
+    left = cleaned(view, learned)
+    unknown = np.argwhere(left.sureness() == 0).tolist()
+    assert unknown == [[0, 0], [0, 1], [1, 0], [1, 1], [5, 7]]
+    assert (cleaned(view, replace(learned, depth_step=0.05)).sureness()[:, 3:5] == 0).all()
+    assert len(world_points(left)[0]) == 43
 
 
 def test_views_on_disk_are_the_same_views(tmp_path):
