@@ -23,7 +23,7 @@ from geometry_fusion.instances.segments import SegmentStore
 from geometry_fusion.instances.settings import VOXEL_OF_DIAMETER, InstanceSettings, read_settings
 from geometry_fusion.instances.solve import solve
 from geometry_fusion.instances.tracks import check_runs
-from geometry_fusion.instances.views import ViewFiles, rendered_views
+from geometry_fusion.instances.views import ViewFiles, cleaned, rendered_views
 from geometry_fusion.io.atomic import check_apart, check_holds_only, replacing_folder
 from geometry_fusion.io.digests import file_digest
 from geometry_fusion.io.frame_folder import FrameFolder
@@ -44,7 +44,7 @@ from geometry_fusion.models.tracker import Tracker
 
 UNFINISHED = "unfinished"  # folder in --out from which an interrupted run continues
 ARMS_WITHOUT_MERGER = ("sam2", "places")
-INSTANCE_RULES = 1  # increased when a change of the pipeline makes unfinished runs invalid
+INSTANCE_RULES = 2  # increased when a change of the pipeline makes unfinished runs invalid
 ViewOf = Callable[[int], PosedView | None]
 
 
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
     """Find the instances and write them to --out. Raises InputError for bad input."""
     check_runs()
     video, geometry = sources_of(args)
-    settings = settings_of(args)
+    settings = settings_of(args, learned=geometry is None)
     record = check_paths(args, video, geometry)
     # Before a long video is read, so that options that cannot be used are refused at once.
     tracker = tracker_of(args, None) if geometry is None else None
@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> None:
         facts = facts_of(args, video, given, settings, tracker)
         store = SegmentStore(args.out / UNFINISHED, facts)
         view_of = given.view if given else must3r_views(args, frames)
+        view_of = partial(_cleaned_view, view_of, settings)
         settings = in_units_of(settings, args.voxel, given, view_of, len(frames))
         cloud = cloud_of(frames, view_of, settings)
         keyframes = keyframes_of(cloud, view_of, len(frames), settings)
@@ -106,8 +107,8 @@ def sources_of(args: argparse.Namespace) -> tuple[Path, Path | None]:
     return args.scene / "rgb", None if args.geometry == "must3r" else Path(args.geometry)
 
 
-def settings_of(args: argparse.Namespace) -> InstanceSettings:
-    """The settings of the model and the command line.
+def settings_of(args: argparse.Namespace, learned: bool) -> InstanceSettings:
+    """The settings of the model, the geometry and the command line. learned: geometry by MUSt3R.
 
     Raises InputError for options that cannot be used, or not together.
     """
@@ -127,7 +128,7 @@ def settings_of(args: argparse.Namespace) -> InstanceSettings:
         check_option("--voxel", args.voxel, POSITIVE)
     if args.no_superpoints:
         changes["superpoints"] = False
-    return read_settings(args.sam2 == "tiny", args.settings, **changes)
+    return read_settings(args.sam2 == "tiny", args.settings, learned, **changes)
 
 
 def check_paths(args: argparse.Namespace, video: Path, geometry: Path | None) -> dict:
@@ -254,6 +255,10 @@ def depth_of_picture(view: PosedView, shape: tuple[int, ...]) -> np.ndarray:
     rows = np.minimum((rows + 0.5) * height / shape[0], height - 1).astype(int)
     columns = np.minimum((columns + 0.5) * width / shape[1], width - 1).astype(int)
     return view.depth[rows, columns]
+
+
+def _cleaned_view(view_of: ViewOf, settings: InstanceSettings, index: int) -> PosedView | None:
+    return cleaned(view_of(index), settings)
 
 
 def _open_at(folder: Path, start: int) -> Source:

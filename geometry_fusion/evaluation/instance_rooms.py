@@ -10,9 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from geometry_fusion.data.scenes import Scene
-from geometry_fusion.evaluation.arms import SceneFrames
+from geometry_fusion.evaluation.instance_geometry import (
+    Ground,
+    LearnedGeometry,
+    must3r_arrays,
+    stored_views,
+)
 from geometry_fusion.geometry.lenses import Lens
 from geometry_fusion.geometry.posed_depth import PosedView, posed_depth_of
+from geometry_fusion.instances.alignment import aligned
 from geometry_fusion.instances.cloud import Cloud, fuse
 from geometry_fusion.instances.generator import automatic_proposals
 from geometry_fusion.instances.keyframes import stride_keyframes
@@ -22,12 +28,10 @@ from geometry_fusion.instances.segments import SegmentStore
 from geometry_fusion.instances.settings import InstanceSettings
 from geometry_fusion.instances.superpoints import superpoints_of
 from geometry_fusion.instances.tracks import MaskTrack, encoded
-from geometry_fusion.instances.views import aligned, rendered_views
+from geometry_fusion.instances.views import cleaned
 from geometry_fusion.io.atomic import digest_of, replacing_file
 from geometry_fusion.io.stream import open_source
 from geometry_fusion.models.arms import load_arm
-from geometry_fusion.models.geometry import SourceOptions, must3r_points
-from geometry_fusion.models.must3r import model_file
 from geometry_fusion.models.tracker import Tracker
 
 ARMS = ("truth", "sam2", "control", "3am", "places", "oracle")
@@ -87,27 +91,31 @@ class InstanceRoom:
             return stored["superpoints"]
 
     @cached_property
-    def must3r_views(self) -> list[PosedView | None]:
-        """MUSt3R's depth and cameras, moved onto the true camera centres."""
-        file = self._file("must3r", ())
+    def learned(self) -> LearnedGeometry:
+        """MUSt3R's geometry, moved onto the true cameras."""
+        file = self._file("must3r_views", ())
         if not file.exists():
-            make = must3r_points("tiny", model_file("tiny"), SourceOptions("cpu"))
-            views = list(rendered_views(make(), SceneFrames(self.scene)))
-            arrays = {
-                "depth": np.array([view.depth for view in views]),
-                "pose": np.array([view.camera_to_world for view in views]),
-                "k": np.array([view.lens.k for view in views]),
-            }
-            _save(file, arrays)
-        centres = np.array([self.scene.camera(t)[0][:3, 3] for t in range(len(self.scene))])
-        with np.load(file) as stored:
-            parts = zip(stored["depth"], stored["pose"], stored["k"])
-            views = [PosedView(depth, pose, Lens(k)) for depth, pose, k in parts]
-        return aligned(views, centres)
+            _save(file, must3r_arrays(self.scene))
+        true_views = [self.true_view(frame) for frame in range(len(self.scene))]
+        views = [cleaned(view, self.settings) for view in stored_views(file)]
+        return LearnedGeometry(self.scene, aligned(views, true_views), self.true_view)
 
-    def view_of(self, geometry: str):
-        """Frame -> view, of the geometry "scan" or "must3r"."""
-        return self.true_view if geometry == "scan" else self.must3r_views.__getitem__
+    @cached_property
+    def _own_ground(self) -> Ground:
+        cloud, settings = self.learned.own_cloud(self.settings)
+        view_of = self.learned.views.__getitem__
+        return Ground(cloud, view_of, settings, superpoints_of(cloud, settings))
+
+    def ground(self, geometry: str, points: str) -> Ground:
+        """What tracks are lifted on: by the geometry "scan" or "must3r", on the points of the
+        true depth ("true"), or of that geometry ("own").
+        """
+        if geometry == "scan":
+            return Ground(self.cloud, self.true_view, self.settings, self.superpoints)
+        if points == "own":
+            return self._own_ground
+        view_of = self.learned.views.__getitem__
+        return Ground(self.cloud, view_of, self.settings, self.superpoints)
 
     def true_proposals(self, frame: int, image: np.ndarray | None = None) -> list[Proposal]:
         """The true masks of a frame as proposals, without specks."""

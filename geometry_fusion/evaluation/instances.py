@@ -7,7 +7,8 @@
 
 The arm "truth" tracks with the true masks: an upper bound. All others start from true masks on
 keyframes, or, with `--proposals auto`, from the automatic mask generator's. Points are those of the
-true depth. `--geometry must3r` lifts by MUSt3R's depth and cameras.
+true depth. `--geometry must3r` lifts by MUSt3R's depth and cameras, moved onto the true ones by a
+similarity. `--points own` takes MUSt3R's own points, which needs no true cameras.
 """
 
 from geometry_fusion.interrupts import watch_imports
@@ -18,7 +19,7 @@ if __name__ == "__main__":
 import argparse
 import json
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from geometry_fusion.data import rooms
@@ -46,6 +47,7 @@ ABLATIONS = {
     "superpoints": {"superpoints": False},
     "apart": {"use_apart": False},
 }
+WITHOUT = " without "  # between an arm and what was left out
 COLUMNS = {  # measure -> heading; all but the last two are shown in percent
     "ap": "AP",
     "ap_10": "AP (10)",
@@ -68,16 +70,14 @@ def score_arm(
     scores: dict[str, list[RoomScores]] = {name: [] for name in changes}
     for room in rooms:
         tracks = room.tracks(arm, args.proposals == "auto", tracker)
+        ground = room.ground(args.geometry, args.points)
         for name in changes:
-            settings = replace(room.settings, **ABLATIONS.get(name, {}))
-            superpoints = room.superpoints if settings.superpoints else None
-            view_of = room.view_of(args.geometry)
-            instances = solve(
-                room.cloud, tracks, range(len(room.scene)), view_of, settings, superpoints
-            )
-            scores[name].append(
-                scores_of(room.scene, room.cloud.labels, instances, args.least_points)
-            )
+            settings = replace(ground.settings, **ABLATIONS.get(name, {}))
+            superpoints = ground.superpoints if settings.superpoints else None
+            frames = range(len(room.scene))
+            instances = solve(ground.cloud, tracks, frames, ground.view_of, settings, superpoints)
+            labels = ground.cloud.labels
+            scores[name].append(scores_of(room.scene, labels, instances, args.least_points))
     return scores
 
 
@@ -105,11 +105,15 @@ def _cell(measure: str, value: float) -> str:
 
 
 def differences(draws: dict[str, dict], results: dict[str, dict]) -> dict[str, dict]:
-    """AP50 of every later arm minus every earlier one, with intervals over rooms."""
+    """AP50 of every later arm minus every earlier one, and of every ablation minus its arm, with
+    intervals over rooms.
+    """
     gains = {}
     names = list(results)
     for number, arm in enumerate(names):
-        for other in names[:number]:
+        base = arm.partition(WITHOUT)[0]
+        others = [base] if base != arm else [n for n in names[:number] if WITHOUT not in n]
+        for other in others:
             mean = results[arm]["measures"]["ap50"] - results[other]["measures"]["ap50"]
             low, high = interval_of(draws[arm]["ap50"] - draws[other]["ap50"])
             gains[f"{arm} - {other}"] = {"ap50": mean, "low": low, "high": high}
@@ -127,6 +131,7 @@ def arguments(argv) -> argparse.Namespace:
     add("--arms", default="truth,sam2,control,3am", help=f"of {', '.join(ARMS)}")
     add("--proposals", default="true", choices=("true", "auto"), help="masks on keyframes")
     add("--geometry", default="scan", choices=("scan", "must3r"), help="for lifting")
+    add("--points", default="true", choices=("true", "own"), help="of true depth, or of MUSt3R")
     add("--without", default="", help=f"ablations beside the default: {', '.join(ABLATIONS)}")
     add("--stride", type=int, default=ROOM_STRIDE, help="frames between keyframes")
     add("--least-points", type=int, default=50, help="objects with fewer points are not counted")
@@ -141,12 +146,16 @@ def arguments(argv) -> argparse.Namespace:
         for word in words:
             if word not in known:
                 raise InputError(f"--{flag} {word}: unknown; choose some of {', '.join(known)}")
+    if args.points == "own" and args.geometry == "scan":
+        raise InputError("--points own: are those of --geometry must3r; give both")
     return args
 
 
 def rooms_of(args: argparse.Namespace) -> list[InstanceRoom]:
     """The rooms of the command line, rendered where they are missing."""
-    settings: InstanceSettings = read_settings(True, args.settings, stride=args.stride)
+    settings: InstanceSettings = read_settings(
+        True, args.settings, args.geometry == "must3r", stride=args.stride
+    )
     folders = rendered_rooms(rooms, args.root, seed_range(args.seeds), args.workers)
     return [InstanceRoom(Scene(folder), settings, args.out / "cache") for folder in folders]
 
@@ -159,12 +168,17 @@ def main(argv=None) -> None:
     for arm in args.arms:
         changes = ["", *args.without]
         for name, scores in score_arm(chosen, arm, args, changes).items():
-            label = f"{arm} without {name}" if name else arm
+            label = f"{arm}{WITHOUT}{name}" if name else arm
             draws[label] = drawn_measures(scores)
             intervals = {measure: interval_of(v) for measure, v in draws[label].items()}
             results[label] = {"measures": measures(scores), "intervals": intervals}
     gains = differences(draws, results)
     text = table(results)
+    errors = {}
+    if args.geometry == "must3r":
+        errors = {room.scene.folder.name: room.learned.errors for room in chosen}
+    for name, error in errors.items():
+        text += f"\n{name}: points of objects are off by {error}"
     for name, gain in gains.items():
         values = (100 * gain[key] for key in ("ap50", "low", "high"))
         text += "\nAP50 {}: {:+.1f} ({:+.1f} to {:+.1f})".format(name, *values)
@@ -172,11 +186,14 @@ def main(argv=None) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     seeds = args.seeds.replace(":", "-")
     name = f"{seeds}_{args.proposals}_{args.geometry}_{'-'.join(args.arms)}"
+    name += "_own" if args.points == "own" else ""
     name += "_ablations" if args.without else ""
     content = {
         "seeds": args.seeds,
         "proposals": args.proposals,
         "geometry": args.geometry,
+        "points": args.points,
+        "point_errors": {name: asdict(error) for name, error in errors.items()},
         "least_points": args.least_points,
         "settings": chosen[0].settings.facts(),
         "results": results,

@@ -13,6 +13,7 @@ from geometry_fusion.io.yaml_file import read_yaml
 
 LENGTHS = ("voxel", "tolerance", "part_voxel")  # settings in metres
 SHARES = (
+    "least_confidence",
     "coverage",
     "predicted_iou",
     "stability",
@@ -35,6 +36,7 @@ SHARES = (
     "apart_overlap",
     "vote_share",
 )
+MAY_BE_0 = ("colour_weight", "depth_step")  # beside shares
 VOXEL_OF_DIAMETER = 0.005  # of geometry whose unit is not known
 
 
@@ -42,6 +44,9 @@ VOXEL_OF_DIAMETER = 0.005  # of geometry whose unit is not known
 class InstanceSettings:
     """Settings of all steps, in their order. The specification gives no numbers: all are ours."""
 
+    # views, for geometry that is learned; 0 leaves all pixels
+    least_confidence: float = 0.0  # 0..1, below which a pixel is unknown
+    depth_step: float = 0.0  # of depth, between neighbours, above which a pixel is unknown
     # cloud
     voxel: float = 0.02
     fuse_every: int = 5  # frames between two that make the cloud
@@ -101,17 +106,22 @@ class InstanceSettings:
         return asdict(self)
 
 
-def read_settings(tiny: bool = False, file: Path | None = None, **changes) -> InstanceSettings:
+def read_settings(
+    tiny: bool = False, file: Path | None = None, learned: bool = False, **changes
+) -> InstanceSettings:
     """The default settings, changed by files and by keywords, the later ones last.
 
-    tiny: with those calibrated for the tiny SAM2 (configs/instances_tiny.yaml). file: a YAML file
-    of the user's. Raises InputError, naming file and key, for a file that does not exist, unknown
-    keys and values that cannot be used.
+    tiny: with those calibrated for the tiny SAM2 (configs/instances_tiny.yaml). learned: with those
+    for MUSt3R's geometry (configs/instances_must3r.yaml). file: a YAML file of the user's. Raises
+    InputError, naming file and key, for a file that does not exist, unknown keys and values that
+    cannot be used.
     """
     if file is not None and not file.is_file():
         raise InputError(f"settings {file}: no such file; check the path")
     values = {}
-    for source in ([CONFIGS / "instances_tiny.yaml"] if tiny else []) + ([file] if file else []):
+    shipped = {"instances_tiny.yaml": tiny, "instances_must3r.yaml": learned}
+    sources = [CONFIGS / name for name, applies in shipped.items() if applies]
+    for source in sources + ([file] if file else []):
         values |= _checked(read_yaml(source), str(source))
     values |= _checked(changes, "settings")
     return InstanceSettings(**values)
@@ -137,4 +147,4 @@ def _fits(key: str, value: object, default: object) -> bool:
         return is_whole(value) and value >= (0 if key == "stride" else 1)
     if not is_number(value) or not 0 <= value < float("inf"):
         return False
-    return value <= 1 if key in SHARES else value > 0 or key == "colour_weight"
+    return value <= 1 if key in SHARES else value > 0 or key in MAY_BE_0

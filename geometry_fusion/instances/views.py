@@ -1,9 +1,10 @@
-"""Views for lifting: depth and camera of frames, from MUSt3R or from files, and their alignment."""
+"""Views for lifting: depth and camera of frames, from MUSt3R or from files."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -11,6 +12,7 @@ from geometry_fusion.geometry.cameras import intrinsic_matrix
 from geometry_fusion.geometry.lenses import Lens
 from geometry_fusion.geometry.posed_depth import PosedView
 from geometry_fusion.geometry.source import GeometrySource
+from geometry_fusion.instances.settings import InstanceSettings
 from geometry_fusion.io.atomic import replacing_file
 from geometry_fusion.types import Frames, GeometryFrame
 
@@ -26,15 +28,17 @@ def view_of_geometry(geometry: GeometryFrame) -> PosedView | None:
     fit, pose = geometry.fit, geometry.camera.camera_to_world.cpu().numpy().astype(float)
     points = geometry.points.cpu().numpy().astype(float)
     z = np.einsum("i,ihw->hw", pose[:3, 2], points - pose[:3, 3, None, None])
-    known = np.isfinite(z) & (z > 0) & (geometry.confidence.cpu().numpy() > 0)
+    known = np.isfinite(z) & (z > 0)
     left, top = fit.crop
     height, width = z.shape
-    depth = np.zeros(fit.resized[::-1], np.float32)
-    depth[top : top + height, left : left + width] = np.where(known, z, 0)
+    crop = slice(top, top + height), slice(left, left + width)
+    depth, sure = np.zeros((2, *fit.resized[::-1]), np.float32)
+    depth[crop] = np.where(known, z, 0)
+    sure[crop] = np.where(known, geometry.confidence.cpu().numpy(), 0)
     fx, fy = (geometry.camera.focal * scale for scale in fit.scale)
     # MUSt3R's rays: the principal point of a crop is its corner plus half its size.
     k = intrinsic_matrix(fx, fy, left + width / 2, top + height / 2)
-    return PosedView(depth, pose, Lens(k), size=fit.original)
+    return PosedView(depth, pose, Lens(k), sure, size=fit.original)
 
 
 def rendered_views(
@@ -51,39 +55,23 @@ def rendered_views(
         yield view_of_geometry(source.render(index, frames[index]))
 
 
-@dataclass(frozen=True)
-class Similarity:
-    """x -> scale * rotation @ x + shift."""
+def cleaned(view: PosedView | None, settings: InstanceSettings) -> PosedView | None:
+    """A view in which pixels with little confidence, and those at steps in depth, are unknown.
 
-    scale: float
-    rotation: np.ndarray  # [3, 3]
-    shift: np.ndarray  # [3]
-
-    def of_view(self, view: PosedView) -> PosedView:
-        """A view in the coordinates and the unit that this leads to."""
-        pose = np.eye(4)
-        pose[:3, :3] = self.rotation @ view.camera_to_world[:3, :3]
-        pose[:3, 3] = self.scale * self.rotation @ view.camera_to_world[:3, 3] + self.shift
-        return replace(view, depth=view.depth * np.float32(self.scale), camera_to_world=pose)
-
-
-def similarity_of(start: np.ndarray, end: np.ndarray) -> Similarity:
-    """The similarity that takes points [N, 3] to others with least squares (Umeyama 1991)."""
-    start_mean, end_mean = start.mean(0), end.mean(0)
-    spread, target = start - start_mean, end - end_mean
-    u, values, vt = np.linalg.svd(target.T @ spread)
-    signs = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
-    rotation = u @ np.diag(signs) @ vt
-    scale = float((values * signs).sum() / np.square(spread).sum())
-    return Similarity(scale, rotation, end_mean - scale * rotation @ start_mean)
-
-
-def aligned(views: Sequence[PosedView | None], centres: np.ndarray) -> list[PosedView | None]:
-    """Views moved so that their camera centres lie at `centres` [T, 3], as well as they can."""
-    known = [index for index, view in enumerate(views) if view is not None]
-    start = np.array([views[index].camera_to_world[:3, 3] for index in known])
-    similarity = similarity_of(start, centres[known])
-    return [None if view is None else similarity.of_view(view) for view in views]
+    At the outline of a thing, learned depth lies between the thing and what is behind it: points
+    there fly along the ray. A step is a pixel whose neighbours' depths, 3x3 of them, differ by more
+    than `depth_step` of the least of them.
+    """
+    if view is None or not (settings.least_confidence or settings.depth_step):
+        return view
+    sure = view.sureness()
+    sure = np.where(sure >= settings.least_confidence, sure, 0)
+    if settings.depth_step:
+        depth = view.depth.astype(np.float32)
+        around = np.ones((3, 3), np.uint8)
+        least, most = cv2.erode(depth, around), cv2.dilate(depth, around)
+        sure = np.where(most - least > settings.depth_step * least, 0, sure)
+    return replace(view, confidence=sure)
 
 
 class ViewFiles:
@@ -105,7 +93,14 @@ class ViewFiles:
             if view is not None:
                 with replacing_file(self._file(index)) as fresh, open(fresh, "wb") as handle:
                     pose, size = view.camera_to_world, np.array(view.picture_size)
-                    np.savez(handle, depth=view.depth, pose=pose, k=view.lens.k, size=size)
+                    np.savez(
+                        handle,
+                        depth=view.depth,
+                        confidence=view.sureness().astype(np.float32),
+                        pose=pose,
+                        k=view.lens.k,
+                        size=size,
+                    )
         self._end.touch()
 
     def __getitem__(self, index: int) -> PosedView | None:
@@ -113,7 +108,8 @@ class ViewFiles:
             return None
         with np.load(self._file(index)) as stored:
             size = tuple(stored["size"].tolist())
-            return PosedView(stored["depth"], stored["pose"], Lens(stored["k"]), size=size)
+            depth, sure = stored["depth"], stored["confidence"]
+            return PosedView(depth, stored["pose"], Lens(stored["k"]), sure, size)
 
     def _file(self, index: int) -> Path:
         return self.folder / f"{index:06d}.npz"

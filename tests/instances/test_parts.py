@@ -16,9 +16,9 @@ from geometry_fusion.instances.proposals import Proposal, kept_proposals, new_pr
 from geometry_fusion.instances.settings import InstanceSettings, read_settings
 from geometry_fusion.instances.superpoints import segment_graph, superpoints_of
 from geometry_fusion.instances.tracks import encoded
-from geometry_fusion.instances.views import ViewFiles, aligned, similarity_of, view_of_geometry
+from geometry_fusion.instances.views import ViewFiles, cleaned, view_of_geometry
 from geometry_fusion.types import Camera, GeometryFrame
-from tests.instances.boxes import camera_at, two_boxes
+from tests.instances.boxes import two_boxes
 
 SETTINGS = InstanceSettings()
 
@@ -173,6 +173,23 @@ def test_a_view_of_must3r_gives_its_points_back():
     assert view.picture_size == geometry.fit.original
 
 
+def test_unsure_pixels_and_steps_in_depth_are_left_out():
+    depth = np.full((6, 8), 2.0)
+    depth[:, 4:] = 2.19  # a step of 9.5%
+    depth[0, 0] = 1.0
+    sure = np.full((6, 8), 0.5)
+    sure[5, 7] = 0.1
+    view = PosedView(depth, np.eye(4), two_boxes(1).view(0).lens, sure)
+    assert cleaned(view, SETTINGS) is view and cleaned(None, SETTINGS) is None
+    learned = read_settings(learned=True)
+    assert (learned.least_confidence, learned.depth_step) == (0.15, 0.1)
+    left = cleaned(view, learned)
+    unknown = np.argwhere(left.sureness() == 0).tolist()
+    assert unknown == [[0, 0], [0, 1], [1, 0], [1, 1], [5, 7]]
+    assert (cleaned(view, replace(learned, depth_step=0.05)).sureness()[:, 3:5] == 0).all()
+    assert len(world_points(left)[0]) == 43
+
+
 def test_views_on_disk_are_the_same_views(tmp_path):
     views = [view_of_geometry(geometry_of(two_boxes(3), 1)), None]
     files = ViewFiles(tmp_path / "views")
@@ -180,25 +197,9 @@ def test_views_on_disk_are_the_same_views(tmp_path):
     files.write(views)
     assert files.is_complete and files[1] is None
     assert np.array_equal(files[0].depth, views[0].depth)
+    assert np.allclose(files[0].confidence, views[0].confidence)
     assert np.array_equal(files[0].lens.k, views[0].lens.k)
     assert files[0].picture_size == views[0].picture_size
-
-
-def test_a_similarity_is_found_and_moves_views():
-    rng = np.random.default_rng(0)
-    points = rng.normal(size=(9, 3))
-    rotation, shift = camera_at(1.0)[:3, :3], np.array([1.0, -2, 3])
-    similarity = similarity_of(points, 2.5 * points @ rotation.T + shift)
-    assert similarity.scale == pytest.approx(2.5)
-    assert np.allclose(similarity.rotation, rotation) and np.allclose(similarity.shift, shift)
-    world = two_boxes(5)
-    back = similarity_of(2.5 * points @ rotation.T + shift, points)
-    moved = [similarity.of_view(world.view(t)) for t in range(5)]
-    centres = np.array([pose[:3, 3] for pose in world.poses])
-    for frame, view in enumerate(aligned([*moved, None], np.r_[centres, [[0, 0, 0]]])[:5]):
-        assert np.allclose(view.camera_to_world, world.poses[frame], atol=1e-9)
-        assert np.allclose(view.depth, world.depths[frame], atol=1e-5)
-    assert back.scale == pytest.approx(0.4)
 
 
 def test_the_diameter_of_a_scene_scales_its_lengths():

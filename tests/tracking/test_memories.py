@@ -5,6 +5,7 @@ and masks are as good as random.
 """
 
 import io
+import math
 from dataclasses import replace
 from itertools import islice
 
@@ -19,6 +20,7 @@ from geometry_fusion.io.frame_folder import FrameFolder
 from geometry_fusion.io.stream import open_source
 from geometry_fusion.io.video_file import VideoFile
 from geometry_fusion.models.sam2 import build_predictor
+from geometry_fusion.tracking.candidates import NO_OBJ_SCORE, decode
 from geometry_fusion.tracking.memories.fifo import FifoMemory
 from geometry_fusion.tracking.memories.tree import TreeMemory
 from geometry_fusion.tracking.memory import MEMORIES, STRATEGIES, StrategyMemory
@@ -111,6 +113,32 @@ def test_sam2s_rule_as_a_strategy_gives_sam2s_masks_bit_for_bit(
     assert sorted(answers) == list(range(len(frames)))
     assert all(torch.equal(answers[i], by_fifo["full"][i]) for i in answers)
     assert any((logits > 0).any() for logits in answers.values())
+
+
+def test_with_a_stride_between_memories_too(predictor, frames, by_fifo, monkeypatch):
+    monkeypatch.setattr(predictor, "memory_temporal_stride_for_eval", 5)
+    predictor.use_memory("fifo")
+    expected = logits_of(session_of(predictor, "full", TWICE), frames)
+    with_strategy(predictor, FifoMemory)
+    answers = logits_of(session_of(predictor, "full", TWICE), frames)
+    assert sorted(answers) == list(range(len(frames)))
+    assert all(torch.equal(answers[i], expected[i]) for i in answers)
+    assert any(not torch.equal(answers[i], by_fifo["full"][i]) for i in answers)
+
+
+def test_masks_are_blanked_where_the_score_does_not_exceed_the_presence_of_the_policy(predictor):
+    side, width = predictor.sam_image_embedding_size, predictor.hidden_dim
+    image = torch.randn(1, width, side, side, generator=torch.Generator().manual_seed(0))
+    levels = [torch.zeros(1, width // (2 * k), k * side, k * side) for k in (4, 2)]
+    (shown,) = decode(predictor, image, levels, -math.inf)
+    score = float(shown.score)
+    (below,) = decode(predictor, image, levels, score - 0.5)
+    (above,) = decode(predictor, image, levels, score + 0.5)
+    assert torch.equal(below.masks, shown.masks) and torch.equal(above.raw, shown.masks)
+    assert (above.masks == NO_OBJ_SCORE).all() and not (shown.masks == NO_OBJ_SCORE).any()
+    for name, presence in (("motion", -1.0), ("dam", 0.0)):
+        predictor.use_memory(name)
+        assert predictor._presence == presence
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
