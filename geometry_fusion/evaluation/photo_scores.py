@@ -15,7 +15,8 @@ LEAST_AREA = 0.002  # share of the picture from which a photo shows an object
 LEAST_PHOTOS = 3  # that show an object, for it to be evaluated
 TWIN_SHARE = 0.5  # of a mask on the object's twin, above which it is a twin error
 GAPS = (0, 45, 90, 180)  # degrees between the prompted view and this one
-REFERENCES = ("shuffled fifo", "ordered fifo")  # arms that gains are given over
+# Arms over which the gains of those that follow are given.
+REFERENCES = ("video", "sam2 shuffled fifo", "shuffled fifo", "ordered fifo")
 
 
 class PhotoSet:
@@ -160,7 +161,8 @@ def tables(records: list[dict], arms: Sequence[str]) -> str:
         for kind, count in kinds
     }
     for kind in dict.fromkeys(kind for kind, _ in kinds):
-        groups[f"{kind}, all"] = [r for r in records if r["kind"] == kind]
+        if sum(other == kind for other, _ in kinds) > 1:
+            groups[f"{kind}, all"] = [r for r in records if r["kind"] == kind]
     if len(kinds) > 1:
         groups["all sets"] = records
     for name, its in groups.items():
@@ -186,8 +188,9 @@ def _lines(name: str, records: list[dict], arms: Sequence[str]) -> list[str]:
         measured += [mean_known([at_angle(r, low, high) for r in rows]) for low, high in gaps]
         cells = "".join(f"{number(value):>13}" for value in measured)
         lines.append(f"{arm:<20}{spread([positive_iou(r) for r in rows]):<24}{cells}")
-    for other in (arm for arm in ("video", *REFERENCES) if arm in by_arm):
-        for arm in (arm for arm in by_arm if arm not in ("video", other)):
+    names = list(by_arm)
+    for other in (arm for arm in names if arm in REFERENCES):
+        for arm in names[names.index(other) + 1 :]:
             pairs = [(positive_iou(by_arm[arm][k]), positive_iou(by_arm[other][k])) for k in keys]
             gains = [a - b for a, b in pairs if a is not None and b is not None]
             lines.append(f"  {arm} - {other}: {spread(gains, '+')}")

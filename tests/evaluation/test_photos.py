@@ -1,9 +1,10 @@
 """The evaluation of photos: sets of cameras by overlap, and scores, against hand cases."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from geometry_fusion.data.room_layout import draw_layout
 from geometry_fusion.data.scenes import Scene
 from geometry_fusion.evaluation import photos as command
 from geometry_fusion.evaluation.photo_rooms import (
@@ -58,7 +59,8 @@ def test_sets_stay_between_the_bounds_of_their_regime(regime):
 
 
 def test_cameras_are_clear_of_objects_and_walls():
-    layout = draw_layout(100060)
+    things = [SimpleNamespace(position=at, radius=0.5) for at in ((1, 1), (-2, 0.5), (0, -2))]
+    layout = SimpleNamespace(size=(6.0, 7.0, 3.0), objects=things)
     cameras = drawn_cameras(layout, np.random.default_rng(0))
     places = np.array([place for place, _, _ in cameras])
     for thing in layout.objects:
