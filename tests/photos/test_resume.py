@@ -1,6 +1,7 @@
 """`main.py segment --photos` after kill -9: it continues, with the same results."""
 
 import json
+import random
 import shutil
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from tests.conftest import ROOT, run_script
 # Runs the command in forked children, which find everything imported. The first runs to its end;
 # the others count the pieces of work that they write, and kill themselves at one of them: before
 # its file has its name ("half"), after it ("whole"), or when all is written but the results have
-# not been swapped in ("results"). Prints what each computed and what lay in OUT after it.
+# not been swapped in ("results"). "random": they are killed after a share of the first run's time.
+# Prints what each computed and what lay in OUT after it.
 KILLER = """
-import hashlib, json, os, shutil, signal, sys
+import hashlib, json, os, shutil, signal, sys, time
 from pathlib import Path
 import torch
 import main
@@ -52,6 +54,9 @@ def run(arguments, at, moment, log):
         sys.stderr = sys.stdout = open(log + ".printed", "a", buffering=1)
         prepare(at, moment, log)
         os._exit(run_cli(lambda: main.main(arguments)))
+    if moment == "random":
+        time.sleep(at * seconds[0])
+        os.kill(child, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 def contents(folder):
@@ -61,10 +66,12 @@ def contents(folder):
 torch.set_num_threads(1)
 load("tiny", device="cpu")  # once, for the imports that it makes
 arguments, out, kills, log = json.loads(sys.argv[1])
-runs = []
+runs, seconds = [], []
 for at, moment in [(0, "never"), *kills, (0, "never")]:
     open(log, "w").close()
+    began = time.monotonic()
     code = run(arguments, at, moment, log)
+    seconds.append(time.monotonic() - began)
     computed = open(log).read().split()
     runs.append({"code": code, "computed": computed, "results": contents(Path(out))})
     if at == 3:
@@ -90,14 +97,19 @@ def words(photos: Path, out: Path, click: str = "158,97", name: str = "a.png") -
     return [*map(str, arguments), "--out", str(out), "--device", "cpu"]
 
 
+def runs_of(photos: Path, folder: Path, kills: list[tuple]) -> list[dict]:
+    """What was seen after each run of the command that writes to `folder`/out."""
+    facts = [words(photos, folder / "out"), str(folder / "out"), kills, str(folder / "log.txt")]
+    done = run_script("-c", KILLER, json.dumps(facts), env={"OMP_NUM_THREADS": "1"}, timeout=900)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 @pytest.fixture(scope="module")
 def killed(photos, tmp_path_factory) -> tuple[Path, list[dict]]:
     """The folder of results, and what was seen after each run."""
     folder = tmp_path_factory.mktemp("killed")
-    facts = [words(photos, folder / "out"), str(folder / "out"), KILLS, str(folder / "log.txt")]
-    done = run_script("-c", KILLER, json.dumps(facts), env={"OMP_NUM_THREADS": "1"}, timeout=900)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return folder / "out", json.loads(done.stdout.splitlines()[-1])
+    return folder / "out", runs_of(photos, folder, KILLS)
 
 
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_results(killed):
@@ -111,6 +123,16 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_results(killed)
         assert run["results"] == first["results"]  # until the end, those of the first run
     assert sorted(file.name for file in out.iterdir()) == ["index.html", "masks", "order.json"]
     assert not [name for name in last["beside"] if name.startswith(".")]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_at_any_moment_ends_with_the_same_results(photos, tmp_path):
+    draw = random.Random(2)
+    first, *died, last = runs_of(photos, tmp_path, [(draw.random(), "random") for _ in range(15)])
+    assert (first["code"], last["code"]) == (0, 0) and -9 in [run["code"] for run in died]
+    # A kill between the two renames of the swap leaves the results beside OUT for the next run.
+    assert all(run["results"] in (first["results"], {}) for run in died)
+    assert last["results"] == first["results"]
 
 
 def test_work_that_was_kept_is_not_done_again(killed):
