@@ -64,9 +64,9 @@ class PhotoArms:
         return [self._tracker(sam2).identity.facts() for sam2 in (True, False)]
 
     def scores(
-        self, photos: PhotoSet, names: list[str], most_objects: int
+        self, photos: PhotoSet, names: list[str], most_objects: int, apart: bool
     ) -> Iterator[tuple[str, list[dict]]]:
-        """(arm, scores of every object) for a set."""
+        """(arm, scores of every object) for a set. apart: objects are prompted one by one."""
         objects = photos.objects(most_objects)
         if not objects:
             return
@@ -74,8 +74,12 @@ class PhotoArms:
             yield "video", photos.scores(objects, self._video(photos, objects))
         for sam2 in (True, False):
             its = {n: ARMS[n] for n in names if ARMS[n] is not None and ARMS[n].sam2 == sam2}
-            if its:
-                yield from self._photo_arms(self._tracker(sam2), photos, objects, its)
+            scores: dict[str, list[dict]] = {name: [] for name in its}
+            for group in [[i] for i in objects] if apart else [objects]:
+                if its:
+                    for name, new in self._photo_arms(self._tracker(sam2), photos, group, its):
+                        scores[name] += new
+            yield from scores.items()
 
     def _video(self, photos: PhotoSet, objects: list[int]) -> dict[int, list[np.ndarray]]:
         """Masks by object of the frames in their own order, object by object."""
