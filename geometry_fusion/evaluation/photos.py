@@ -53,24 +53,32 @@ def sets_of(args: argparse.Namespace) -> list[PhotoSet]:
 
 
 def evaluate(sets: list[PhotoSet], args: argparse.Namespace) -> list[dict]:
-    """The records of all sets and arms; those that are missing are made and appended."""
+    """The scores of all objects, sets and arms; those without a record are computed."""
     arms = PhotoArms()
     names = args.arms.split(",")
     facts = [PHOTO_RULES, args.objects, arms.facts()]
     identity = digest_of([*facts, "apart"] if args.apart else facts)
     file = args.out / RECORDS
+    end_last_line(file)
     records = [r for r in read_json_lines(file) if r.get("identity") == identity]
     for photos in tqdm(sets, desc="sets", unit="set"):
         done = {r["arm"] for r in records if r["set"] == photos.name}
         missing = [name for name in names if name not in done]
         for arm, scores in arms.scores(photos, missing, args.objects, args.apart):
-            new = [{"identity": identity, "arm": arm, **score} for score in scores]
-            # All objects of an arm by one write: a kill leaves all of them, or a cut last line.
+            new = {"identity": identity, "arm": arm, "set": photos.name, "objects": scores}
             with open(file, "ab") as lines:
-                lines.write("".join(json.dumps(record) + "\n" for record in new).encode())
-            records += new
+                lines.write(json.dumps(new).encode() + b"\n")
+            records.append(new)
     wanted = {photos.name for photos in sets}
-    return [r for r in records if r["arm"] in names and r["set"] in wanted]
+    chosen = [r for r in records if r["arm"] in names and r["set"] in wanted]
+    return [{"arm": r["arm"], **score} for r in chosen for score in r["objects"]]
+
+
+def end_last_line(file: Path) -> None:
+    """Let a line that a kill cut end, so that no record is appended to it."""
+    if file.exists() and not file.read_bytes().endswith(b"\n"):
+        with open(file, "ab") as lines:
+            lines.write(b"\n")
 
 
 def main(argv=None) -> None:

@@ -129,8 +129,12 @@ def test_a_set_is_evaluated_once_and_then_read_from_its_records(tmp_path, capsys
     arguments = ["--seeds", "100060:100061", "--sets", "medium", "--photos", "4", "--objects", "1"]
     arguments += ["--arms", "sam2 shuffled fifo,photos", "--out", str(tmp_path)]
     command.main(arguments)
-    first, lines = capsys.readouterr().out, (tmp_path / "objects.jsonl").read_bytes()
+    file = tmp_path / "objects.jsonl"
+    first, lines = capsys.readouterr().out, file.read_bytes()
     assert "medium, 4 photos: 1 objects in 1 sets" in first
     command.main(arguments)
-    assert capsys.readouterr().out == first
-    assert (tmp_path / "objects.jsonl").read_bytes() == lines
+    assert capsys.readouterr().out == first and file.read_bytes() == lines
+    file.write_bytes(lines[:-20])  # as a kill leaves it
+    command.main(arguments)
+    assert capsys.readouterr().out.splitlines()[1:] == first.splitlines()
+    assert file.read_bytes().count(b"\n") == 3
