@@ -5,13 +5,11 @@ So the geometry of a photo does not depend on when it is asked for.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from geometry_fusion.devices import autocast
 from geometry_fusion.geometry.decoded import DecodedFrames, SequenceFocal, decoded
 from geometry_fusion.geometry.must3r_stream import Must3rStream
 from geometry_fusion.geometry.overlap import FrameView, OverlapRule
@@ -48,8 +46,6 @@ class Must3rPhotos(Must3rStream):
         self._one_camera = one_camera
         fixed = {"rule": EveryFrame(), "join_every": 1, "num_init_frames": 2}
         super().__init__(encoder, decoder, **{**options, **fixed})
-        # Tokens that were not kept are encoded again, perhaps inside a session's autocast.
-        self._tokens.context = partial(autocast, self._device, self._precision)
 
     @property
     def settled(self) -> bool:

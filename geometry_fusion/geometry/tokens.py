@@ -1,7 +1,6 @@
 """Fits images to MUSt3R's encoder and encodes them to tokens."""
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -26,7 +25,6 @@ class FrameTokens:
         self._encoder, self._side, self._square = encoder, side, square
         self._device = next(encoder.parameters()).device
         self.patch_size: int = encoder.patch_size
-        self.context: Callable[[], AbstractContextManager] = nullcontext  # to encode in
         self.reset()
 
     def reset(self) -> None:
@@ -71,8 +69,7 @@ class FrameTokens:
         pixels = torch.from_numpy(pixels).to(self._device)
         pixels = (pixels.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
         shape = torch.tensor([pixels.shape[-2:]] * len(indices))
-        with self.context():
-            encoded = (*self._encoder(pixels, shape), shape)
+        encoded = (*self._encoder(pixels, shape), shape)
         tokens = {}
         for i, index in enumerate(indices):
             tokens[index] = tuple(tensor[i : i + 1, None].transpose(0, 1) for tensor in encoded)

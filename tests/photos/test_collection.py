@@ -11,7 +11,6 @@ from PIL import Image
 
 from geometry_fusion import Prompt, load
 from geometry_fusion.errors import InputError
-from geometry_fusion.geometry.must3r_photos import Must3rPhotos
 from geometry_fusion.io.open_frames import opened_frames
 from geometry_fusion.photos.collection import propagate, segment_photos
 from geometry_fusion.photos.pictures import by_content, photo_files, read_photo
@@ -223,13 +222,3 @@ def test_a_mask_where_the_object_cannot_be_is_flagged_and_kept_out_of_memory():
 def test_numbers_of_photos_follow_contents_alone(folder):
     photos = [read_photo(file) for file in photo_files([folder])]
     assert by_content(photos) == by_content(photos[::-1])
-
-
-def test_photos_are_encoded_alike_in_and_outside_a_session(folder):
-    """Sessions run in bf16 where it is asked for; tokens that were not kept are made in them."""
-    image = np.array(Image.open(folder / "00.png"))
-    make = load("tiny", precision="bf16", device="cpu").make_source
-    outside = make(kind=Must3rPhotos).encode(0, image)
-    with torch.autocast("cpu", torch.bfloat16):
-        inside = make(kind=Must3rPhotos).encode(0, image)
-    assert torch.equal(outside, inside)
