@@ -35,6 +35,7 @@ from geometry_fusion.io.source_record import (
     record_of,
 )
 from geometry_fusion.io.stream import Source, open_source
+from geometry_fusion.io.temporary import sweep
 from geometry_fusion.limits import COUNT, POSITIVE, check_option
 from geometry_fusion.models.arms import load_arm
 from geometry_fusion.models.footage import note_on_sam2
@@ -135,6 +136,7 @@ def check_paths(args: argparse.Namespace, video: Path, geometry: Path | None) ->
     """The record of the frames. Raises InputError where writing --out would replace anything else
     than earlier instances of them.
     """
+    sweep(args.out.parent)  # results that a kill left between two names are old results
     check_holds_only(args.out, (*NAMES, UNFINISHED), "--out")
     weights = (args.sam2_checkpoint, args.checkpoint, given_file(args.must3r), args.settings)
     check_apart((args.out,), (video, geometry, *weights))

@@ -4,6 +4,8 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from tqdm import tqdm
+
 from geometry_fusion.commands.arguments import FRAMES
 from geometry_fusion.commands.prompts import mask_files, prompts_from_arguments
 from geometry_fusion.commands.trackers import load_tracker
@@ -15,15 +17,13 @@ from geometry_fusion.io.atomic import (
     replacing_folder,
 )
 from geometry_fusion.io.source_record import OVERWRITE_CURE, check_may_replace, record_of
+from geometry_fusion.io.temporary import sweep
 from geometry_fusion.models.must3r import given_file
-from geometry_fusion.photos.collection import (
-    CONTRADICTION,
-    Collection,
-    PhotoSettings,
-    segment_photos,
-)
+from geometry_fusion.photos.collection import segment_photos
 from geometry_fusion.photos.page import RESULTS, write_results
 from geometry_fusion.photos.pictures import photo_files, read_photo
+from geometry_fusion.photos.records import CONTRADICTION, Collection, PhotoSettings
+from geometry_fusion.photos.work import UNFINISHED
 from geometry_fusion.tracking.resume import MASK_SUFFIXES
 from geometry_fusion.types import Prompt
 
@@ -31,24 +31,32 @@ from geometry_fusion.types import Prompt
 def segment_folder(args: argparse.Namespace) -> None:
     """Segment the prompted objects in all photos; write masks, order.json and a page.
 
-    Raises InputError for bad input. An existing result is replaced as a whole, at the end.
+    Raises InputError for bad input. An existing result is replaced as a whole, at the end; until
+    then the work is kept in OUT/unfinished, from which the same command continues.
     """
     check_flags(args)
     files = photo_files(args.photos)
     prompts = photo_prompts(args, files)
     folder = args.photos[0] if args.photos[0].is_dir() else files[0].parent
     record = record_of(folder)
-    check_holds_only(args.out, RESULTS, "--out")
+    sweep(args.out.parent)  # results that a kill left between two names are old results
+    check_holds_only(args.out, (*RESULTS, UNFINISHED), "--out")
     check_replaceable(args.out / "masks", MASK_SUFFIXES, "--out")
     weights = (args.sam2_checkpoint, args.checkpoint, given_file(args.must3r))
     check_apart((args.out,), (folder, *files, args.prompts, *mask_files(args), *weights))
     check_may_replace((args.out / "masks",), record, args.overwrite, OVERWRITE_CURE)
-    photos = [read_photo(file) for file in files]
+    reading = tqdm(files, unit="photo", desc="reading", delay=2)  # not before a quick refusal
+    photos = [read_photo(file) for file in reading]
     for prompt in prompts:
         prompt.check(photos[prompt.frame].size, len(photos))
     tracker = load_tracker(args)
     collection = segment_photos(
-        tracker, photos, prompts, PhotoSettings(order=args.order), progress=True
+        tracker,
+        photos,
+        prompts,
+        PhotoSettings(order=args.order),
+        progress=True,
+        unfinished=args.out / UNFINISHED,
     )
     with replacing_folder(args.out) as fresh:
         write_results(collection, fresh, tracker.arm, record)

@@ -19,6 +19,7 @@ from geometry_fusion.instances.tracks import MaskTrack, Runs, encoded
 from geometry_fusion.io.atomic import replacing_file
 from geometry_fusion.io.parsing import load_json
 from geometry_fusion.io.state_file import load_state, save_state
+from geometry_fusion.io.unfinished import delete_cure, open_unfinished
 
 
 class Segment:
@@ -103,13 +104,8 @@ class SegmentStore:
             self._open(identity or {})
 
     def _open(self, identity: dict[str, str]) -> None:
-        about, state = self.folder / "identity.json", self.folder / "state.pt"
-        cure = f"delete {self.folder} to begin again"
-        if about.exists():
-            _check_same(self.folder, load_json(about, cure), identity)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with replacing_file(about) as fresh:
-            fresh.write_text(json.dumps(identity, indent=1))
+        open_unfinished(self.folder, identity)
+        state, cure = self.folder / "state.pt", delete_cure(self.folder)
         if not state.exists():
             return
         saved = load_state(state, cure)
@@ -136,15 +132,3 @@ class SegmentStore:
         starts = [s.start for s in self.segments]
         state = {"starts": starts, "session": snapshot, "complete": self.is_complete}
         save_state(self.folder / "state.pt", state)
-
-
-def _check_same(folder: Path, earlier: dict, identity: dict[str, str]) -> None:
-    differing = [
-        key for key in identity.keys() | earlier.keys() if earlier.get(key) != identity.get(key)
-    ]
-    if differing:
-        key = min(differing)
-        raise InputError(
-            f"{folder}: left by a run with {key} {earlier.get(key)}, not {identity.get(key)}; "
-            f"repeat that command to finish it, delete {folder.name}, or choose another --out"
-        )

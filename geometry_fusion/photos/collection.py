@@ -1,91 +1,30 @@
 """From a set of photos and prompts to masks: the steps of docs/photos.md in their order."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from geometry_fusion.errors import InputError
-from geometry_fusion.geometry.must3r_photos import Must3rPhotos
-from geometry_fusion.geometry.source import GeometrySource
 from geometry_fusion.models.tracker import Tracker
 from geometry_fusion.photos import order as orders
-from geometry_fusion.photos import similarity as alike
-from geometry_fusion.photos.overlap import Shown, of_nodes, overlaps, shown_by, visibility
+from geometry_fusion.photos.overlap import Shown, visibility
 from geometry_fusion.photos.pictures import Photo, PhotoFrames, by_content
-from geometry_fusion.photos.second_look import (
-    ObjectCloud,
-    SecondLookRule,
-    distance_to,
-    is_better,
+from geometry_fusion.photos.prepare import identity_of, prepared, shown_progress
+from geometry_fusion.photos.records import (
+    CONTRADICTION,
+    OBJECT_POINTS,
+    SECOND_LOOK,
+    Collection,
+    ObjectAnswer,
+    PhotoSettings,
 )
-from geometry_fusion.photos.session import Look, PhotoSession
-from geometry_fusion.tracking.memories.neighbours import NeighbourSettings
-from geometry_fusion.tracking.session import GIVEN_LOGIT, id_image
+from geometry_fusion.photos.second_look import ObjectCloud, distance_to, is_better
+from geometry_fusion.photos.session import Look
+from geometry_fusion.photos.work import PhotoWork
 from geometry_fusion.types import Prompt
-
-CONTRADICTION, SECOND_LOOK = "contradiction", "second look"
-OBJECT_POINTS = 512  # of each mask, at most
-
-
-@dataclass(frozen=True)
-class PhotoSettings:
-    """order: overlap, similarity, name or given. remembered: photos in MUSt3R's memory, at most.
-    twin_share: share of the prompted points inside a photo's image below which a mask contradicts
-    geometry.
-    """
-
-    order: str = "overlap"
-    remembered: int = orders.MOST_REMEMBERED
-    memory: NeighbourSettings = field(default_factory=NeighbourSettings)
-    second_look: SecondLookRule | None = field(default_factory=SecondLookRule)
-    twin_share: float = 0.02
-
-
-@dataclass(frozen=True)
-class ObjectAnswer:
-    """One object on one photo."""
-
-    look: Look
-    visible: float  # share of its prompted points that the photo shows, 0..1; NaN: unknown
-    framed: float  # share of them inside the image, hidden or not
-    flags: tuple[str, ...] = ()  # CONTRADICTION, SECOND_LOOK
-
-
-@dataclass
-class Collection:
-    """Photos by number, and everything that was found out about them."""
-
-    frames: PhotoFrames
-    session: PhotoSession
-    prompts: list[Prompt]  # in the photos' own pixels, by number
-    similarity: np.ndarray  # [n, n]
-    weights: np.ndarray  # [n, n] overlaps
-    shown: list[Shown]
-    reference: int | None  # MUSt3R's first photo; None without MUSt3R
-    remembered: list[int]  # MUSt3R's memory, in order
-    steps: list[orders.Step] = field(default_factory=list)
-    answers: dict[int, dict[int, ObjectAnswer]] = field(default_factory=dict)
-
-    @property
-    def photos(self) -> list[Photo]:
-        """The photos by number."""
-        return self.frames.photos
-
-    def ids(self, photo: int) -> np.ndarray:
-        """[H, W] uint8: the object of every pixel of the upright photo, 0 for none."""
-        object_ids = self.session.object_ids
-        here = self.answers[photo]
-        low = torch.cat([here[i].look.logits for i in object_ids])
-        canvas = self.session.on_canvas(low)[:, 0].float().cpu().numpy()
-        logits = np.stack([self.frames.back(photo, layer) for layer in canvas])
-        for prompt in self.prompts:
-            if prompt.frame == photo and prompt.mask is not None:
-                at = object_ids.index(prompt.object_id)
-                logits[at] = np.where(prompt.mask, GIVEN_LOGIT, -GIVEN_LOGIT)
-        return id_image(object_ids, torch.from_numpy(logits)[:, None])
 
 
 def segment_photos(
@@ -94,12 +33,14 @@ def segment_photos(
     prompts: Sequence[Prompt],
     settings: PhotoSettings | None = None,
     progress: bool = False,
+    unfinished: Path | None = None,
 ) -> Collection:
     """The masks of prompted objects in every photo.
 
     photos: in the user's order, which only `order="name"` and "given" read. prompts: in pixels of
-    upright photos; `frame` is a photo's place in `photos`. Raises InputError for prompts that do
-    not fit.
+    upright photos; `frame` is a photo's place in `photos`. unfinished: a folder in which the work
+    is kept as it is done, and from which an interrupted run continues; the caller deletes it.
+    Raises InputError for prompts that do not fit, and for unfinished work of another run.
     """
     settings = settings or PhotoSettings()
     for prompt in prompts:
@@ -116,80 +57,18 @@ def segment_photos(
     given = (
         [number[photo.path] for photo in photos] if settings.order in ("name", "given") else None
     )
-    collection = prepared(tracker, frames, moved, settings, progress)
+    work = PhotoWork(unfinished, identity_of(tracker, frames, moved, settings, given))
+    if progress and (earlier := work.count("encoded")):
+        print(
+            f"{unfinished}: continuing; of {len(frames)} photos {earlier} were encoded, "
+            f"{work.count('asked')} segmented",
+            flush=True,
+        )
+    collection = prepared(tracker, frames, moved, settings, progress, work)
     propagate(collection, settings, given, progress)
     if settings.second_look is not None:
         look_again(collection, settings, progress)
     return collection
-
-
-def prepared(
-    tracker: Tracker,
-    frames: PhotoFrames,
-    prompts: list[Prompt],
-    settings: PhotoSettings,
-    progress: bool,
-) -> Collection:
-    """Steps 1 to 4: similarity, MUSt3R's memory, the geometry of every photo, overlaps."""
-    first = prompts[0].frame
-    capped = max(2, min(len(frames), settings.remembered))
-    source = tracker.make_source(
-        kind=Must3rPhotos, max_keyframes=capped, one_camera=frames.one_camera
-    )
-    if isinstance(source, Must3rPhotos):
-        source.areas = {index: frames.area(index) for index in range(len(frames))}
-    similarity = similarity_of(tracker, frames, source, progress)
-    reference, remembered = None, []
-    if isinstance(source, Must3rPhotos):
-        reference = orders.reference_of(similarity, first)
-        chosen = orders.farthest_points(1 - similarity, first, settings.remembered)
-        if len(chosen) < 2 and len(frames) > 1:  # all alike: MUSt3R begins with two
-            chosen.append(int(np.argsort(similarity[first], kind="stable")[0]))
-        remembered = orders.connected_order(similarity, {*chosen, reference}, reference)
-        source.remember((index, frames[index]) for index in remembered[:capped])
-        remembered = remembered[:capped]
-    session = PhotoSession(tracker.predictor, frames, source, tracker.precision)
-    shown = []
-    for index in shown_progress(range(len(frames)), "geometry", progress):
-        shown.append(shown_by(source.push(index, frames[index])))
-    heads = alike.nodes(similarity, sorted({prompt.frame for prompt in prompts}))
-    weights = of_nodes(overlaps(shown, similarity), heads)
-    session.add([frames.prompt(prompt) for prompt in prompts])
-    session.begin(weights, settings.memory)
-    return Collection(frames, session, prompts, similarity, weights, shown, reference, remembered)
-
-
-def similarity_of(
-    tracker: Tracker, frames: PhotoFrames, source: GeometrySource, progress: bool
-) -> np.ndarray:
-    """S [n, n], by MUSt3R's encoder, or SAM2's image encoder where there is no MUSt3R."""
-    descriptors, thinned = [], []
-    encode = source.encode if isinstance(source, Must3rPhotos) else sam2_tokens(tracker, frames)
-    for index in shown_progress(range(len(frames)), "encoding", progress):
-        with torch.inference_mode():
-            tokens = encode(index, frames[index]).float().cpu().numpy()
-        descriptors.append(alike.descriptor(tokens))
-        thinned.append(alike.thinned(tokens))
-    return alike.similarities(np.stack(descriptors), thinned)
-
-
-def sam2_tokens(tracker: Tracker, frames: PhotoFrames) -> Callable[[int, np.ndarray], torch.Tensor]:
-    """(photo, image) -> the cells [N, C] of SAM2's top-level feature that show the photo."""
-    predictor = tracker.predictor
-    session = PhotoSession(predictor, frames, None, tracker.precision)
-
-    def encode(index: int, image: np.ndarray) -> torch.Tensor:
-        feature = session.appearance(index)
-        height, width = feature.shape[1:]
-        left, top, right, bottom = frames.area(index)
-        rows = (torch.arange(height) + 0.5) / height
-        columns = (torch.arange(width) + 0.5) / width
-        inside = ((rows >= top) & (rows <= bottom))[:, None] & (
-            (columns >= left) & (columns <= right)
-        )
-        return feature[:, inside.to(feature.device)].T
-
-    return encode
 
 
 def propagate(
@@ -210,7 +89,7 @@ def propagate(
             asked = [i for i, photos in zip(object_ids, prompted) if photo not in photos]
             looks = {i: session.prompt_of(photo, i) for i in object_ids if i not in asked}
             alone = step.flag == orders.UNREACHABLE
-            looks |= session.ask(photo, asked, prompts_only=alone) if asked else {}
+            looks |= ask(collection, "asked", photo, asked, alone)
             collection.steps.append(step)
             collection.answers[photo] = {
                 i: answer_of(looks[i], *(share[photo] for share in shares[at]), settings)
@@ -227,6 +106,19 @@ def propagate(
             ]
             steps.done(photo, in_it)
             bar.update()
+
+
+def ask(
+    collection: Collection, kept_as: str, photo: int, object_ids: list[int], alone: bool = False
+) -> dict[int, Look]:
+    """As `PhotoSession.ask`, or what it answered before the run was interrupted."""
+    session = collection.session
+    if not object_ids:
+        return {}
+    piece = collection.work.once(
+        kept_as, lambda: session.packed(session.ask(photo, object_ids, prompts_only=alone)), photo
+    )
+    return session.unpacked(piece)
 
 
 def answer_of(look: Look, visible: float, framed: float, settings: PhotoSettings) -> ObjectAnswer:
@@ -270,7 +162,7 @@ def look_again(collection: Collection, settings: PhotoSettings, progress: bool) 
             and step.flag != orders.UNREACHABLE
             and (answer.look.iou < rule.sure_iou or step.flag == orders.WEAK)
         ]
-        looks = session.ask(step.photo, unsure) if unsure else {}
+        looks = ask(collection, "again", step.photo, unsure)
         for i, look in looks.items():
             before, cloud = answers[i], clouds[i].others(step.photo)
             shown = collection.shown[step.photo]
@@ -289,8 +181,3 @@ def look_again(collection: Collection, settings: PhotoSettings, progress: bool) 
 def found_points(shown: Shown, look: Look) -> np.ndarray:
     """As `points_in`, none where the object is absent."""
     return points_in(shown, look) if look.present else np.empty((0, 3))
-
-
-def shown_progress(items, what: str, progress: bool):
-    """With a progress bar."""
-    return tqdm(items, unit="photo", desc=what, disable=not progress)

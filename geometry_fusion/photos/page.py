@@ -2,12 +2,14 @@
 
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
 import numpy as np
 from PIL import Image
 
+from geometry_fusion.fit import Size
 from geometry_fusion.io.mask_writer import (
     overlay,
     read_rgb,
@@ -15,8 +17,9 @@ from geometry_fusion.io.mask_writer import (
     write_palette_mask,
 )
 from geometry_fusion.io.source_record import Record, as_text
-from geometry_fusion.photos.collection import Collection
 from geometry_fusion.photos.order import LEAST_EDGE
+from geometry_fusion.photos.overlap import ALL_PAIRS, GUESS
+from geometry_fusion.photos.records import Collection
 from geometry_fusion.report.pictures import jpeg, scaled
 
 TEMPLATE = Path(__file__).with_name("photos.html.jinja")
@@ -34,7 +37,7 @@ def write_results(collection: Collection, folder: Path, arm: str, record: Record
     for step in collection.steps:
         photo = collection.photos[step.photo]
         ids = collection.ids(step.photo)
-        pictures[step.photo] = small_overlay(read_rgb(photo.path), ids)
+        pictures[step.photo] = tile_of(small_overlay(read_rgb(photo.path), ids))
         write = write_palette_mask if several else write_mask
         target = folder / "masks" / f"{photo.path.stem}.png"
         write(target, photo.stored(ids), as_text(record), photo.orientation)
@@ -42,6 +45,21 @@ def write_results(collection: Collection, folder: Path, arm: str, record: Record
     (folder / "order.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
     page = page_of(collection, facts, pictures)
     (folder / "index.html").write_text(page, encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A photo with its masks, as the page holds it: encoded, because there may be many."""
+
+    picture: str  # JPEG, for the attribute of an image
+    thumbnail: str  # the same, smaller
+    size: Size  # of the thumbnail, (width, height)
+
+
+def tile_of(picture: np.ndarray) -> Tile:
+    """The tile of a picture, RGB uint8 [H, W, 3]."""
+    small = scaled(picture, THUMBNAIL / max(picture.shape[:2]))
+    return Tile(jpeg(picture), jpeg(small), small.shape[1::-1])
 
 
 def small_overlay(image: np.ndarray, ids: np.ndarray) -> np.ndarray:
@@ -60,7 +78,9 @@ def facts_of(collection: Collection, arm: str) -> dict:
     """Everything but masks as JSON values. Photos are named, in the order of processing."""
     names = [photo.name for photo in collection.photos]
     weights = collection.weights
-    pairs = np.argwhere(np.triu(weights >= LEAST_EDGE, 1)).tolist()
+    # Above ALL_PAIRS photos, weights up to GUESS / 2 may be those of pairs that were not compared.
+    least = LEAST_EDGE if len(names) <= ALL_PAIRS else GUESS / 2
+    pairs = np.argwhere(np.triu(weights >= least, 1)).tolist()
     photos = []
     for step in collection.steps:
         objects = {
@@ -97,20 +117,20 @@ def facts_of(collection: Collection, arm: str) -> dict:
     }
 
 
-def page_of(collection: Collection, facts: dict, pictures: dict[int, np.ndarray]) -> str:
+def page_of(collection: Collection, facts: dict, pictures: dict[int, Tile]) -> str:
     """The page: the graph, then every photo in order."""
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     tiles = [
-        {**entry, "picture": jpeg(pictures[step.photo])}
+        {**entry, "picture": pictures[step.photo].picture}
         for step, entry in zip(collection.steps, facts["order"])
     ]
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(facts=facts, tiles=tiles, graph=graph_of(collection, pictures))
 
 
-def graph_of(collection: Collection, pictures: dict[int, np.ndarray]) -> dict:
+def graph_of(collection: Collection, pictures: dict[int, Tile]) -> dict:
     """The tree by which photos were reached, from left to right, with the other strong edges.
 
     Keys: width, height (pixels), nodes, edges.
@@ -131,16 +151,15 @@ def graph_of(collection: Collection, pictures: dict[int, np.ndarray]) -> dict:
             {"x0": x0, "y0": y0, "x1": x1, "y1": y1, "tree": pair in tree, "weight": weight}
         )
     for step in collection.steps:
-        picture = pictures[step.photo]
-        small = scaled(picture, THUMBNAIL / max(picture.shape[:2]))
+        tile = pictures[step.photo]
         x, y = place[step.photo]
         nodes.append(
             {
                 "x": x,
                 "y": y,
-                "width": small.shape[1],
-                "height": small.shape[0],
-                "picture": jpeg(small),
+                "width": tile.size[0],
+                "height": tile.size[1],
+                "picture": tile.thumbnail,
                 "name": collection.photos[step.photo].name,
                 "flag": step.flag,
             }

@@ -4,7 +4,7 @@ SAM2 itself has no time but the order of processing. Here that order says nothin
 the ages of pointers are ranks of overlap.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,10 +20,11 @@ from geometry_fusion.tracking.memory_bank import Held
 from geometry_fusion.tracking.memory_tokens import ReadOutputs
 from geometry_fusion.tracking.predictor import GeometryVideoPredictor
 from geometry_fusion.tracking.session import clicks_and_box
-from geometry_fusion.tracking.state import PROMPTED, TRACKED
+from geometry_fusion.tracking.state import PROMPTED, TRACKED, EncodedFrames
 from geometry_fusion.tracking.strategy_step import Path, Survivor
 from geometry_fusion.types import Prompt
 
+MEMORY = ("maskmem_features", "obj_ptr", "object_score_logits")  # of outputs: what is read again
 LEAST_LENGTH = 16  # photos by which SAM2 scales the ages of pointers, as in longer videos
 
 
@@ -62,6 +63,8 @@ class PhotoSession:
         self._state = predictor.init_state(frames, geometry=source)
         self._state.scale_ages_as(LEAST_LENGTH)
         self._held: dict[int, Held] = {}
+        self.keep_features = False  # of all photos: for sets that are segmented again and again
+        self._features: dict[int, EncodedFrames] = {}
 
     @property
     def object_ids(self) -> list[int]:
@@ -119,7 +122,7 @@ class PhotoSession:
         """
         predictor, state = self._predictor, self._state
         with autocast(predictor.device, self._precision):
-            predictor._get_image_feature(state, photo, 1)
+            self._encode(photo)
             if state.places is not None:
                 state.places.begin_frame(state.object_ids)
             paths = [
@@ -147,10 +150,45 @@ class PhotoSession:
         held.memory.add(photo, [Answer(look.iou, look.score, look.mask)])
         self._state.outputs[self._index(object_id)][TRACKED][photo] = look.output
 
+    def packed(self, looks: Mapping[int, Look]) -> dict:
+        """Answers of `ask`, and the places as they are after it, as tensors and plain values."""
+        facts = {}
+        for object_id, look in looks.items():
+            kept = {name: look.output[name].cpu().clone() for name in MEMORY}
+            kept |= {"logits": look.logits.clone(), "mask": torch.from_numpy(look.mask)}
+            facts[object_id] = {"iou": look.iou, "score": look.score, **kept}
+        places = self._state.places
+        return {"looks": facts, "places": None if places is None else places.snapshot()}
+
+    def unpacked(self, piece: dict) -> dict[int, Look]:
+        """The answers that `packed` packed; the places become what they were then."""
+        if piece["places"] is not None:
+            self._state.places.restore(piece["places"])
+        looks = {}
+        for object_id, kept in piece["looks"].items():
+            prompts = self._state.outputs[self._index(object_id)][PROMPTED]
+            output = {name: kept[name].to(self._predictor.device) for name in MEMORY}
+            # Position codes of memories are the same for all photos and objects.
+            output["maskmem_pos_enc"] = next(iter(prompts.values()))["maskmem_pos_enc"]
+            mask, logits = kept["mask"].numpy(), kept["logits"]
+            looks[object_id] = Look(kept["iou"], kept["score"], mask, logits, output)
+        return looks
+
     def on_canvas(self, logits: Tensor) -> Tensor:
         """Mask logits [objects, 1, h, w] at the canvas's size, [objects, 1, H, W]."""
         moved = logits.to(self._predictor.device)
         return self._predictor._get_orig_video_res_output(self._state, moved)[1]
+
+    def _encode(self, photo: int) -> None:
+        """Give the state a photo's features."""
+        state = self._state
+        if photo in self._features:
+            state.set_features(*self._features[photo])
+            return
+        self._predictor._get_image_feature(state, photo, 1)
+        if self.keep_features:
+            parts = {photo: state.features[photo]}, {photo: state.geometry_of(photo)}
+            self._features[photo] = EncodedFrames(*parts, state.geometry_settled)
 
     def _index(self, object_id: int) -> int:
         return self.object_ids.index(object_id)

@@ -12,14 +12,9 @@ from PIL import Image
 from geometry_fusion import Prompt, load
 from geometry_fusion.errors import InputError
 from geometry_fusion.io.open_frames import opened_frames
-from geometry_fusion.photos.collection import (
-    CONTRADICTION,
-    Collection,
-    PhotoSettings,
-    propagate,
-    segment_photos,
-)
+from geometry_fusion.photos.collection import propagate, segment_photos
 from geometry_fusion.photos.pictures import by_content, photo_files, read_photo
+from geometry_fusion.photos.records import CONTRADICTION, Collection, PhotoSettings
 from geometry_fusion.photos.session import Look
 from geometry_fusion.tracking import memory_tokens
 from tests.conftest import ROOT
@@ -197,6 +192,12 @@ class StandIn:
     def ask(self, photo: int, object_ids, prompts_only: bool = False) -> dict[int, Look]:
         self.asked_alone += [photo] * prompts_only
         return {1: self.look(False)}
+
+    def packed(self, looks: dict[int, Look]) -> dict:
+        return looks
+
+    def unpacked(self, piece: dict) -> dict[int, Look]:
+        return piece
 
     def keep(self, photo: int, object_id: int, look: Look, barred: bool = False) -> None:
         self.kept[photo] = barred

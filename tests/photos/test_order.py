@@ -15,6 +15,7 @@ from geometry_fusion.photos.order import (
     farthest_points,
     reference_of,
 )
+from geometry_fusion.photos.overlap import of_nodes
 
 
 def graph(count: int, edges: dict[tuple[int, int], float]) -> np.ndarray:
@@ -101,6 +102,60 @@ def test_components_equal_those_of_brute_force():
         weights = (weights + weights.T + np.eye(count)).astype(float)
         reach = np.linalg.matrix_power(weights, count) > 0
         assert components(weights) == [int(np.flatnonzero(row)[0]) for row in reach]
+
+
+def prim(weights, visible, prompted, absent) -> list[tuple[int, int | None]]:
+    """(photo, parent) by looking at all edges before every step."""
+    prompts = sorted(set().union(*prompted))
+    found = [set(), set()]
+    order = []
+    while len(order) < len(weights):
+        left = [p for p in range(len(weights)) if p not in [photo for photo, _ in order]]
+        edges = [
+            (-weights[other, photo] * (0.5 + 0.5 * visible[place, photo]), photo, place, other)
+            for photo in left
+            for place in range(2)
+            for other in found[place]
+        ]
+        photo, parent = (prompts[len(order)], None) if len(order) < len(prompts) else (None, None)
+        if photo is None:
+            _, photo, _, parent = min(edges)
+        order.append((photo, parent))
+        for place in range(2):
+            if (place, photo) not in absent:
+                found[place].add(photo)
+    return order
+
+
+def test_the_order_equals_that_of_all_edges_looked_at_before_every_step():
+    draw = np.random.default_rng(3)
+    for _ in range(20):
+        weights = draw.integers(1, 6, (8, 8)) / 6  # many are equal
+        weights = np.maximum(weights, weights.T)
+        visible = draw.integers(0, 3, (2, 8)) / 2
+        prompted = [{int(draw.integers(8))}, {int(draw.integers(8))}]
+        first = set().union(*prompted)
+        absent = {
+            (p, i) for p in range(2) for i in range(8) if i not in first and draw.random() < 0.3
+        }
+        steps, taken = Propagation(weights, visible, prompted), []
+        while (step := steps.next()) is not None:
+            taken.append((step.photo, step.parent))
+            steps.done(step.photo, [p for p in range(2) if (p, step.photo) not in absent])
+        assert taken == prim(weights, visible, prompted, absent)
+
+
+def test_near_duplicates_are_reached_through_each_other_and_not_flagged():
+    """Photos 1, 2 and 3 are one picture; they share a node, so they have its edges."""
+    weights = of_nodes(graph(5, {(0, 1): 0.5, (3, 4): 0.9}), standing=[0, 1, 1, 1, 4])
+    steps = walked(Propagation(weights, visible(5), [{0}]))
+    assert [(s.photo, s.parent, s.flag) for s in steps[:4]] == [
+        (0, None, None),
+        (1, 0, None),
+        (2, 1, None),
+        (3, 1, None),
+    ]
+    assert steps[4].flag == UNREACHABLE  # its only edge was to a photo that another stands for
 
 
 def test_an_object_spreads_from_all_its_prompts_and_objects_share_the_order():

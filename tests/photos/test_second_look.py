@@ -47,3 +47,18 @@ def test_points_of_one_voxel_count_once():
     cloud.put(0, line)
     # The middle 90% are 0.9 long, a voxel is 2% of that.
     assert len(cloud.others(1)) == pytest.approx(1 / 0.018, abs=1)
+
+
+def test_the_first_point_of_every_voxel_stays_on_all_sides_of_the_origin():
+    points = np.random.default_rng(0).normal(size=(3000, 3))
+    cloud = ObjectCloud()
+    cloud.put(0, points)
+    low, high = np.quantile(points, (0.05, 0.95), 0)
+    seen, expected = set(), []
+    for point in points:
+        voxel = tuple(np.floor(point / (0.02 * (high - low).max())))
+        if voxel not in seen:
+            seen.add(voxel)
+            expected.append(point)
+    assert 1000 < len(expected) < 3000
+    assert np.array_equal(cloud.others(1), expected)
