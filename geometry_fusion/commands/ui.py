@@ -7,6 +7,7 @@ import sys
 import threading
 import webbrowser
 from functools import partial
+from pathlib import Path
 
 from geometry_fusion.errors import InputError
 from geometry_fusion.ui.messages import WorkerOptions
@@ -29,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"the studio needs {error.name}: {INSTALL}") from None
     from geometry_fusion.commands.ui_exports import export
 
-    limits = limits_of(args)
+    limits, source = limits_of(args), live_source(args.source)
     token = args.token
     if not is_loopback(args.host):
         token = token or new_token()
@@ -37,6 +38,7 @@ def run(args: argparse.Namespace) -> None:
     listening = listen(args.host, args.port)
     port = listening.getsockname()[1]
     studio = Studio(args.out, options_of(args), limits, first_sample=args.sample)
+    studio.live.source = source
     studio.allow_paths = args.allow_paths.resolve() if args.allow_paths else None
     app = make_app(studio, args.host, port, token, partial(export, args=args))
     shown = f"[{args.host}]" if ":" in args.host else args.host
@@ -49,6 +51,20 @@ def run(args: argparse.Namespace) -> None:
     config = uvicorn.Config(app, log_level="warning", access_log=False, ws="none")
     config.timeout_graceful_shutdown = 2
     uvicorn.Server(config).run(sockets=[listening])
+
+
+def live_source(source: str | None) -> str | None:
+    """--source, checked as far as it can be without opening it. Raises InputError."""
+    if source is None or source.isdecimal() or "://" in source:
+        return source
+    if source == "-":
+        raise InputError("--source -: the studio reads no pipe; give a file or an address")
+    path = Path(source)
+    if not path.exists():
+        raise InputError(
+            f"--source {source}: no such file; give a file, a camera's number or an address"
+        )
+    return str(path.resolve())
 
 
 def has_desktop() -> bool:

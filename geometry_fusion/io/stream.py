@@ -90,6 +90,10 @@ class Source:
         with closing(self):
             yield from self._ahead
 
+    def get(self, limit_s: float) -> SourceFrame:
+        """As Prefetch.get: for consumers that have something else to do while no frame comes."""
+        return self._ahead.get(limit_s)
+
     def ahead(self, count: int) -> int | None:
         """As Prefetch.ahead: wait until `count` frames are queued, or all that are left."""
         return self._ahead.ahead(count)

@@ -83,7 +83,7 @@
     for (let k = 0; k < 3; k++) if (v & (128 >> k)) BITS[v] |= 1 << (3 * k);
   }
   function idsOf(image, scratch) {
-    const [w, h] = [image.naturalWidth, image.naturalHeight];
+    const [w, h] = [image.naturalWidth || image.width, image.naturalHeight || image.height];
     scratch.width = w; scratch.height = h;
     const context = scratch.getContext("2d", {willReadFrequently: true});
     context.drawImage(image, 0, 0);
@@ -470,6 +470,16 @@
       };
       const action = actions[event.key.length === 1 ? event.key.toLowerCase() : event.key];
       if (action) { event.preventDefault(); action(); }
+    }
+
+    /* A frame that has just come, with its mask: it is the last one so far. */
+    showLive(i, image, mask) {
+      this.data.count = Math.max(this.data.count, i + 1);
+      this.images.clear(); this.maskCache.clear();
+      this.images.put(i, image, 4 * image.width * image.height);
+      const address = this.maskAddress(this.arm, i);
+      this.maskCache.put(address, idsOf(mask, this.scratch), image.width * image.height);
+      return this.go(i);
     }
 
     // --- drawing
