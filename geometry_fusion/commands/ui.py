@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from geometry_fusion.errors import InputError
+from geometry_fusion.io.stream import is_address
 from geometry_fusion.ui.messages import WorkerOptions
 from geometry_fusion.ui.studio import Studio
 from geometry_fusion.ui.studio_limits import StudioLimits
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
 
 def live_source(source: str | None) -> str | None:
     """--source, checked as far as it can be without opening it. Raises InputError."""
-    if source is None or source.isdecimal() or "://" in source:
+    if source is None or source.isdecimal() or is_address(source):
         return source
     if source == "-":
         raise InputError("--source -: the studio reads no pipe; give a file or an address")

@@ -136,7 +136,7 @@ def open_source(
     connection: Connection | None = None
     if isinstance(spec, int) or (isinstance(spec, str) and spec.isdecimal()):
         connection = Camera(int(spec), opener, timeout, stop)
-    elif isinstance(spec, str) and (spec == "-" or _is_address(spec)):
+    elif isinstance(spec, str) and (spec == "-" or is_address(spec)):
         connection = Stream(spec, live, timeout, stop)
     if connection:
         retries = 0 if spec == "-" else reconnects  # a pipe cannot be opened again
@@ -251,7 +251,7 @@ def _connected(connection: Connection, images: Reconnecting, start: int) -> _Fee
     )
 
 
-def _is_address(spec: str) -> bool:
+def is_address(spec: str) -> bool:
     """Whether text is an address. Raises InputError for schemes that are not supported."""
     scheme = re.match(r"(\w\w+)://", spec)
     if scheme and scheme[1] not in SCHEMES:

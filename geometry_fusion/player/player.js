@@ -15,6 +15,7 @@
      marks: [{key, frame, object_id, kind, values, automatic}],
      deletions: [{object_id, first, last}],
      scene                           of scene.js, or null
+     live                            whether frames come by showLive; default: no
    }
    Everything is drawn in the browser; nothing waits for a server but the pictures themselves. */
 (function () {
@@ -494,6 +495,7 @@
       if (!this.panes || !this.data.count || !this.data.frames) return;
       const turn = this.turn = (this.turn || 0) + 1;
       const i = this.index;
+      if (this.data.live && !this.images.get(i)) return; // it comes by showLive
       let image;
       const masks = {};
       try {

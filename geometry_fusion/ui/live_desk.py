@@ -181,7 +181,9 @@ class LiveDesk:
 
     def picture(self, session: StudioSession, content: bytes) -> None:
         """A picture of the page's camera; the latest one is sent when the worker wants it."""
-        live = self.needed(session)
+        live = self.of(session)
+        if live is None:
+            return
         if not live.from_page:
             raise InputError("this live session does not use the page's camera")
         with self._lock:

@@ -73,10 +73,13 @@ async def control(request: Request) -> Response:
 
 
 async def picture(request: Request) -> Response:
-    """A picture of the page's camera; one that comes too early takes the place of the last."""
+    """A picture of the page's camera; one that comes too early takes the place of the last, one
+    that comes after the end is dropped.
+    """
     session, content = session_of(request), b""
     desk = request.app.state.studio.live
-    desk.needed(session)
+    if desk.of(session) is None:
+        return Response(status_code=204)
     async for chunk in request.stream():
         content += chunk
         if len(content) > MOST_PICTURE:

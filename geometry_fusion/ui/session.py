@@ -213,6 +213,7 @@ class StudioSession:
         board = self.board
         view = {
             "key": self.key,
+            "made": time.time_ns() // 1000,  # answers may overtake each other
             "epoch": self.epoch,
             "source": self._source_view(),
             "board": board.as_json(),

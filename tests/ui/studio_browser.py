@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from tests.conftest import ROOT, THREADS
@@ -63,6 +64,17 @@ class RunningStudio:
         self.json(f"/api/s/{key}/open", {"files": [sent.json()["id"]]})
         return key
 
+    def session_over(self, frames: str) -> str:
+        """Key of a new session over a folder below that of --allow-paths; no decoder is started."""
+        key = self.json("/api/sessions", {})["key"]
+        self.json(f"/api/s/{key}/path", {"path": frames})
+        return key
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that hold models."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
     def wait_for_run(self, key: str) -> dict:
         """The state when the session's run has ended."""
         for _ in range(10 * PATIENCE_S):
@@ -82,7 +94,9 @@ class RunningStudio:
 class Tab:
     """A page with the studio; collects what must not happen: errors, requests to elsewhere."""
 
-    def __init__(self, browser, studio: RunningStudio, key: str | None = None, **options):
+    def __init__(
+        self, browser, studio: RunningStudio, key: str | None = None, live: bool = False, **options
+    ):
         self.context = browser.new_context(
             **{"viewport": {"width": 1300, "height": 900}, **options}
         )
@@ -97,7 +111,10 @@ class Tab:
         self.page.on("console", self._on_console)
         self.page.on("request", lambda request: self._on_request(request, studio.address))
         self.page.goto(studio.address)
-        self.wait("window.studio && studio.player && studio.player.shownIndex !== undefined")
+        if live:
+            self.wait("window.studio && studio.state && studio.state.live && studio.player")
+        else:
+            self.wait("window.studio && studio.player && studio.player.shownIndex !== undefined")
         self.wait("studio.info.ready")
 
     def _on_console(self, message) -> None:

@@ -102,9 +102,8 @@ def prompt(frame: int, object_id: int, *points, negatives=()) -> LivePrompt:
     return LivePrompt("job", Prompt(frame, object_id, points=points, negatives=negatives))
 
 
-def streamed(tracker, pictures, *prompts: LivePrompt) -> list[np.ndarray]:
+def streamed(session, pictures, *prompts: LivePrompt) -> list[np.ndarray]:
     """The masks of a stream that has all prompts from the beginning."""
-    session = tracker.session()
     for message in prompts:
         session.add(message.prompt)
     images = iter([decoded(content, 400) for content in pictures])
@@ -112,66 +111,68 @@ def streamed(tracker, pictures, *prompts: LivePrompt) -> list[np.ndarray]:
     return [frame.ids for frame in frames]
 
 
-@pytest.mark.parametrize("arm", ["baseline", "geom"])
 def test_clicks_on_passed_frames_give_the_masks_of_a_stream_that_knew_them(
-    trackers, pictures, tmp_path, arm
+    trackers, pictures, tmp_path
 ):
-    """A first click, a second object, a correction of the first one, and two clicks at once."""
+    """A first click, a second object, a correction, two clicks at once; and one that is too late,
+    which changes nothing.
+    """
     first = prompt(2, 1, VASE)
     second = prompt(6, 2, BESIDE)
     better = prompt(9, 1, VASE, negatives=((100.0, 60.0),))
-    late = prompt(15, 2, BESIDE)
-    script = {4: [first], 8: [second], 11: [better], 17: [late]}
-    page = Page(tmp_path, pictures, script, arm)
-    assert page.live(trackers[arm].session()) == ""
-    expected = streamed(trackers[arm], pictures, first, second, better, late)
+    third = prompt(10, 3, (40.0, 220.0))
+    too_late = prompt(3, 2, BESIDE)
+    script = {4: [first], 8: [second], 11: [better, third], COUNT - 1: [too_late]}
+    assert COUNT > REACH + 6
+    page = Page(tmp_path, pictures, script)
+    assert page.live(trackers["baseline"].session()) == ""
+    (note,) = page.notes
+    assert "frame 3" in note and "next run" in note
+    session = trackers["baseline"].session()
+    expected = streamed(session, pictures, first, second, better, third)
     masks = page.masks()
-    assert len(masks) == COUNT and not page.notes
+    assert len(masks) == COUNT
     for number, (ids, other) in enumerate(zip(masks, expected)):
         assert np.array_equal(ids, other), number
     truth = read_mask(SAMPLES / "twins" / "gt" / "0006.png")
     assert iou(masks[6] == 1, truth) > 0.7
-    assert page.records[20].keys() == {"1", "2"} and page.records[1] == {}
-    # The page sees every frame once more at most, and never an old one after a new one.
+    assert page.records[20].keys() == {"1", "2", "3"} and page.records[1] == {}
+    # The page never sees an old frame after a new one, and the last one with its last mask.
     numbers = [frame.number for frame in page.shown]
-    assert numbers == sorted(numbers) and set(range(COUNT)) >= set(numbers)
+    assert numbers == sorted(numbers) and numbers[-1] == COUNT - 1
     assert np.array_equal(ids_of_png(page.shown[-1].mask), masks[-1])
     # What was recorded is what was tracked, but for the JPEG.
     kept = read_rgb(tmp_path / "f" / "000005.jpg").astype(int)
     assert np.abs(kept - decoded(pictures[5], 400)).mean() < 2
-    assert (tmp_path / "m" / "scene.json").exists() == (arm == "geom")
+    assert not (tmp_path / "m" / "scene.json").exists()
+
+
+def test_geometry_and_the_fallback_for_moving_objects_go_back_too(trackers, pictures, tmp_path):
+    def session():
+        return live_session(trackers["geom"], trackers["baseline"])
+
+    first, second = prompt(2, 1, VASE), prompt(7, 2, BESIDE)
+    page = Page(tmp_path, pictures[:11], {4: [first], 9: [second]}, "geom")
+    page.live(session())
+    expected = streamed(session(), pictures[:11], first, second)
+    assert all(np.array_equal(ids, other) for ids, other in zip(page.masks(), expected))
+    assert 2 in page.masks()[8] and (tmp_path / "m" / "scene.json").exists()
 
 
 def test_clicks_while_paused_and_removed_objects(trackers, pictures, tmp_path):
-    def pause(do: str) -> LiveControl:
+    def control(do: str) -> LiveControl:
         return LiveControl("job", do)
 
     first, second = prompt(3, 1, VASE), prompt(5, 2, BESIDE)
-    script = {5: [pause("pause"), first, second, pause("resume")], 9: [LiveRemove("job", 2)]}
-    page = Page(tmp_path, pictures[:14], script)
+    script = {
+        5: [control("pause"), first, second, control("resume")],
+        7: [LiveRemove("job", 2)],
+    }
+    page = Page(tmp_path, pictures[:10], script)
     page.live(trackers["baseline"].session())
     masks = page.masks()
-    assert 2 in masks[8] and all(2 not in ids for ids in masks[11:])
-    alone = streamed(trackers["baseline"], pictures[:14], first)
-    assert np.array_equal(masks[4], alone[4]) and all(1 in ids for ids in masks[3:9])
-
-
-def test_the_fallback_for_moving_objects_works_live(trackers, pictures, tmp_path):
-    page = Page(tmp_path, pictures[:10], {4: [prompt(2, 1, VASE)]}, "geom")
-    page.live(live_session(trackers["geom"], trackers["baseline"]))
-    expected = streamed(trackers["geom"], pictures[:10], prompt(2, 1, VASE))
-    assert all(np.array_equal(ids, other) for ids, other in zip(page.masks(), expected))
-
-
-def test_a_click_that_comes_too_late_is_said_to_be_so(trackers, pictures, tmp_path):
-    script = {1: [prompt(1, 1, VASE)], COUNT - 1: [prompt(2, 1, BESIDE)]}
-    assert COUNT > REACH + 6
-    page = Page(tmp_path, pictures, script)
-    page.live(trackers["baseline"].session())
-    (note,) = page.notes
-    assert "frame 2" in note and "next run" in note
-    expected = streamed(trackers["baseline"], pictures, prompt(1, 1, VASE))
-    assert np.array_equal(page.masks()[-1], expected[-1])
+    assert 2 in masks[6] and all(2 not in ids for ids in masks[8:])
+    assert 1 not in masks[2] and all(1 in ids for ids in masks[3:])
 
 
 def test_limits_and_bad_pictures_end_the_recording_with_a_sentence(trackers, pictures, tmp_path):

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import psutil
 import pytest
 
 from geometry_fusion.assets import SAMPLES
+from geometry_fusion.io.extract import extract_frames
 from geometry_fusion.io.mask_writer import read_mask
 from geometry_fusion.io.video_file import VideoFile
 from geometry_fusion.io.video_writer import VideoWriter
 from geometry_fusion.measure.masks import iou
 from geometry_fusion.player.masks import ids_of_png
 from tests.conftest import run_script
-from tests.ui.studio_browser import CHROMIUM, OPTIONS, RunningStudio, Tab, need_chromium
+from tests.ui.studio_browser import RunningStudio, Tab
 
 COUNT = 8
 VASE = (20, 147)  # on the object in frame 2
@@ -39,27 +39,18 @@ def clip(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def studio(tmp_path_factory) -> RunningStudio:
-    running = RunningStudio(tmp_path_factory.mktemp("run") / "studio")
+def studio(tmp_path_factory, clip) -> RunningStudio:
+    extract_frames(clip, clip.parent / "frames", 1, "keep", progress=False, lossless=True)
+    folder = tmp_path_factory.mktemp("run") / "studio"
+    running = RunningStudio(folder, "--allow-paths", str(clip.parent))
     yield running
     running.close()
 
 
-@pytest.fixture(scope="module")
-def browser():
-    need_chromium()
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
-        yield chromium
-        chromium.close()
-
-
 @pytest.fixture
-def key(studio, clip) -> str:
-    """A new session over the clip."""
-    return studio.session_with(clip)
+def key(studio) -> str:
+    """A new session over the clip's frames."""
+    return studio.session_over("frames")
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +60,8 @@ def tracked(studio, clip) -> str:
     studio.json(f"/api/s/{key}/do", {"do": "add_object"})
     mark = {"do": "mark", "kind": "point", "frame": 2, "object": 1, "values": VASE}
     studio.json(f"/api/s/{key}/do", mark)
+    # Another memory policy than the default one, which other tests run.
+    studio.json(f"/api/s/{key}/do", {"do": "settings", "memory": "dam"})
     studio.json(f"/api/s/{key}/run", {})
     assert studio.wait_for_run(key)["job"]["status"] == "done"
     return key
@@ -90,9 +83,11 @@ def truth(frame: int) -> np.ndarray:
 
 def test_masks_are_those_of_the_command_that_the_studio_shows(studio, tracked, clip, tmp_path):
     command = studio.client.get(f"/api/s/{tracked}/export/command").text.strip()
-    assert command.endswith("ab_iou.py --frames 'my vase.mp4' --point \"20,147\" --prompt-frame 2")
+    asked = "--frames 'my vase.mp4' --point \"20,147\" --prompt-frame 2 --memory dam"
+    assert command.endswith(f"ab_iou.py {asked}")
     exported = studio.client.get(f"/api/s/{tracked}/export/masks").content
-    words = ["--frames", clip, "--point", "20,147", "--prompt-frame", 2, "--out", tmp_path]
+    words = ["--frames", clip, "--point", "20,147", "--prompt-frame", 2, "--memory", "dam"]
+    words += ["--out", tmp_path]
     done = run_script("ab_iou.py", *words)
     assert done.returncode == 0, done.stderr
     with zipfile.ZipFile(io.BytesIO(exported)) as archive:
@@ -123,18 +118,21 @@ def test_a_preview_is_the_mask_that_tracking_begins_with(studio, tracked):
 # --- marking
 
 
-@pytest.mark.parametrize("zoom, ratio", [("50", 1), ("100", 1), ("200", 1), ("fit", 2)])
-def test_a_click_marks_its_pixel_at_every_zoom(browser, studio, key, zoom, ratio):
+@pytest.mark.parametrize("ratio, zooms", [(1, ("50", "100", "200")), (2, ("fit",))])
+def test_a_click_marks_its_pixel_at_every_zoom(browser, studio, key, ratio, zooms):
     tab = Tab(browser, studio, key, device_scale_factor=ratio)
     tab.go(2)
-    tab.page.get_by_label("zoom").select_option(zoom)
-    tab.click(*VASE)
-    (mark,) = tab.marks()
-    assert mark["kind"] == "point" and mark["frame"] == 2
-    assert np.abs(np.subtract(mark["values"], VASE)).max() <= 1
-    tab.wait("studio.player.preview !== null")
-    ids = tab.see("Array.from(studio.player.preview.mask.ids)")
-    assert iou(np.reshape(ids, truth(2).shape), truth(2)) > 0.7
+    for zoom in zooms:
+        tab.page.get_by_label("zoom").select_option(zoom)
+        tab.click(*VASE)
+        (mark,) = tab.marks()
+        assert mark["kind"] == "point" and mark["frame"] == 2
+        assert np.abs(np.subtract(mark["values"], VASE)).max() <= 1, zoom
+        tab.wait("studio.player.preview !== null")
+        ids = tab.see("Array.from(studio.player.preview.mask.ids)")
+        assert iou(np.reshape(ids, truth(2).shape), truth(2)) > 0.7
+        tab.page.get_by_role("button", name="Undo").click()
+        tab.wait("studio.state.board.marks.length === 0")
     tab.close()
 
 
@@ -297,12 +295,6 @@ def test_a_camera_is_recorded_and_opened(browser, studio, key):
 # --- the sample, cancelling, a crash
 
 
-def workers(studio) -> list[psutil.Process]:
-    """The processes of the studio that hold models."""
-    children = psutil.Process(studio.process.pid).children(recursive=True)
-    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
-
-
 def test_the_sample_is_run_cancelled_and_survives_a_killed_worker(browser, studio):
     tab = Tab(browser, studio)
     assert "twin" in tab.page.locator("#facts").inner_text()
@@ -315,7 +307,7 @@ def test_the_sample_is_run_cancelled_and_survives_a_killed_worker(browser, studi
     assert tab.see("studio.state.stale")
     tab.page.get_by_role("button", name="Run again").click()
     tab.wait("studio.running && studio.state.job.done > 1")
-    (worker,) = workers(studio)
+    (worker,) = studio.workers()
     os.kill(worker.pid, signal.SIGKILL)
     tab.wait("!studio.running")
     text = tab.page.locator("#alert span").inner_text()

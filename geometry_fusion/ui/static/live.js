@@ -26,7 +26,7 @@ export class Live {
     $("live-server").hidden = !info.live;
     $("live-server").textContent = `Live from ${info.live}`;
     $("live-tools").hidden = !view;
-    for (const button of [$("live-server"), $("live-page")]) button.disabled = !!view;
+    $("source").hidden = !!view;
     $("stage").classList.toggle("live", !!view);
     if (!view) { this.closeCamera(); return; }
     $("live-pause").textContent = view.paused ? "Go on" : "Pause";

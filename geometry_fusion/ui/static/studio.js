@@ -49,6 +49,7 @@ class Studio {
 
   take(state) {
     if (state.key !== this.api.key) return;
+    if (this.state && this.state.key === state.key && state.made < this.state.made) return; // overtaken
     const fresh = state.epoch !== this.epoch;
     if (fresh) { this.seen = {}; this.numbers = {}; this.epoch = state.epoch; this.after = 0; }
     const before = this.state;
@@ -78,6 +79,7 @@ class Studio {
 
   show(fresh, withResults, before) {
     const {state} = this, {source, board} = state;
+    $("stage").hidden = !source;
     if (!source) { this.update(); return; }
     const objects = board.objects.map(object => ({...object, colour: this.colour(object)}));
     const part = {objects, marks: board.marks, deletions: board.deletions, seen: this.seen};
@@ -88,7 +90,8 @@ class Studio {
       Object.assign(part, {
         size: source.size, count: source.count, rate: top / (bottom || 1), stems: source.stems, epoch: state.epoch, arms,
         frames: {url: i => this.api.frameAddress(this.epoch, i)},
-        mask: state.live ? (arm, i) => `${arm} ${i}` : (arm, i) => (this.numbers[arm] || {})[i] ? this.api.maskAddress(arm, i, `${this.epoch}-${this.numbers[arm][i]}`) : null,
+        live: !!state.live,
+        mask: state.live ? (arm, i) => this.live.number === i ? `${arm} ${i}` : null : (arm, i) => (this.numbers[arm] || {})[i] ? this.api.maskAddress(arm, i, `${this.epoch}-${this.numbers[arm][i]}`) : null,
         scene: null,
       });
       this.scene = null;
@@ -100,6 +103,7 @@ class Studio {
       this.player.go(first);
       this.player.select(this.active);
     }
+    if (before && before.live && !state.live) this.player.setMode(before.live.arm === this.player.data.arms[0].key ? "a" : "b");
     if (this.player.active !== this.active) this.player.select(this.active);
     this.update();
   }
@@ -260,7 +264,7 @@ class Studio {
     const {state, info} = this;
     if (!state || !info) return;
     const {source, job} = state;
-    $("facts").textContent = source ? `${source.name} · ${source.count} frames, ${source.size[0]}×${source.size[1]}, ${+rateOf(source.rate).toFixed(2)} per second` : "no video";
+    $("facts").textContent = state.live ? `live: ${state.live.name}` : source ? `${source.name} · ${source.count} frames, ${source.size[0]}×${source.size[1]}, ${+rateOf(source.rate).toFixed(2)} per second` : "no video";
     $("model").textContent = info.ready ? `model: ${info.model}` : "the models are being loaded …";
     this.live.update();
     $("clip-tools").hidden = $("run-tools").hidden = !!state.live;
@@ -382,6 +386,7 @@ class Studio {
 
   async refresh() {
     const wasRunning = this.running;
+    this.wasLive = !!(this.state && this.state.live);
     const state = await this.api.state(this.after);
     if (state.epoch === this.epoch && state.number < this.after) { this.after = 0; this.numbers = {}; return; }
     const began = performance.now();
@@ -393,6 +398,8 @@ class Studio {
   ended() {
     const {job} = this.state;
     if (!job || !this.player) return;
+    if (job.text && this.wasLive) this.alert(job.text, job.status === "failed" ? "" : "note");
+    if (this.wasLive) { this.say("the live video has ended; what was recorded is a clip"); return; }
     const words = {done: "the run is complete", cancelled: "the run was cancelled; what is done is kept", failed: "the run failed"}[job.status];
     this.say(words);
     this.player.preview = null;
