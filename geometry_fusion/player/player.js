@@ -1,7 +1,7 @@
 "use strict";
 /* The player: frames with the masks of one or two arms, to scrub, to compare, to jump in.
 
-   const player = new Player(root, data);
+   const player = new Player(root, data, options);
 
    data = {
      size: [width, height],          of the original frames, in pixels
@@ -15,8 +15,11 @@
      marks: [{key, frame, object_id, kind, values, automatic}],
      deletions: [{object_id, first, last}],
      scene                           of scene.js, or null
+     start                           the frame that is shown first; default: 0
      live                            whether frames come by showLive; default: no
    }
+   options = {stretches}             whether a stretch of a lane can be chosen (event "stretch")
+
    Everything is drawn in the browser; nothing waits for a server but the pictures themselves. */
 (function () {
   const UNSURE = 0.6;            // confidence below which a frame is doubtful
@@ -136,7 +139,7 @@
       root.player = this; // for scripts of the page
       this.data = {marks: [], deletions: [], seen: {}, scene: null, ...data};
       this.options = options;
-      this.index = 0;
+      this.index = this.data.start || 0;
       this.mode = this.data.arms.length > 1 ? "side" : "a";
       this.wipe = 0.5;
       this.opacity = 0.55;
@@ -153,6 +156,7 @@
       this.visited = {doubtful: new Set(), disagreement: new Set()};
       this.build();
       this.setData({});
+      this.range.value = this.number.value = this.index;
       this.observer = new ResizeObserver(() => {
         this.layout();
         if (this.drawnWidth === this.root.clientWidth) return;
@@ -712,7 +716,7 @@
         groups.push(el("div", {class: "p-group", "data-object": object.id}, name, ...rows));
       }
       this.cursor = el("div", {class: "p-cursor", "aria-hidden": "true"});
-      const key = el("p", {class: "p-key", text: "bar: present · striped: uncertain · thin line: absent · diamond: prompted · grey: deleted · empty: not tracked. Drag over a bar to choose a stretch."});
+      const key = el("p", {class: "p-key", text: "bar: present · striped: uncertain · thin line: absent · diamond: prompted · grey: deleted · empty: not tracked." + (this.options.stretches ? " Drag over a bar to choose a stretch." : "")});
       this.lanes.replaceChildren(el("div", {class: "p-groups"}, ...groups, this.cursor), ...(groups.length ? [key] : []));
     }
 
@@ -737,6 +741,7 @@
         canvas.onpointermove = move => {
           const here = at(move);
           this.go(here);
+          if (!this.options.stretches) return;
           this.stretch = first === here ? null : {object: lane.object.id, first: Math.min(first, here), last: Math.max(first, here)};
           this.drawLanes();
         };

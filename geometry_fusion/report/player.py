@@ -59,6 +59,7 @@ def player_data(
         ],
         "seen": {arm.key: _seen(arm, len(frames), agreement) for arm in arms},
         "marks": _marks(prompts),
+        "start": min(prompt.frame for prompt in prompts),
         "scene": fewer_points(scene, SCENE_POINTS) if scene else None,
     }
     return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
 from tests.conftest import ROOT, THREADS
 
@@ -158,6 +159,15 @@ class Tab:
         self.page.mouse.move(*self.place(x, y))
         self.page.mouse.click(*self.place(x, y), **options)
         self.wait(f"studio.state.board.next_key > {before}")
+
+    def barriers(self) -> list[str]:
+        """What axe finds that keeps people out: its rules of serious or critical impact."""
+        results = Axe().run(self.page, options={"resultTypes": ["violations"]})
+        return [
+            f"{rule['id']}: {[node['html'][:120] for node in rule['nodes']][:3]}"
+            for rule in results.response["violations"]
+            if rule["impact"] in ("serious", "critical")
+        ]
 
     def marks(self) -> list[dict]:
         """All marks of the session."""

@@ -82,6 +82,7 @@ def test_a_click_while_it_runs_is_tracked_and_the_recording_is_a_clip(browser, s
     other = studio.json("/api/sessions", {})["key"]
     refusal = studio.client.post(f"/api/s/{other}/live/start", json={})
     assert refusal.status_code == 400 and "another session is live" in refusal.text
+    assert tab.barriers() == []
     page.get_by_role("button", name="Go on").click()
     tab.wait("!studio.state.live.paused")
     page.get_by_role("button", name="Stop and keep").click()
@@ -132,6 +133,5 @@ def test_the_pages_own_camera_is_tracked_and_a_killed_worker_loses_nothing(brows
     )
     assert tab.see("studio.live.stream") is None  # the camera is off
     tab.go(frame)
-    tab.wait("studio.info.ready")
     assert mask_of(studio, key, "baseline", frame).any()
     tab.close()

@@ -109,7 +109,7 @@ class Studio {
   }
 
   makePlayer(data) {
-    this.player = new window.Player($("stage"), data);
+    this.player = new window.Player($("stage"), data, {stretches: true});
     this.player.on("frame", i => { this.frame = i; this.update(); this.previewHere(); })
       .on("select", id => { if (id !== this.active) this.select(id); })
       .on("stretch", stretch => { this.select(stretch.object); this.panels.setStretch(stretch); })
