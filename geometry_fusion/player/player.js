@@ -5,7 +5,7 @@
 
    data = {
      size: [width, height],          of the original frames, in pixels
-     count, rate, stems,             number of frames, frames per second, names
+     count, rate,                    number of frames, frames per second
      frames: {urls: [...]}           or {url: i => address} or {video: address}
      arms: [{key, title}],           one or two
      masks: {arm: [address|null]}    or mask: (arm, i) => address|null; palette PNGs in DAVIS's

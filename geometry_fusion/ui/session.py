@@ -237,12 +237,13 @@ class StudioSession:
         return {**self.job.as_json(), "position": self.position(self.job.job_id)}
 
     def _source_view(self) -> dict | None:
-        """What the page may see of the source: no paths of this machine."""
+        """What the page may see of the source: no paths of this machine, and not the names of
+        18,000 frames with every answer.
+        """
         if self.source is None:
             return None
         view = self.source.as_json()
-        del view["folder"]
-        return view
+        return {key: value for key, value in view.items() if key not in ("folder", "stems")}
 
     def check_frame(self, frame: int) -> None:
         """Raise InputError for a frame that the source does not have."""

@@ -63,7 +63,7 @@ class StudioSource:
 
     def as_json(self) -> dict:
         """Plain values for `source_of`."""
-        return asdict(self)
+        return dict(vars(self))  # `asdict` would copy the names of all frames one by one
 
 
 def source_of(saved: dict) -> StudioSource:

@@ -88,7 +88,7 @@ class Studio {
       const arms = (keys.length ? keys : ["baseline"]).map(key => ({key, title: this.title(key)}));
       const [top, bottom] = source.rate.split("/").map(Number);
       Object.assign(part, {
-        size: source.size, count: source.count, rate: top / (bottom || 1), stems: source.stems, epoch: state.epoch, arms,
+        size: source.size, count: source.count, rate: top / (bottom || 1), epoch: state.epoch, arms,
         frames: {url: i => this.api.frameAddress(this.epoch, i)},
         live: !!state.live,
         mask: state.live ? (arm, i) => this.live.number === i ? `${arm} ${i}` : null : (arm, i) => (this.numbers[arm] || {})[i] ? this.api.maskAddress(arm, i, `${this.epoch}-${this.numbers[arm][i]}`) : null,
