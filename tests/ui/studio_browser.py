@@ -17,7 +17,8 @@ from tests.conftest import ROOT, THREADS
 CHROMIUM = os.environ.get("CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
-OPTIONS = ["--disable-dev-shm-usage", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+# Without a GPU, drawing by the CPU is several times cheaper than a GPU that the CPU imitates.
+OPTIONS = ["--disable-dev-shm-usage", "--disable-gpu", "--enable-unsafe-swiftshader"]
 OPTIONS += ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 OPTIONS += ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
 PATIENCE_S = 240
