@@ -74,11 +74,11 @@
     clear() { this.items.clear(); this.bytes = 0; }
   }
 
+  /* A bitmap, not an image element: browsers keep the files of elements in a cache of their own. */
   async function picture(address) {
-    const image = new Image();
-    image.src = address;
-    await image.decode();
-    return image;
+    const answer = await fetch(address);
+    if (!answer.ok) throw new Error(`${answer.status}`);
+    return createImageBitmap(await answer.blob());
   }
 
   /* DAVIS's colours hold the id: its low bits are the high bits of red, green and blue in turn. */
@@ -228,6 +228,7 @@
       if (!this.pending.has(address)) {
         this.pending.set(address, picture(address).then(image => {
           const ids = idsOf(image, this.scratch);
+          image.close();
           this.maskCache.put(address, ids, ids.ids.length);
           return ids;
         }).finally(() => this.pending.delete(address)));

@@ -50,7 +50,8 @@ class Studio {
   take(state) {
     if (state.key !== this.api.key) return;
     if (this.state && this.state.key === state.key && state.made < this.state.made) return; // overtaken
-    const fresh = state.epoch !== this.epoch;
+    const wasLive = !!(this.state && this.state.live);
+    const fresh = state.epoch !== this.epoch || wasLive !== !!state.live;
     if (fresh) { this.seen = {}; this.numbers = {}; this.epoch = state.epoch; this.after = 0; }
     const before = this.state;
     this.state = state;
