@@ -61,7 +61,10 @@ async def latest(request: Request) -> Response:
             body = struct.pack("<I", len(head)) + head + frame.image + frame.mask
             headers = {"Cache-Control": "no-store"}
             return Response(body, media_type="application/octet-stream", headers=headers)
-        await asyncio.sleep(LOOK_EVERY_S)
+        try:
+            await asyncio.sleep(LOOK_EVERY_S)
+        except asyncio.CancelledError:  # the server ends
+            break
     return Response(status_code=204)
 
 

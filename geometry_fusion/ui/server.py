@@ -192,7 +192,10 @@ async def preview(request: Request) -> Response:
     prompt.check(session.source.size, session.source.count)
     worker = request.app.state.studio.worker
     future = worker.preview(session.key, session.frames_folder, prompt)
-    answer = await asyncio.wrap_future(future)
+    try:
+        answer = await asyncio.wrap_future(future)
+    except asyncio.CancelledError:  # the server ends
+        return Response(status_code=503)
     if answer.error:
         return JSONResponse({"error": answer.error}, 500)
     if answer.mask is None:

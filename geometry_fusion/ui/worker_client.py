@@ -158,9 +158,14 @@ class WorkerClient:
             self._connection.send(message)
 
     def _read(self, process: multiprocessing.Process, connection: Connection) -> None:
-        with suppress(EOFError, OSError):
+        try:
             while True:
                 self._take(connection.recv())
+        except (EOFError, OSError):
+            pass
+        except TypeError:  # of a connection that `close` closed during `recv`
+            if not self._closed:
+                raise
         if not self._closed:
             process.join(5)
             self._crashed(process)

@@ -204,6 +204,7 @@ def test_deleted_stretches_and_objects_are_left_out_of_masks(session):
         {"do": "delete_stretch", "object": 1, "first": 0, "last": 10**9},
         {"do": "settings", "mode": "off"},
         {"do": "settings", "fallback": ["auto"]},
+        {"do": "settings", "memory": "fif"},
     ],
 )
 def test_wrong_commands_are_refused_and_change_nothing(session, action):
