@@ -113,7 +113,10 @@ class _Worker:
         self._connection.send(message)
 
     def _answer(self, messages: list) -> None:
-        """Answer requests; of the previews of a session only the latest."""
+        """Answer requests; of the previews of a session only the latest.
+
+        Jobs begin, and the running one ends, when everything else is answered.
+        """
         while self._connection.poll():
             messages.append(self._connection.recv())
         latest = {m.session_id: m for m in messages if isinstance(m, Preview)}
@@ -123,14 +126,18 @@ class _Worker:
                     self._send(self._preview(message))
                 else:
                     self._send(Previewed(message.request))
-            elif isinstance(message, Cancel):
-                if self._job is not None and message.job_id == self._job.job_id:
-                    raise Cancelled
-            elif isinstance(message, LIVE_COMMANDS):
-                if self._live is not None and message.job_id == self._job.job_id:
+            elif isinstance(message, LIVE_COMMANDS) and self._live is not None:
+                if message.job_id == self._job.job_id:
                     self._live.take(message)
-            elif isinstance(message, TrackingJob | LiveJob):
-                self._run(message)
+        cancelled = {m.job_id for m in messages if isinstance(m, Cancel)}
+        if self._job is not None and self._job.job_id in cancelled:
+            raise Cancelled
+        for message in messages:
+            if isinstance(message, TrackingJob | LiveJob):
+                if message.job_id in cancelled:
+                    self._send(Ended(message.job_id, "cancelled"))
+                else:
+                    self._run(message)
 
     def _preview(self, request: Preview) -> Previewed:
         try:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+import ab_iou
 from geometry_fusion.assets import SAMPLES
 from geometry_fusion.io.extract import extract_frames
 from geometry_fusion.io.mask_writer import read_mask
@@ -20,7 +21,6 @@ from geometry_fusion.io.video_file import VideoFile
 from geometry_fusion.io.video_writer import VideoWriter
 from geometry_fusion.measure.masks import iou
 from geometry_fusion.player.masks import ids_of_png
-from tests.conftest import run_script
 from tests.ui.studio_browser import RunningStudio, Tab
 
 COUNT = 8
@@ -88,8 +88,7 @@ def test_masks_are_those_of_the_command_that_the_studio_shows(studio, tracked, c
     exported = studio.client.get(f"/api/s/{tracked}/export/masks").content
     words = ["--frames", clip, "--point", "20,147", "--prompt-frame", 2, "--memory", "dam"]
     words += ["--out", tmp_path]
-    done = run_script("ab_iou.py", *words)
-    assert done.returncode == 0, done.stderr
+    ab_iou.main([str(word) for word in words])
     with zipfile.ZipFile(io.BytesIO(exported)) as archive:
         for arm in ("baseline", "geom"):
             folder = f"pred_masks_{arm}"

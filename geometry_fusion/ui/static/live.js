@@ -42,6 +42,11 @@ export class Live {
     const arm = studio.panels.arms;
     this.turn = 0; this.number = this.pace = this.note = undefined;
     try {
+      while (!studio.info.ready) { // which arms can run is not known before
+        $("model").textContent = "the models are being loaded …";
+        await new Promise(done => setTimeout(done, 300));
+        studio.info = await studio.api.info();
+      }
       studio.take(await studio.api.liveStart(fromPage, arm && arm[0]));
       studio.hurry();
       return true;

@@ -133,8 +133,7 @@ export class Panels {
     $("mode").value = state.settings.mode;
     $("fallback").value = state.settings.fallback;
     $("memory").value = state.settings.memory;
-    for (const id of ["mode", "fallback", "memory", "arms", "truth"]) $(id).disabled = !!state.live;
-    $("stretch").hidden = !!state.live;
+    $("stretch").hidden = $("settings").hidden = !!state.live;
   }
 
   /* null: all arms that can run. */
