@@ -126,9 +126,8 @@ class _Worker:
                     self._send(self._preview(message))
                 else:
                     self._send(Previewed(message.request))
-            elif isinstance(message, LIVE_COMMANDS) and self._live is not None:
-                if message.job_id == self._job.job_id:
-                    self._live.take(message)
+            elif isinstance(message, LIVE_COMMANDS) and self._is_live(message.job_id):
+                self._live.take(message)
         cancelled = {m.job_id for m in messages if isinstance(m, Cancel)}
         if self._job is not None and self._job.job_id in cancelled:
             raise Cancelled
@@ -138,6 +137,9 @@ class _Worker:
                     self._send(Ended(message.job_id, "cancelled"))
                 else:
                     self._run(message)
+
+    def _is_live(self, job_id: str) -> bool:
+        return self._live is not None and self._job.job_id == job_id
 
     def _preview(self, request: Preview) -> Previewed:
         try:
