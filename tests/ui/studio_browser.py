@@ -94,10 +94,20 @@ class RunningStudio:
 
 
 class Tab:
-    """A page with the studio; collects what must not happen: errors, requests to elsewhere."""
+    """A page with the studio; collects what must not happen: errors, requests to elsewhere.
+
+    live: wait for a live picture. source: whether the page is told of the server's --source, with
+    which a new page begins.
+    """
 
     def __init__(
-        self, browser, studio: RunningStudio, key: str | None = None, live: bool = False, **options
+        self,
+        browser,
+        studio: RunningStudio,
+        key: str | None = None,
+        live: bool = False,
+        source: bool = True,
+        **options,
     ):
         self.context = browser.new_context(
             **{"viewport": {"width": 1300, "height": 900}, **options}
@@ -107,6 +117,8 @@ class Tab:
                 f"sessionStorage.getItem('studio-session') || "
                 f"sessionStorage.setItem('studio-session', '{key}')"
             )
+        if not source:
+            self.context.route(f"{studio.address}/api/info", self._without_source)
         self.page = self.context.new_page()
         self.problems: list[str] = []
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
@@ -118,6 +130,10 @@ class Tab:
         else:
             self.wait("window.studio && studio.player && studio.player.shownIndex !== undefined")
         self.wait("studio.info.ready")
+
+    def _without_source(self, route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, json={**answer.json(), "live": None})
 
     def _on_console(self, message) -> None:
         if message.type == "error":
