@@ -1,6 +1,6 @@
 """The studio's waiting times and memory: click to mask, opening a long video, scrubbing, tracking.
 
-    python benchmarks/studio.py                    ten minutes of video: about five minutes
+    python benchmarks/studio.py                    ten minutes of video: about ten minutes
     python benchmarks/studio.py --frames 1000 --clicks 20
     python benchmarks/studio.py --track 2000       tracks 2,000 frames of it as well
 
@@ -186,7 +186,8 @@ def table(result: dict) -> str:
             values = " -> ".join(f"{step[part]:.0f}" for step in steps)
             rows.append((f"{part}, {name}", f"{values} MB", "", ""))
     width = max(len(row[0]) for row in rows)
-    return "\n".join(f"{row[0]:{width}}  " + "  ".join(f"{c:>8}" for c in row[1:]) for row in rows)
+    lines = (f"{row[0]:{width}}  " + "  ".join(f"{c:>8}" for c in row[1:]) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def measure(args: argparse.Namespace, folder: Path) -> dict:
