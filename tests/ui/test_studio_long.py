@@ -105,7 +105,6 @@ def test_ten_minutes_are_looked_at_in_flat_memory(browser, studio):
             for frame in range(start, start + 20 * 30, 20):
                 tab.see(f"studio.player.go({frame})")
             memory.append(memory_mb(tab, server))
-    print(memory)
     assert tab.see("studio.player.images.bytes") <= 8 * 2**20
     for first, *later in zip(*memory):
         assert max(later[1:]) < 1.2 * later[0] and max(later) < 1.5 * first
