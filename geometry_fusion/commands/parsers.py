@@ -107,6 +107,8 @@ def ui_arguments(parser: argparse.ArgumentParser) -> None:
     add("--token", help="for other addresses than loopback; default: a random one")
     sample = f"what the page shows first: {', '.join(sample_names())}"
     add("--sample", metavar="NAME", default="twins", help=sample)
+    live = "live page: a camera's number, an address (rtsp, http, ...), a file played as if live"
+    add("--source", metavar="S", help=live)
     out = "sessions: frames, marks, masks"
     add("--out", type=Path, default=Path("videos/studio"), help=out)
     add("--allow-paths", type=Path, metavar="DIR", help="videos in DIR may be opened by their path")

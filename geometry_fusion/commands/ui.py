@@ -7,8 +7,10 @@ import sys
 import threading
 import webbrowser
 from functools import partial
+from pathlib import Path
 
 from geometry_fusion.errors import InputError
+from geometry_fusion.io.stream import is_address
 from geometry_fusion.ui.messages import WorkerOptions
 from geometry_fusion.ui.studio import Studio
 from geometry_fusion.ui.studio_limits import StudioLimits
@@ -29,7 +31,7 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"the studio needs {error.name}: {INSTALL}") from None
     from geometry_fusion.commands.ui_exports import export
 
-    limits = limits_of(args)
+    limits, source = limits_of(args), live_source(args.source)
     token = args.token
     if not is_loopback(args.host):
         token = token or new_token()
@@ -37,6 +39,7 @@ def run(args: argparse.Namespace) -> None:
     listening = listen(args.host, args.port)
     port = listening.getsockname()[1]
     studio = Studio(args.out, options_of(args), limits, first_sample=args.sample)
+    studio.live.source = source
     studio.allow_paths = args.allow_paths.resolve() if args.allow_paths else None
     app = make_app(studio, args.host, port, token, partial(export, args=args))
     shown = f"[{args.host}]" if ":" in args.host else args.host
@@ -49,6 +52,20 @@ def run(args: argparse.Namespace) -> None:
     config = uvicorn.Config(app, log_level="warning", access_log=False, ws="none")
     config.timeout_graceful_shutdown = 2
     uvicorn.Server(config).run(sockets=[listening])
+
+
+def live_source(source: str | None) -> str | None:
+    """--source, checked as far as it can be without opening it. Raises InputError."""
+    if source is None or source.isdecimal() or is_address(source):
+        return source
+    if source == "-":
+        raise InputError("--source -: the studio reads no pipe; give a file or an address")
+    path = Path(source)
+    if not path.exists():
+        raise InputError(
+            f"--source {source}: no such file; give a file, a camera's number or an address"
+        )
+    return str(path.resolve())
 
 
 def has_desktop() -> bool:
@@ -92,7 +109,9 @@ def listen(host: str, port: int) -> socket.socket:
     if not 0 <= port <= 65535:
         raise InputError(f"--port {port}: must be 0..65535")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    server = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio turns Nagle's algorithm off only for sockets that name TCP as their protocol; with it,
+    # every answer waits 40 ms for the browser's acknowledgement of its header.
+    server = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     if os.name != "nt":
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

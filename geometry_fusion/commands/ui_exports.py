@@ -42,6 +42,8 @@ def export(studio, session: StudioSession, kind: str, args: argparse.Namespace) 
     if make is None:
         raise InputError(f"export {kind}: unknown; choose one of {', '.join(EXPORTS)}")
     session.check_frame(0)
+    if session.live():
+        raise InputError("the live video is still being recorded; stop it first")
     folder = session.folder / "exports" / kind
     with _one_at_a_time:
         shutil.rmtree(folder, ignore_errors=True)
@@ -192,7 +194,7 @@ def command_text(session: StudioSession, args: argparse.Namespace) -> str:
     lines = [command_line([*named("ab"), *command_words(session, args)])]
     source = session.source
     cut = Cut(**source.cut)
-    if source.kind == "photos" or not (cut.first == 0 and cut.last is None):
+    if source.kind in ("photos", "live") or not (cut.first == 0 and cut.last is None):
         lines.insert(0, "# frames: unpack frames.zip (Export) into the folder frames")
     elif not cut.is_whole or session.frames.files[0].suffix != ".png":
         size = "x".join(map(str, source.size))
@@ -219,8 +221,8 @@ def command_words(session: StudioSession, args: argparse.Namespace) -> list[str]
         words += ["--geometry-mode", "off"]
     elif session.settings["mode"] != "auto":
         words += ["--geometry-mode", session.settings["mode"]]
-    if session.settings["fallback"] != "auto":
-        words += ["--fallback", session.settings["fallback"]]
+    for flag, key, default in (("--fallback", "fallback", "auto"), ("--memory", "memory", "fifo")):
+        words += [flag, session.settings[key]] if session.settings[key] != default else []
     for flag, value, default in (
         ("--sam2", args.sam2, "tiny"),
         ("--sam2-checkpoint", args.sam2_checkpoint and args.sam2_checkpoint.name, None),

@@ -90,6 +90,10 @@ class Source:
         with closing(self):
             yield from self._ahead
 
+    def get(self, limit_s: float) -> SourceFrame:
+        """As Prefetch.get: for consumers that have something else to do while no frame comes."""
+        return self._ahead.get(limit_s)
+
     def ahead(self, count: int) -> int | None:
         """As Prefetch.ahead: wait until `count` frames are queued, or all that are left."""
         return self._ahead.ahead(count)
@@ -132,7 +136,7 @@ def open_source(
     connection: Connection | None = None
     if isinstance(spec, int) or (isinstance(spec, str) and spec.isdecimal()):
         connection = Camera(int(spec), opener, timeout, stop)
-    elif isinstance(spec, str) and (spec == "-" or _is_address(spec)):
+    elif isinstance(spec, str) and (spec == "-" or is_address(spec)):
         connection = Stream(spec, live, timeout, stop)
     if connection:
         retries = 0 if spec == "-" else reconnects  # a pipe cannot be opened again
@@ -247,7 +251,7 @@ def _connected(connection: Connection, images: Reconnecting, start: int) -> _Fee
     )
 
 
-def _is_address(spec: str) -> bool:
+def is_address(spec: str) -> bool:
     """Whether text is an address. Raises InputError for schemes that are not supported."""
     scheme = re.match(r"(\w\w+)://", spec)
     if scheme and scheme[1] not in SCHEMES:

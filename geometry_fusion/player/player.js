@@ -1,11 +1,11 @@
 "use strict";
 /* The player: frames with the masks of one or two arms, to scrub, to compare, to jump in.
 
-   const player = new Player(root, data);
+   const player = new Player(root, data, options);
 
    data = {
      size: [width, height],          of the original frames, in pixels
-     count, rate, stems,             number of frames, frames per second, names
+     count, rate,                    number of frames, frames per second
      frames: {urls: [...]}           or {url: i => address} or {video: address}
      arms: [{key, title}],           one or two
      masks: {arm: [address|null]}    or mask: (arm, i) => address|null; palette PNGs in DAVIS's
@@ -15,7 +15,11 @@
      marks: [{key, frame, object_id, kind, values, automatic}],
      deletions: [{object_id, first, last}],
      scene                           of scene.js, or null
+     start                           the frame that is shown first; default: 0
+     live                            whether frames come by showLive; default: no
    }
+   options = {stretches}             whether a stretch of a lane can be chosen (event "stretch")
+
    Everything is drawn in the browser; nothing waits for a server but the pictures themselves. */
 (function () {
   const UNSURE = 0.6;            // confidence below which a frame is doubtful
@@ -70,11 +74,11 @@
     clear() { this.items.clear(); this.bytes = 0; }
   }
 
+  /* A bitmap, not an image element: browsers keep the files of elements in a cache of their own. */
   async function picture(address) {
-    const image = new Image();
-    image.src = address;
-    await image.decode();
-    return image;
+    const answer = await fetch(address);
+    if (!answer.ok) throw new Error(`${answer.status}`);
+    return createImageBitmap(await answer.blob());
   }
 
   /* DAVIS's colours hold the id: its low bits are the high bits of red, green and blue in turn. */
@@ -83,7 +87,7 @@
     for (let k = 0; k < 3; k++) if (v & (128 >> k)) BITS[v] |= 1 << (3 * k);
   }
   function idsOf(image, scratch) {
-    const [w, h] = [image.naturalWidth, image.naturalHeight];
+    const [w, h] = [image.naturalWidth || image.width, image.naturalHeight || image.height];
     scratch.width = w; scratch.height = h;
     const context = scratch.getContext("2d", {willReadFrequently: true});
     context.drawImage(image, 0, 0);
@@ -135,7 +139,7 @@
       root.player = this; // for scripts of the page
       this.data = {marks: [], deletions: [], seen: {}, scene: null, ...data};
       this.options = options;
-      this.index = 0;
+      this.index = this.data.start || 0;
       this.mode = this.data.arms.length > 1 ? "side" : "a";
       this.wipe = 0.5;
       this.opacity = 0.55;
@@ -152,6 +156,7 @@
       this.visited = {doubtful: new Set(), disagreement: new Set()};
       this.build();
       this.setData({});
+      this.range.value = this.number.value = this.index;
       this.observer = new ResizeObserver(() => {
         this.layout();
         if (this.drawnWidth === this.root.clientWidth) return;
@@ -223,6 +228,7 @@
       if (!this.pending.has(address)) {
         this.pending.set(address, picture(address).then(image => {
           const ids = idsOf(image, this.scratch);
+          image.close();
           this.maskCache.put(address, ids, ids.ids.length);
           return ids;
         }).finally(() => this.pending.delete(address)));
@@ -472,6 +478,16 @@
       if (action) { event.preventDefault(); action(); }
     }
 
+    /* A frame that has just come, with its mask: it is the last one so far. */
+    showLive(i, image, mask) {
+      this.data.count = Math.max(this.data.count, i + 1);
+      this.images.clear(); this.maskCache.clear();
+      this.images.put(i, image, 4 * image.width * image.height);
+      const address = this.maskAddress(this.arm, i);
+      this.maskCache.put(address, idsOf(mask, this.scratch), image.width * image.height);
+      return this.go(i);
+    }
+
     // --- drawing
 
     /* Draw; the promise ends when the latest drawing has ended, also one that was asked for later. */
@@ -484,6 +500,7 @@
       if (!this.panes || !this.data.count || !this.data.frames) return;
       const turn = this.turn = (this.turn || 0) + 1;
       const i = this.index;
+      if (this.data.live && !this.images.get(i)) return; // it comes by showLive
       let image;
       const masks = {};
       try {
@@ -700,7 +717,7 @@
         groups.push(el("div", {class: "p-group", "data-object": object.id}, name, ...rows));
       }
       this.cursor = el("div", {class: "p-cursor", "aria-hidden": "true"});
-      const key = el("p", {class: "p-key", text: "bar: present · striped: uncertain · thin line: absent · diamond: prompted · grey: deleted · empty: not tracked. Drag over a bar to choose a stretch."});
+      const key = el("p", {class: "p-key", text: "bar: present · striped: uncertain · thin line: absent · diamond: prompted · grey: deleted · empty: not tracked." + (this.options.stretches ? " Drag over a bar to choose a stretch." : "")});
       this.lanes.replaceChildren(el("div", {class: "p-groups"}, ...groups, this.cursor), ...(groups.length ? [key] : []));
     }
 
@@ -725,6 +742,7 @@
         canvas.onpointermove = move => {
           const here = at(move);
           this.go(here);
+          if (!this.options.stretches) return;
           this.stretch = first === here ? null : {object: lane.object.id, first: Math.min(first, here), last: Math.max(first, here)};
           this.drawLanes();
         };

@@ -16,7 +16,6 @@ import numpy as np
 
 from geometry_fusion.io.video_writer import VideoWriter
 from geometry_fusion.measure.masks import iou
-from geometry_fusion.names import shown_name
 from geometry_fusion.player.masks import mask_png
 from geometry_fusion.player.scene import fewer_points
 from geometry_fusion.report.comparison import Arm
@@ -49,7 +48,6 @@ def player_data(
         "size": frames.size,
         "count": len(frames),
         "rate": round(float(Fraction(frames.frame_rate)), 4),
-        "stems": [shown_name(stem) for stem in frames.stems],
         "frames": embedded,
         "arms": [{"key": arm.key, "title": arm.title} for arm in arms],
         "masks": embedded_masks(frames, arms, read_ids, size),
@@ -59,6 +57,7 @@ def player_data(
         ],
         "seen": {arm.key: _seen(arm, len(frames), agreement) for arm in arms},
         "marks": _marks(prompts),
+        "start": min(prompt.frame for prompt in prompts),
         "scene": fewer_points(scene, SCENE_POINTS) if scene else None,
     }
     return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")

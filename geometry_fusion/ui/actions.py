@@ -3,7 +3,7 @@
     add_object name          change_object object name|hidden|colour     remove_object object
     mark frame object kind values arm      move key values      unmark key
     clear_frame frame object               delete_stretch, restore_stretch object first last
-    undo      redo           settings mode fallback
+    undo      redo           settings mode fallback memory
 
 Values come from a browser: each is checked, and InputError says what is wrong.
 """
@@ -13,7 +13,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from geometry_fusion.choices import FALLBACKS, GEOMETRY_MODES
+from geometry_fusion.choices import FALLBACKS, GEOMETRY_MODES, MEMORY_POLICIES
 from geometry_fusion.errors import InputError
 from geometry_fusion.ui.board import KINDS, Board, BoardMark, numbers
 from geometry_fusion.ui.results import ARMS
@@ -39,8 +39,9 @@ def perform(session, action: dict) -> None:
 
 
 def change_settings(settings: dict, action: dict) -> None:
-    """Set "mode" and "fallback", where they are given."""
-    for key, allowed in (("mode", MODES), ("fallback", FALLBACKS)):
+    """Set "mode", "fallback" and "memory", where they are given."""
+    choices = {"mode": MODES, "fallback": FALLBACKS, "memory": MEMORY_POLICIES}
+    for key, allowed in choices.items():
         if key in action:
             if action[key] not in allowed:
                 raise InputError(f"{key}: choose one of {', '.join(allowed)}")

@@ -30,8 +30,88 @@ class TrackingJob:
     mode: str  # of choices.GEOMETRY_MODES
     fallback: str  # of choices.FALLBACKS
     out: Path  # receives ARM/000000.png and scene.json
+    memory: str = "fifo"  # of choices.MEMORY_POLICIES
     truth: Path | None = None  # folder of ground truth masks
     truth_object: int = 1  # which object it shows, where it has no ids
+
+
+@dataclass(frozen=True)
+class LiveJob:
+    """Tracking of a live source, which is recorded meanwhile."""
+
+    job_id: str
+    session_id: str
+    spec: str | None  # what `main.py segment --source` takes; None: pictures that the page sends
+    arm: str  # of results.ARMS
+    mode: str
+    fallback: str
+    memory: str
+    frames: Path  # folder, receives 000000.jpg ...
+    out: Path  # receives ARM/000000.png and scene.json
+    most_frames: int
+    most_side: int  # pixels, of pictures that the page sends
+
+
+@dataclass(frozen=True)
+class LivePrompt:
+    """A prompt on a frame of a running LiveJob; it takes the place of the one before it there."""
+
+    job_id: str
+    prompt: Prompt
+
+
+@dataclass(frozen=True)
+class LiveRemove:
+    """An object of a running LiveJob is no longer tracked."""
+
+    job_id: str
+    object_id: int
+
+
+@dataclass(frozen=True)
+class LiveControl:
+    """do: pause, resume or stop."""
+
+    job_id: str
+    do: str
+
+
+@dataclass(frozen=True)
+class LivePicture:
+    """A picture of the page's camera, JPEG. Sent once for every LiveWants."""
+
+    job_id: str
+    content: bytes
+
+
+@dataclass(frozen=True)
+class LiveWants:
+    """The worker can take a picture of the page's camera."""
+
+    job_id: str
+
+
+@dataclass(frozen=True)
+class LiveFrame:
+    """The latest frame of a LiveJob with its masks."""
+
+    job_id: str
+    number: int  # among the frames that were recorded
+    size: tuple[int, int]  # (width, height) of the recorded frame
+    image: bytes  # JPEG, at the size at which it is shown
+    mask: bytes  # palette PNG of the same size
+    pace: float  # recorded frames per second, so far
+
+
+@dataclass(frozen=True)
+class LiveNote:
+    """A line for the person about a running LiveJob."""
+
+    job_id: str
+    text: str
+
+
+LIVE_COMMANDS = (LivePrompt, LiveRemove, LiveControl, LivePicture)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@
     GET  /api/s/KEY/scene                    points, cameras, places
     PUT  /api/s/KEY/upload?name=TEXT         a file's bytes -> its id; .../open takes it in
     GET  /api/s/KEY/export/KIND              exports (commands/ui_exports.py)
+    .... /api/s/KEY/live...                  live sessions (live_routes.py)
 
 Errors are JSON {"error": one line}. Nothing on disk is found by a name that came from outside.
 """
@@ -40,6 +41,7 @@ from geometry_fusion.ui.answers import (
     unknown,
 )
 from geometry_fusion.ui.guard import Guard
+from geometry_fusion.ui.live_routes import ROUTES as LIVE_ROUTES
 from geometry_fusion.ui.pictures import frame_jpeg, shrunk_mask, small_mask
 from geometry_fusion.ui.results import ARMS
 from geometry_fusion.ui.studio import Studio, UnknownSession
@@ -48,7 +50,7 @@ from geometry_fusion.ui.uploads import add_mask, open_files, open_path, receive_
 from geometry_fusion.ui.view import STATIC, info
 
 TIDY_EVERY_S = 60.0
-SCRIPTS = ("studio.js", "canvas.js", "panels.js", "camera.js", "api.js")
+SCRIPTS = ("studio.js", "canvas.js", "panels.js", "camera.js", "live.js", "api.js")
 FOREVER = "private, max-age=86400, immutable"
 FILES = {
     "player.js": SCRIPT,
@@ -88,6 +90,7 @@ def make_app(
         Route("/api/s/{key}/path", path, methods=["POST"]),
         Route("/api/s/{key}/prompt-mask", prompt_mask, methods=["PUT"]),
         Route("/api/s/{key}/export/{kind}", export_file),
+        *LIVE_ROUTES,
     ]
     handlers = {InputError: refused, UnknownSession: unknown, ClientDisconnect: gone}
     app = Starlette(
@@ -148,7 +151,7 @@ async def state(request: Request) -> Response:
 async def act(request: Request) -> Response:
     """A command of actions.py."""
     session, action = session_of(request), await json_of(request)
-    await to_thread.run_sync(session.act, action)
+    await to_thread.run_sync(request.app.state.studio.act, session, action)
     return state_answer(session, after_of(action))
 
 
@@ -184,12 +187,15 @@ async def preview(request: Request) -> Response:
     session, asked = session_of(request), await json_of(request)
     frame_index, object_id = asked.get("frame"), asked.get("object")
     prompt = await to_thread.run_sync(session.prompt_on, frame_index, object_id)
-    if prompt is None:
+    if prompt is None or session.live():  # live frames bring their masks
         return Response(status_code=204)
     prompt.check(session.source.size, session.source.count)
     worker = request.app.state.studio.worker
     future = worker.preview(session.key, session.frames_folder, prompt)
-    answer = await asyncio.wrap_future(future)
+    try:
+        answer = await asyncio.wrap_future(future)
+    except asyncio.CancelledError:  # the server ends
+        return Response(status_code=503)
     if answer.error:
         return JSONResponse({"error": answer.error}, 500)
     if answer.mask is None:

@@ -24,6 +24,7 @@ from geometry_fusion.player.masks import ids_of_png
 from geometry_fusion.types import Prompt
 from geometry_fusion.ui.actions import perform
 from geometry_fusion.ui.board import Board, BoardMark, History, board_of
+from geometry_fusion.ui.live_clip import keep_recorded
 from geometry_fusion.ui.results import ARMS, Results
 from geometry_fusion.ui.session_files import mask_file, write_aside
 from geometry_fusion.ui.sources import StudioSource, source_of
@@ -65,11 +66,13 @@ class StudioSession:
         self._lock = threading.RLock()
         self.history = History()
         self.source: StudioSource | None = None
-        self.settings = {"mode": "auto", "fallback": "auto"}
+        self.settings = {"mode": "auto", "fallback": "auto", "memory": "fifo"}
         self.results = Results(folder / "results.jsonl")
         self.job: JobState | None = None
         # How many runs are before the session's own; set by whoever owns the queue.
         self.position: Callable[[str], int] = lambda job_id: 0
+        # What a live session shows, None for others; set by whoever owns the live source.
+        self.live: Callable[[], dict | None] = lambda: None
         self.busy: str | None = None  # what the server does for it: taking in a file, an export
         self.tracked: str | None = None  # digest of the prompts that the results belong to
         self.error: str | None = None  # of the latest intake
@@ -183,8 +186,10 @@ class StudioSession:
 
     # --- state
 
-    def new_source(self, source: StudioSource) -> None:
-        """Begin anew with other frames: marks and results of the old ones are dropped."""
+    def new_source(self, source: StudioSource | None) -> None:
+        """Begin anew with other frames, or with none: marks and results of the old ones are
+        dropped.
+        """
         self.source, self.history, self.job = source, History(), None
         self.tracked, self.error = None, None
         self.results.clear()
@@ -196,11 +201,19 @@ class StudioSession:
         shutil.rmtree(self.truth_folder, ignore_errors=True)
         self.save()
 
+    def replace_source(self, source: StudioSource) -> None:
+        """The same frames, better known: marks and results stay."""
+        self.source, self._frames = source, None
+        self.epoch += 1
+        self.tracked = f"{self.digest()} live"
+        self.save()
+
     def state(self, after: int = 0) -> str:
         """JSON text for the page: everything but results, and the results after a number."""
         board = self.board
         view = {
             "key": self.key,
+            "made": time.time_ns() // 1000,  # answers may overtake each other
             "epoch": self.epoch,
             "source": self._source_view(),
             "board": board.as_json(),
@@ -210,6 +223,7 @@ class StudioSession:
             "settings": self.settings,
             "job": self._job_view(),
             "stale": self.tracked is not None and self.tracked != self.digest(),
+            "live": self.live(),
             "busy": self.busy,
             "error": self.error,
             "has_scene": (self.masks / "scene.json").exists(),
@@ -223,12 +237,13 @@ class StudioSession:
         return {**self.job.as_json(), "position": self.position(self.job.job_id)}
 
     def _source_view(self) -> dict | None:
-        """What the page may see of the source: no paths of this machine."""
+        """What the page may see of the source: no paths of this machine, and not the names of
+        18,000 frames with every answer.
+        """
         if self.source is None:
             return None
         view = self.source.as_json()
-        del view["folder"]
-        return view
+        return {key: value for key, value in view.items() if key not in ("folder", "stems")}
 
     def check_frame(self, frame: int) -> None:
         """Raise InputError for a frame that the source does not have."""
@@ -257,6 +272,8 @@ class StudioSession:
                 self.history = History(board_of(saved["board"]))
             self.settings |= saved["settings"]
             self.tracked, self.epoch = saved["tracked"], saved["epoch"]
+            if self.source is not None and self.source.kind == "live" and not self.source.stems:
+                keep_recorded(self, Path(self.source.folder), self.source.name)  # after a crash
         except FileNotFoundError:
             return
         except (ValueError, KeyError, TypeError):

@@ -50,7 +50,7 @@ class Cut:
 class StudioSource:
     """The frames of a session, as the page shows them and as the command line names them."""
 
-    kind: str  # sample, video, photos or path
+    kind: str  # sample, video, photos, path or live
     name: str  # text to show
     folder: str  # of frames
     count: int
@@ -63,7 +63,7 @@ class StudioSource:
 
     def as_json(self) -> dict:
         """Plain values for `source_of`."""
-        return asdict(self)
+        return dict(vars(self))  # `asdict` would copy the names of all frames one by one
 
 
 def source_of(saved: dict) -> StudioSource:

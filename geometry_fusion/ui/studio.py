@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from geometry_fusion.assets import SAMPLES
@@ -19,7 +20,8 @@ from geometry_fusion.errors import InputError
 from geometry_fusion.io.atomic import digest_of
 from geometry_fusion.io.extract import extract_frames
 from geometry_fusion.ui.intake import Intake
-from geometry_fusion.ui.messages import Ended, Progress, TrackingJob, WorkerOptions
+from geometry_fusion.ui.live_desk import LiveDesk
+from geometry_fusion.ui.messages import Ended, LiveJob, Progress, TrackingJob, WorkerOptions
 from geometry_fusion.ui.results import ARMS
 from geometry_fusion.ui.session import JobState, StudioSession
 from geometry_fusion.ui.sources import Cut, StudioSource, opened, sample_facts
@@ -56,6 +58,8 @@ class Studio:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.worker = make_worker(options, self._on_progress, self._on_end)
         self.intake = Intake(self.limits)
+        self.live = LiveDesk(self)
+        self.worker.on_live = self.live.take
 
     # --- sessions
 
@@ -71,6 +75,7 @@ class Studio:
     def _opened(self, key: str) -> StudioSession:
         session = StudioSession(key, self.folder / key)
         session.position = self.worker.position
+        session.live = lambda: self.live.view(session)
         return session
 
     def session(self, key: str) -> StudioSession:
@@ -91,6 +96,7 @@ class Studio:
         """Free idle sessions; remove files that are too old, and the oldest where the disk's share
         is used up. A session in memory loses nothing.
         """
+        self.live.tidy()
         with self._lock:
             now = time.monotonic()
             for key, session in list(self._sessions.items()):
@@ -179,19 +185,29 @@ class Studio:
             arms=arms,
             mode=session.settings["mode"],
             fallback=session.settings["fallback"],
+            memory=session.settings["memory"],
             out=session.masks,
             truth=session.truth_folder if session.truth_folder.is_dir() else gt,
             truth_object=first_object(session),
         )
+        session.job = job
+        self.submit(session, message)
+
+    def submit(self, session: StudioSession, message: TrackingJob | LiveJob) -> None:
+        """Give the worker the session's job. Raises InputError where the queue is full."""
         with self._lock:
-            self._jobs[job.job_id] = session
-            session.job = job
+            self._jobs[message.job_id] = session
         try:
             self.worker.submit(message)
         except InputError:
             session.job = None
-            self._jobs.pop(job.job_id, None)
+            self._jobs.pop(message.job_id, None)
             raise
+
+    def act(self, session: StudioSession, action: dict) -> None:
+        """A command of the page (actions.py). Raises InputError for wrong ones."""
+        act = session.act if self.live.of(session) is None else partial(self.live.act, session)
+        act(action)
 
     def cancel(self, session: StudioSession) -> None:
         """End the session's run; what it has done stays."""
@@ -212,9 +228,11 @@ class Studio:
 
     def _on_end(self, message: Ended) -> None:
         session = self._jobs.pop(message.job_id, None)
-        if session is None or session.job is None or session.job.job_id != message.job_id:
+        if session is None or self.live.ended(session, message):
             return
         job = session.job
+        if job is None or job.job_id != message.job_id:
+            return
         job.status, job.text = message.status, message.text
         session.tracked = job.digest
         if message.status != "done":

@@ -4,7 +4,6 @@ The masks are those of `ab_iou.py` with the same prompts, bit for bit: the same 
 step over the same batches of frames.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from geometry_fusion.tracking.places import MOVING
 from geometry_fusion.types import TrackedFrame
 from geometry_fusion.ui.messages import Progress, TrackingJob
 from geometry_fusion.ui.results import ARMS
-from geometry_fusion.ui.session_files import mask_file, write_aside
+from geometry_fusion.ui.session_files import mask_file, write_aside, write_scene
 from geometry_fusion.ui.truth import Truth
 
 
@@ -36,8 +35,8 @@ class StepSession(ClipSession):
 
     step: Callable[[], None] = staticmethod(lambda: None)
 
-    def _pass(self, order: range) -> Iterator[TrackedFrame]:
-        for frame in super()._pass(order):
+    def _tracked_pass(self, order: range) -> Iterator[TrackedFrame]:
+        for frame in super()._tracked_pass(order):
             self.step()
             yield frame
 
@@ -85,7 +84,7 @@ class JobRun:
                     self._seconds[arm] += spent
                 self._take(dict(zip(self._trackers, answers)))
         finally:
-            self._write_scene()
+            write_scene(self._job.out, self.scene)
         return self._fall_back()
 
     def _session(self, tracker: Tracker) -> StepSession:
@@ -177,8 +176,3 @@ class JobRun:
     def _kept(self, arm: str, index: int) -> np.ndarray | None:
         file = self._file(arm, index)
         return ids_of_png(file.read_bytes()) if file.exists() else None
-
-    def _write_scene(self) -> None:
-        packed = self.scene.packed()
-        if packed is not None:
-            write_aside(self._job.out / "scene.json", json.dumps(packed).encode())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from geometry_fusion import __version__
 from geometry_fusion.assets import SAMPLES
-from geometry_fusion.choices import FALLBACKS
+from geometry_fusion.choices import FALLBACKS, MEMORY_POLICIES
 from geometry_fusion.player import COLOURS
 from geometry_fusion.ui.actions import MODES
 from geometry_fusion.ui.board import MOST_OBJECTS
@@ -27,7 +27,9 @@ def info(studio) -> dict:
         "colours": COLOURS,
         "modes": MODES,
         "fallbacks": FALLBACKS,
+        "memories": MEMORY_POLICIES,
         "most_objects": MOST_OBJECTS,
+        "live": studio.live.shown_source,
         "paths": studio.allow_paths is not None,
         "limits": asdict(studio.limits),
         "model": studio.options.sam2,

@@ -17,9 +17,12 @@ from geometry_fusion.io.frame_folder import FrameFolder
 from geometry_fusion.models.tracker import Tracker, load
 from geometry_fusion.player.masks import mask_png
 from geometry_fusion.tracking.features import FrameFeatures
+from geometry_fusion.ui.live_run import LiveRun, live_session
 from geometry_fusion.ui.messages import (
+    LIVE_COMMANDS,
     Cancel,
     Ended,
+    LiveJob,
     Preview,
     Previewed,
     Progress,
@@ -38,6 +41,7 @@ ARM_TITLES = {
     "control": "control",
     "oracle": "oracle",
 }
+TRACKERS_KEPT = 4  # more combinations of mode and memory policy are loaded again
 VIDEOS_KEPT = 2  # whose encoded frames stay in memory for previews
 PREVIEW_BYTES = 256 * 2**20  # of encoded frames per video
 
@@ -52,9 +56,11 @@ def work(connection: Connection, options: WorkerOptions) -> None:
 class _Worker:
     def __init__(self, connection: Connection, options: WorkerOptions):
         self._connection, self._options = connection, options
-        self._trackers: OrderedDict[str, Tracker] = OrderedDict()  # by mode; "off" is SAM2 alone
+        # By geometry mode ("off" is SAM2 alone) and memory policy.
+        self._trackers: OrderedDict[tuple[str, str], Tracker] = OrderedDict()
         self._previews: OrderedDict[Path, MaskPreview] = OrderedDict()
-        self._job: TrackingJob | None = None
+        self._job: TrackingJob | LiveJob | None = None
+        self._live: LiveRun | None = None
 
     def serve(self) -> None:
         self._send(self._ready())
@@ -80,30 +86,37 @@ class _Worker:
             missing["geom"] = str(error)
         return Ready(arms, missing, tuple(notes))
 
-    def _tracker(self, mode: str) -> Tracker:
-        """The tracker of a geometry mode; "off" is SAM2 alone."""
-        if mode not in self._trackers:
+    def _tracker(self, mode: str, memory: str = "fifo") -> Tracker:
+        """The tracker of a geometry mode and a memory policy; "off" is SAM2 alone."""
+        key = mode, memory
+        if key not in self._trackers:
             chosen = self._options
             given = {
                 "sam2_checkpoint": chosen.sam2_checkpoint,
                 "device": chosen.device,
                 "precision": chosen.precision,
+                "memory": memory,
             }
             if mode == "off":
                 given["geometry"] = "none"
             else:
                 named = "auto" if chosen.must3r == "auto" else f"auto:{chosen.must3r}"
                 given |= {"geometry": named, "mode": mode, "checkpoint": chosen.checkpoint}
-            self._trackers[mode] = load(chosen.sam2, **given)
-            if len(self._trackers) > 3:
-                self._trackers.pop(next(key for key in self._trackers if key not in ("off", mode)))
-        return self._trackers[mode]
+            self._trackers[key] = load(chosen.sam2, **given)
+            if len(self._trackers) > TRACKERS_KEPT:
+                previews = "off", "fifo"
+                self._trackers.pop(next(key for key in self._trackers if key != previews))
+        self._trackers.move_to_end(key)
+        return self._trackers[key]
 
     def _send(self, message) -> None:
         self._connection.send(message)
 
     def _answer(self, messages: list) -> None:
-        """Answer requests; of the previews of a session only the latest."""
+        """Answer requests; of the previews of a session only the latest.
+
+        Jobs begin, and the running one ends, when everything else is answered.
+        """
         while self._connection.poll():
             messages.append(self._connection.recv())
         latest = {m.session_id: m for m in messages if isinstance(m, Preview)}
@@ -113,11 +126,20 @@ class _Worker:
                     self._send(self._preview(message))
                 else:
                     self._send(Previewed(message.request))
-            elif isinstance(message, Cancel):
-                if self._job is not None and message.job_id == self._job.job_id:
-                    raise Cancelled
-            elif isinstance(message, TrackingJob):
-                self._run(message)
+            elif isinstance(message, LIVE_COMMANDS) and self._is_live(message.job_id):
+                self._live.take(message)
+        cancelled = {m.job_id for m in messages if isinstance(m, Cancel)}
+        if self._job is not None and self._job.job_id in cancelled:
+            raise Cancelled
+        for message in messages:
+            if isinstance(message, TrackingJob | LiveJob):
+                if message.job_id in cancelled:
+                    self._send(Ended(message.job_id, "cancelled"))
+                else:
+                    self._run(message)
+
+    def _is_live(self, job_id: str) -> bool:
+        return self._live is not None and self._job.job_id == job_id
 
     def _preview(self, request: Preview) -> Previewed:
         try:
@@ -137,25 +159,41 @@ class _Worker:
             self._previews.popitem(last=False)
         return self._previews[folder]
 
-    def _run(self, job: TrackingJob) -> None:
+    def _run(self, job: TrackingJob | LiveJob) -> None:
         self._job = job
         try:
-            trackers = {}
-            if "baseline" in job.arms:
-                trackers["baseline"] = self._tracker("off")
-            if "geom" in job.arms:
-                trackers["geom"] = self._tracker(job.mode)
-                if trackers["geom"].without_geometry:
-                    raise InputError(trackers["geom"].without_geometry)
             self._send(Progress(job.job_id))
-            text = JobRun(job, trackers, self._send, self._between_frames).run()
+            text = self._run_live(job) if isinstance(job, LiveJob) else self._run_clip(job)
             self._send(Ended(job.job_id, "done", text))
         except Cancelled:
             self._send(Ended(job.job_id, "cancelled"))
         except Exception as error:
             self._send(Ended(job.job_id, "failed", _in_words(error)))
         finally:
-            self._job = None
+            self._job = self._live = None
+
+    def _run_clip(self, job: TrackingJob) -> str:
+        trackers = {}
+        if "baseline" in job.arms:
+            trackers["baseline"] = self._tracker("off", job.memory)
+        if "geom" in job.arms:
+            trackers["geom"] = self._with_geometry(job)
+        return JobRun(job, trackers, self._send, self._between_frames).run()
+
+    def _run_live(self, job: LiveJob) -> str:
+        tracker, baseline = self._tracker("off", job.memory), None
+        if job.arm == "geom" and job.fallback != "always":
+            baseline = tracker if job.fallback == "auto" else None
+            tracker = self._with_geometry(job)
+        session = live_session(tracker, baseline)
+        self._live = LiveRun(job, session, self._send, self._between_frames)
+        return self._live.run()
+
+    def _with_geometry(self, job: TrackingJob | LiveJob) -> Tracker:
+        tracker = self._tracker(job.mode, job.memory)
+        if tracker.without_geometry:
+            raise InputError(tracker.without_geometry)
+        return tracker
 
     def _between_frames(self) -> None:
         if self._connection.poll():

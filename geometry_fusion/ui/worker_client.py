@@ -19,6 +19,10 @@ from geometry_fusion.types import Prompt
 from geometry_fusion.ui.messages import (
     Cancel,
     Ended,
+    LiveFrame,
+    LiveJob,
+    LiveNote,
+    LiveWants,
     Preview,
     Previewed,
     Progress,
@@ -34,8 +38,8 @@ QUEUE_LENGTH = 4  # jobs that wait
 class WorkerClient:
     """Starts the worker process when it is first needed.
 
-    on_progress, on_end: called with Progress and Ended. target: the process's function; replaced in
-    tests.
+    on_progress, on_end: called with Progress and Ended; `on_live`, which the owner may set, with
+    LiveFrame, LiveNote and LiveWants. target: the process's function; replaced in tests.
     """
 
     def __init__(
@@ -48,8 +52,9 @@ class WorkerClient:
         self._options, self._on_progress, self._on_end = options, on_progress, on_end
         self._target = target
         self._lock = threading.RLock()
-        self._waiting: deque[TrackingJob] = deque()
-        self._running: TrackingJob | None = None
+        self.on_live: Callable = lambda message: None
+        self._waiting: deque[TrackingJob | LiveJob] = deque()
+        self._running: TrackingJob | LiveJob | None = None
         self._previews: dict[int, Future] = {}
         self._numbers = itertools.count(1)
         self._process: multiprocessing.Process | None = None
@@ -80,7 +85,7 @@ class WorkerClient:
         """Number of the worker's process; None where none was started."""
         return self._process.pid if self._process else None
 
-    def submit(self, job: TrackingJob) -> None:
+    def submit(self, job: TrackingJob | LiveJob) -> None:
         """Run a job, after those that came before. Raises InputError where the queue is full."""
         with self._lock:
             if len(self._waiting) >= QUEUE_LENGTH:
@@ -109,6 +114,12 @@ class WorkerClient:
                 self._send(Cancel(job_id))
         if ended:
             self._on_end(ended)
+
+    def send_live(self, message) -> None:
+        """Give a running LiveJob one of `LIVE_COMMANDS`; nothing where it does not run."""
+        with self._lock:
+            if self._running is not None and self._running.job_id == message.job_id:
+                self._send(message)
 
     def preview(self, session_id: str, frames: Path, prompt: Prompt) -> "Future[Previewed]":
         """The mask of a prompt on its frame."""
@@ -147,9 +158,14 @@ class WorkerClient:
             self._connection.send(message)
 
     def _read(self, process: multiprocessing.Process, connection: Connection) -> None:
-        with suppress(EOFError, OSError):
+        try:
             while True:
                 self._take(connection.recv())
+        except (EOFError, OSError):
+            pass
+        except TypeError:  # of a connection that `close` closed during `recv`
+            if not self._closed:
+                raise
         if not self._closed:
             process.join(5)
             self._crashed(process)
@@ -162,6 +178,8 @@ class WorkerClient:
                 future.set_result(message)
         elif isinstance(message, Progress):
             self._on_progress(message)
+        elif isinstance(message, LiveFrame | LiveNote | LiveWants):
+            self.on_live(message)
         elif isinstance(message, Ended):
             with self._lock:
                 self._running = None

@@ -186,7 +186,14 @@ def make_report(tmp_path):
     """
 
     def make(
-        objects=1, arms=2, truth=True, same=False, stems=None, clip="disc.mp4", out=tmp_path / "out"
+        objects=1,
+        arms=2,
+        truth=True,
+        same=False,
+        stems=None,
+        clip="disc.mp4",
+        out=tmp_path / "out",
+        prompted=0,
     ) -> Path:
         stems = stems or [f"{i:04d}" for i in range(COUNT)]
         places = [out / name for name in ("frames", "gt", "masks_a", "masks_b", "ab_report")]
@@ -209,7 +216,7 @@ def make_report(tmp_path):
                 ids if same else np.where((ids == 1) & (index > 7), 0, ids),
             )
         frames = FrameFolder(frames_dir)
-        prompts = [Prompt(0, i, points=((10.0, 12.0),)) for i in range(1, objects + 1)]
+        prompts = [Prompt(prompted, i, points=((10.0, 12.0),)) for i in range(1, objects + 1)]
         tested = []
         for key, title, folder in list(zip(("baseline", "geom"), ("SAM2", "3AM"), masks))[:arms]:
             video = out / f"{key}.mp4"
@@ -572,7 +579,7 @@ def test_the_player_works_from_a_file(make_report, monkeypatch, most):
     from playwright.sync_api import sync_playwright
 
     monkeypatch.setattr("geometry_fusion.report.player.FRAME_BYTES", most)
-    page_file = make_report(truth=False)
+    page_file = make_report(truth=False, prompted=2)
     problems = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
@@ -581,6 +588,8 @@ def test_the_player_works_from_a_file(make_report, monkeypatch, most):
         page.on("request", lambda asked: problems.append(asked.url[:80]))
         page.goto(page_file.as_uri())
         page.evaluate("document.querySelector('.player').player.draw()")
+        started = page.evaluate("document.querySelector('.p-number').value")
+        assert "stretch" not in page.locator(".p-lanes").inner_text()
         shown = []
         for index in (0, 8):
             page.evaluate(f"document.querySelector('.player').player.go({index})")
@@ -592,6 +601,7 @@ def test_the_player_works_from_a_file(make_report, monkeypatch, most):
         page.keyboard.press("n")
         jumped = page.evaluate("document.querySelector('.player').player.index")
         browser.close()
+    assert started == "2"  # the prompted frame
     assert jumped >= 8  # where the first arm has lost the object
     own = ("file:", "data:", "blob:")
     assert not [text for text in problems if not text.startswith(own)], problems

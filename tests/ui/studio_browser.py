@@ -8,14 +8,17 @@ import time
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
 from tests.conftest import ROOT, THREADS
 
 CHROMIUM = os.environ.get("CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
-OPTIONS = ["--disable-dev-shm-usage", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+# Without a GPU, drawing by the CPU is several times cheaper than a GPU that the CPU imitates.
+OPTIONS = ["--disable-dev-shm-usage", "--disable-gpu", "--enable-unsafe-swiftshader"]
 OPTIONS += ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 OPTIONS += ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
 PATIENCE_S = 240
@@ -63,6 +66,17 @@ class RunningStudio:
         self.json(f"/api/s/{key}/open", {"files": [sent.json()["id"]]})
         return key
 
+    def session_over(self, frames: str) -> str:
+        """Key of a new session over a folder below that of --allow-paths; no decoder is started."""
+        key = self.json("/api/sessions", {})["key"]
+        self.json(f"/api/s/{key}/path", {"path": frames})
+        return key
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that hold models."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
     def wait_for_run(self, key: str) -> dict:
         """The state when the session's run has ended."""
         for _ in range(10 * PATIENCE_S):
@@ -80,9 +94,21 @@ class RunningStudio:
 
 
 class Tab:
-    """A page with the studio; collects what must not happen: errors, requests to elsewhere."""
+    """A page with the studio; collects what must not happen: errors, requests to elsewhere.
 
-    def __init__(self, browser, studio: RunningStudio, key: str | None = None, **options):
+    live: wait for a live picture. source: whether the page is told of the server's --source, with
+    which a new page begins.
+    """
+
+    def __init__(
+        self,
+        browser,
+        studio: RunningStudio,
+        key: str | None = None,
+        live: bool = False,
+        source: bool = True,
+        **options,
+    ):
         self.context = browser.new_context(
             **{"viewport": {"width": 1300, "height": 900}, **options}
         )
@@ -91,14 +117,23 @@ class Tab:
                 f"sessionStorage.getItem('studio-session') || "
                 f"sessionStorage.setItem('studio-session', '{key}')"
             )
+        if not source:
+            self.context.route(f"{studio.address}/api/info", self._without_source)
         self.page = self.context.new_page()
         self.problems: list[str] = []
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
         self.page.on("console", self._on_console)
         self.page.on("request", lambda request: self._on_request(request, studio.address))
         self.page.goto(studio.address)
-        self.wait("window.studio && studio.player && studio.player.shownIndex !== undefined")
+        if live:
+            self.wait("window.studio && studio.state && studio.state.live && studio.player")
+        else:
+            self.wait("window.studio && studio.player && studio.player.shownIndex !== undefined")
         self.wait("studio.info.ready")
+
+    def _without_source(self, route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, json={**answer.json(), "live": None})
 
     def _on_console(self, message) -> None:
         if message.type == "error":
@@ -141,6 +176,15 @@ class Tab:
         self.page.mouse.move(*self.place(x, y))
         self.page.mouse.click(*self.place(x, y), **options)
         self.wait(f"studio.state.board.next_key > {before}")
+
+    def barriers(self) -> list[str]:
+        """What axe finds that keeps people out: its rules of serious or critical impact."""
+        results = Axe().run(self.page, options={"resultTypes": ["violations"]})
+        return [
+            f"{rule['id']}: {[node['html'][:120] for node in rule['nodes']][:3]}"
+            for rule in results.response["violations"]
+            if rule["impact"] in ("serious", "critical")
+        ]
 
     def marks(self) -> list[dict]:
         """All marks of the session."""

@@ -11,20 +11,23 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import psutil
 import pytest
 
+import ab_iou
 from geometry_fusion.assets import SAMPLES
+from geometry_fusion.io.extract import extract_frames
 from geometry_fusion.io.mask_writer import read_mask
 from geometry_fusion.io.video_file import VideoFile
 from geometry_fusion.io.video_writer import VideoWriter
 from geometry_fusion.measure.masks import iou
 from geometry_fusion.player.masks import ids_of_png
-from tests.conftest import run_script
-from tests.ui.studio_browser import CHROMIUM, OPTIONS, RunningStudio, Tab, need_chromium
+from tests.ui.studio_browser import RunningStudio, Tab
 
 COUNT = 8
 VASE = (20, 147)  # on the object in frame 2
+FIRST, LAST = 3, 10  # frames of the sample that the camera goes through, there and back
+IN_ALL = (9, 147)  # on the vase in all of them
+RATE, SECONDS = 8, 90
 
 
 @pytest.fixture(scope="module")
@@ -39,27 +42,30 @@ def clip(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def studio(tmp_path_factory) -> RunningStudio:
-    running = RunningStudio(tmp_path_factory.mktemp("run") / "studio")
+def images() -> list[np.ndarray]:
+    """What the live camera sees."""
+    video = VideoFile(SAMPLES / "twins" / "video.mp4")
+    return [image for image, _ in zip(video, range(LAST + 1))][FIRST:]
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory, clip, images) -> RunningStudio:
+    extract_frames(clip, clip.parent / "frames", 1, "keep", progress=False, lossless=True)
+    order = [*range(len(images)), *range(len(images) - 2, 0, -1)]
+    camera = clip.parent / "camera.mp4"
+    with VideoWriter(camera, RATE, images[0].shape[1::-1], crf=10) as writer:
+        for number in range(RATE * SECONDS):
+            writer.write(images[order[number % len(order)]])
+    folder = tmp_path_factory.mktemp("run") / "studio"
+    running = RunningStudio(folder, "--allow-paths", str(clip.parent), "--source", str(camera))
     yield running
     running.close()
 
 
-@pytest.fixture(scope="module")
-def browser():
-    need_chromium()
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
-        yield chromium
-        chromium.close()
-
-
 @pytest.fixture
-def key(studio, clip) -> str:
-    """A new session over the clip."""
-    return studio.session_with(clip)
+def key(studio) -> str:
+    """A new session over the clip's frames."""
+    return studio.session_over("frames")
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +75,8 @@ def tracked(studio, clip) -> str:
     studio.json(f"/api/s/{key}/do", {"do": "add_object"})
     mark = {"do": "mark", "kind": "point", "frame": 2, "object": 1, "values": VASE}
     studio.json(f"/api/s/{key}/do", mark)
+    # Another memory policy than the default one, which other tests run.
+    studio.json(f"/api/s/{key}/do", {"do": "settings", "memory": "dam"})
     studio.json(f"/api/s/{key}/run", {})
     assert studio.wait_for_run(key)["job"]["status"] == "done"
     return key
@@ -90,11 +98,12 @@ def truth(frame: int) -> np.ndarray:
 
 def test_masks_are_those_of_the_command_that_the_studio_shows(studio, tracked, clip, tmp_path):
     command = studio.client.get(f"/api/s/{tracked}/export/command").text.strip()
-    assert command.endswith("ab_iou.py --frames 'my vase.mp4' --point \"20,147\" --prompt-frame 2")
+    asked = "--frames 'my vase.mp4' --point \"20,147\" --prompt-frame 2 --memory dam"
+    assert command.endswith(f"ab_iou.py {asked}")
     exported = studio.client.get(f"/api/s/{tracked}/export/masks").content
-    words = ["--frames", clip, "--point", "20,147", "--prompt-frame", 2, "--out", tmp_path]
-    done = run_script("ab_iou.py", *words)
-    assert done.returncode == 0, done.stderr
+    words = ["--frames", clip, "--point", "20,147", "--prompt-frame", 2, "--memory", "dam"]
+    words += ["--out", tmp_path]
+    ab_iou.main([str(word) for word in words])
     with zipfile.ZipFile(io.BytesIO(exported)) as archive:
         for arm in ("baseline", "geom"):
             folder = f"pred_masks_{arm}"
@@ -123,18 +132,21 @@ def test_a_preview_is_the_mask_that_tracking_begins_with(studio, tracked):
 # --- marking
 
 
-@pytest.mark.parametrize("zoom, ratio", [("50", 1), ("100", 1), ("200", 1), ("fit", 2)])
-def test_a_click_marks_its_pixel_at_every_zoom(browser, studio, key, zoom, ratio):
+@pytest.mark.parametrize("ratio, zooms", [(1, ("50", "100", "200")), (2, ("fit",))])
+def test_a_click_marks_its_pixel_at_every_zoom(browser, studio, key, ratio, zooms):
     tab = Tab(browser, studio, key, device_scale_factor=ratio)
     tab.go(2)
-    tab.page.get_by_label("zoom").select_option(zoom)
-    tab.click(*VASE)
-    (mark,) = tab.marks()
-    assert mark["kind"] == "point" and mark["frame"] == 2
-    assert np.abs(np.subtract(mark["values"], VASE)).max() <= 1
-    tab.wait("studio.player.preview !== null")
-    ids = tab.see("Array.from(studio.player.preview.mask.ids)")
-    assert iou(np.reshape(ids, truth(2).shape), truth(2)) > 0.7
+    for zoom in zooms:
+        tab.page.get_by_label("zoom").select_option(zoom)
+        tab.click(*VASE)
+        (mark,) = tab.marks()
+        assert mark["kind"] == "point" and mark["frame"] == 2
+        assert np.abs(np.subtract(mark["values"], VASE)).max() <= 1, zoom
+        tab.wait("studio.player.preview !== null")
+        ids = tab.see("Array.from(studio.player.preview.mask.ids)")
+        assert iou(np.reshape(ids, truth(2).shape), truth(2)) > 0.7
+        tab.page.get_by_role("button", name="Undo").click()
+        tab.wait("studio.state.board.marks.length === 0")
     tab.close()
 
 
@@ -297,14 +309,8 @@ def test_a_camera_is_recorded_and_opened(browser, studio, key):
 # --- the sample, cancelling, a crash
 
 
-def workers(studio) -> list[psutil.Process]:
-    """The processes of the studio that hold models."""
-    children = psutil.Process(studio.process.pid).children(recursive=True)
-    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
-
-
 def test_the_sample_is_run_cancelled_and_survives_a_killed_worker(browser, studio):
-    tab = Tab(browser, studio)
+    tab = Tab(browser, studio, source=False)
     assert "twin" in tab.page.locator("#facts").inner_text()
     tab.wait("studio.after > 4")
     assert tab.see("studio.running")  # results come before the end
@@ -315,7 +321,7 @@ def test_the_sample_is_run_cancelled_and_survives_a_killed_worker(browser, studi
     assert tab.see("studio.state.stale")
     tab.page.get_by_role("button", name="Run again").click()
     tab.wait("studio.running && studio.state.job.done > 1")
-    (worker,) = workers(studio)
+    (worker,) = studio.workers()
     os.kill(worker.pid, signal.SIGKILL)
     tab.wait("!studio.running")
     text = tab.page.locator("#alert span").inner_text()
@@ -342,7 +348,7 @@ def test_reload_restores_and_tabs_are_apart(browser, studio, key):
     tab.wait("window.studio && studio.player && studio.player.shownIndex !== undefined")
     assert tab.marks() == marks
     assert "<b>vase</b>" in tab.page.locator(".p-name").inner_text()  # text, not markup
-    other = Tab(browser, studio)
+    other = Tab(browser, studio, source=False)
     assert other.see("studio.api.key") != key
     assert tab.see("studio.api.key") == key and tab.marks() == marks
     other.see("studio.cancel()")
@@ -350,47 +356,123 @@ def test_reload_restores_and_tabs_are_apart(browser, studio, key):
     tab.close()
 
 
-CONTRAST = """(() => {
-const channel = v => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
-const parse = colour => colour.match(/[\\d.]+/g).map(Number);
-const luminance = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
-function behind(element) {
-  for (; element; element = element.parentElement) {
-    const colour = parse(getComputedStyle(element).backgroundColor);
-    if (colour.length < 4 || colour[3] > 0) return colour;
-  }
-}
-let worst = [99, ""];
-const text = "h1,h2,h3,p,label,button,summary,li,span,dt,dd,option,input,select";
-for (const e of document.querySelectorAll(text)) {
-  if (!e.textContent.trim() || e.disabled || !e.checkVisibility()) continue;
-  if (e.matches(".dot, .p-grip")) continue;
-  const [a, b] = [luminance(parse(getComputedStyle(e).color)), luminance(behind(e))];
-  const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-  if (ratio < worst[0]) worst = [ratio, e.outerHTML.slice(0, 90)];
-}
-return worst; })()"""
-UNNAMED = """[...document.querySelectorAll("button, input, select, [role=slider]")]
-  .filter(e => e.checkVisibility() && !e.textContent.trim())
-  .filter(e => !e.getAttribute("aria-label") && !(e.labels && e.labels.length))
-  .map(e => e.outerHTML)"""
 OUTSIDE = """[...document.body.querySelectorAll("*")]
   .filter(e => e.checkVisibility() && !e.closest(".p-stage, .p-scroll, .skip, .quiet"))
   .filter(e => e.getBoundingClientRect().right > innerWidth + 1)
   .map(e => e.outerHTML.slice(0, 80))"""
 
 
-@pytest.mark.parametrize("scheme, width", [("light", 375), ("dark", 1300)])
-def test_the_page_is_readable_in_narrow_and_dark_windows(browser, studio, tracked, scheme, width):
-    viewport = {"width": width, "height": 800}
-    tab = Tab(browser, studio, tracked, viewport=viewport, color_scheme=scheme)
-    assert tab.see(OUTSIDE) == []
-    assert tab.see("document.documentElement.scrollWidth") <= width
-    contrast, where = tab.see(CONTRAST)
-    assert contrast >= 4.5, where
-    assert tab.see(UNNAMED) == []
-    assert (tab.see("getComputedStyle(document.body).backgroundColor") == "rgb(14, 17, 20)") == (
-        scheme == "dark"
-    )
+def test_the_page_is_accessible_and_whole_in_both_themes_and_widths(browser, studio, tracked):
+    tab = Tab(browser, studio, tracked)
+    tab.see("document.querySelectorAll('details').forEach(box => { box.open = true; })")
+    for scheme, paper in (("light", "rgb(238, 240, 242)"), ("dark", "rgb(14, 17, 20)")):
+        tab.page.emulate_media(color_scheme=scheme)
+        for width in (1300, 375):
+            tab.page.set_viewport_size({"width": width, "height": 800})
+            tab.see("new Promise(done => requestAnimationFrame(() => setTimeout(done, 50)))")
+            assert tab.see(OUTSIDE) == []
+            assert tab.see("document.documentElement.scrollWidth") <= width
+            assert tab.see("getComputedStyle(document.body).backgroundColor") == paper
+            assert tab.barriers() == []
     assert tab.page.locator("#status[aria-live=polite]").count() == 1
+    tab.close()
+
+
+# --- live
+
+
+def truth_of(image: np.ndarray, images: list[np.ndarray]) -> np.ndarray:
+    """The ground truth of the sample's frame that a recorded picture shows."""
+    apart = [np.abs(image.astype(int) - other).mean() for other in images]
+    return read_mask(SAMPLES / "twins" / "gt" / f"{FIRST + int(np.argmin(apart)):04d}.png")
+
+
+def recorded(studio, key: str, frame: int) -> np.ndarray:
+    """A recorded frame, RGB [H, W, 3]."""
+    content = studio.client.get(f"/api/s/{key}/frame/{frame}.jpg").content
+    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
+
+
+def mask_of(studio, key: str, arm: str, frame: int) -> np.ndarray:
+    return ids_of_png(studio.client.get(f"/api/s/{key}/mask/{arm}/{frame}.png").content)
+
+
+def test_a_click_while_it_runs_is_tracked_and_the_recording_is_a_clip(browser, studio, images):
+    tab = Tab(browser, studio, live=True)
+    key, page = tab.see("studio.api.key"), tab.page
+    tab.wait("studio.live.number >= 3")
+    assert page.locator("#live-text").inner_text().startswith("live: camera.mp4, frame ")
+    tab.click(*IN_ALL, delay=150)  # a person's press lasts while frames come
+    (mark,) = tab.marks()
+    assert mark["kind"] == "point" and np.abs(np.subtract(mark["values"], IN_ALL)).max() <= 1
+    clicked = mark["frame"]
+    tab.wait(f"studio.live.number >= {clicked + 4}")
+    # Another object, which is removed again, and a click beside.
+    page.get_by_role("button", name="Add an object").click()
+    tab.wait("studio.active === 2")
+    tab.click(128, 220)
+    tab.wait(f"studio.live.number >= {tab.marks()[-1]['frame'] + 3}")
+    page.get_by_role("button", name="delete object 2").click()
+    tab.wait("studio.state.board.objects.length === 1 && studio.active === 1")
+    tab.click(128, 60, button="right")
+    page.get_by_role("button", name="Pause").click()
+    tab.wait("studio.state.live.paused")
+    shown = tab.see("Array.from(studio.player.maskCache.items.values())[0].value.ids.includes(1)")
+    assert shown and tab.see("studio.player.index === studio.live.number")
+    # One session is live at a time: another tab says so and shows the sample.
+    other = studio.json("/api/sessions", {})["key"]
+    refusal = studio.client.post(f"/api/s/{other}/live/start", json={})
+    assert refusal.status_code == 400 and "another session is live" in refusal.text
+    assert tab.barriers() == []
+    page.get_by_role("button", name="Go on").click()
+    tab.wait("!studio.state.live.paused")
+    page.get_by_role("button", name="Stop and keep").click()
+    tab.wait("!studio.state.live && studio.after > 0 && studio.player.shownIndex >= 0")
+    count = tab.see("studio.state.source.count")
+    assert tab.see("studio.state.source.kind") == "live" and count > clicked + 8
+    frames = [clicked, clicked + 4, clicked + 8, count - 1]
+    for frame in frames:
+        mask, truth = (
+            mask_of(studio, key, "geom", frame),
+            truth_of(recorded(studio, key, frame), images),
+        )
+        assert iou(mask == 1, truth) > 0.7, frame
+    # The clip is corrected and run like any other.
+    tab.go(clicked)
+    assert tab.see("studio.player.mode") == "b" and page.locator("#run").is_visible()
+    page.locator("#arms").select_option("baseline")
+    page.get_by_role("button", name="Run again").click()
+    tab.wait("studio.has('baseline') && !studio.running && !studio.state.stale")
+    command = studio.client.get(f"/api/s/{key}/export/command").text
+    assert (
+        "frames.zip" in command and "--frames frames" in command and str(Path.cwd()) not in command
+    )
+    tab.close()
+
+
+def test_the_pages_own_camera_is_tracked_and_a_killed_worker_loses_nothing(browser, studio):
+    key = studio.json("/api/sessions", {})["key"]
+    studio.json(f"/api/s/{key}/sample", {"name": "twins"})
+    studio.json(f"/api/s/{key}/cancel", {})
+    tab = Tab(browser, studio, key, permissions=["camera"])
+    tab.wait("!studio.running")
+    tab.page.locator("#arms").select_option("baseline")
+    tab.page.get_by_role("button", name="Live from this camera").click()
+    tab.wait("studio.state.live && studio.live.number >= 3")
+    width, height = tab.see("studio.state.source.size")
+    assert max(width, height) <= 640
+    tab.click(width // 2, height // 2)
+    frame = tab.marks()[0]["frame"]
+    tab.wait(f"studio.live.number >= {frame + 3}")
+    os.kill(studio.workers()[0].pid, signal.SIGKILL)
+    tab.wait("!studio.state.live && studio.after > 0")
+    text = tab.page.locator("#alert span").inner_text()
+    assert "SIGKILL" in text and "\n" not in text
+    assert tab.see("studio.state.source.count") >= frame + 3
+    assert len(studio.json(f"/api/s/{key}/state")["results"]) == tab.see(
+        "studio.state.source.count"
+    )
+    assert tab.see("studio.live.stream") is None  # the camera is off
+    tab.go(frame)
+    assert mask_of(studio, key, "baseline", frame).any()
     tab.close()

@@ -9,12 +9,23 @@ import pytest
 from geometry_fusion.errors import InputError
 from geometry_fusion.io.mask_writer import write_mask, write_rgb
 from geometry_fusion.player.masks import ids_of_png, mask_png
+from geometry_fusion.types import Prompt
 from geometry_fusion.ui.actions import steady_point
 from geometry_fusion.ui.board import Board, BoardMark, History
+from geometry_fusion.ui.messages import (
+    Cancel,
+    Ended,
+    Preview,
+    Previewed,
+    TrackingJob,
+    WorkerOptions,
+)
 from geometry_fusion.ui.results import Results
 from geometry_fusion.ui.session import StudioSession
 from geometry_fusion.ui.session_files import mask_file, write_aside
 from geometry_fusion.ui.sources import Cut, opened
+from geometry_fusion.ui.tracking_job import Cancelled
+from geometry_fusion.ui.worker import _Worker
 
 H, W, COUNT = 40, 60, 6
 
@@ -204,6 +215,7 @@ def test_deleted_stretches_and_objects_are_left_out_of_masks(session):
         {"do": "delete_stretch", "object": 1, "first": 0, "last": 10**9},
         {"do": "settings", "mode": "off"},
         {"do": "settings", "fallback": ["auto"]},
+        {"do": "settings", "memory": "fif"},
     ],
 )
 def test_wrong_commands_are_refused_and_change_nothing(session, action):
@@ -314,3 +326,39 @@ def test_small_palette_masks_hold_all_ids():
     few = np.zeros((99, 77), np.uint8)
     few[3:9, 70:] = 3
     assert np.array_equal(ids_of_png(mask_png(few)), few) and len(mask_png(few)) < 200
+
+
+# --- the worker's messages
+
+
+class Pipe:
+    """A connection whose messages are known; keeps what the worker sends."""
+
+    def __init__(self, *waiting):
+        self.waiting, self.sent = list(waiting), []
+
+    def poll(self, seconds: float = 0.0) -> bool:
+        return bool(self.waiting)
+
+    def recv(self):
+        return self.waiting.pop(0)
+
+    def send(self, message) -> None:
+        self.sent.append(message)
+
+
+def test_a_cancel_loses_no_message_that_came_with_it(tmp_path, monkeypatch):
+    """A preview behind it is answered; a job that is cancelled before it begins is not run."""
+    prompt = Prompt(0, 1, points=((1.0, 1.0),))
+    job = TrackingJob("j", "k", tmp_path, (prompt,), ("baseline",), "auto", "auto", tmp_path)
+    preview = Preview(7, "k", tmp_path, prompt)
+    monkeypatch.setattr(_Worker, "_preview", lambda self, asked: Previewed(asked.request, b"x"))
+    pipe = Pipe(preview)
+    worker = _Worker(pipe, WorkerOptions())
+    worker._job = job
+    with pytest.raises(Cancelled):
+        worker._answer([Cancel("j")])
+    assert pipe.sent == [Previewed(7, b"x")]
+    worker._job, pipe.sent, pipe.waiting = None, [], [Cancel("j"), preview]
+    worker._answer([job])
+    assert pipe.sent == [Previewed(7, b"x"), Ended("j", "cancelled")]

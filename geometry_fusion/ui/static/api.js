@@ -40,6 +40,21 @@ export class Api {
   truth(files, after) { return this.json(`${this.base}/truth`, {files, after}); }
   path(path, cut) { return this.json(`${this.base}/path`, {path, ...cut}); }
 
+  liveStart(from_page, arm) { return this.json(`${this.base}/live/start`, {from_page, arm}); }
+  liveControl(what) { return this.json(`${this.base}/live/control`, {do: what}); }
+  livePicture(blob) { return this.request(`${this.base}/live/picture`, {method: "PUT", body: blob}); }
+
+  /* The next live frame: {head, image, mask}, as Blobs; null where none came. */
+  async live(after) {
+    const answer = await this.request(`${this.base}/live?after=${after}`);
+    if (answer.status === 204) return null;
+    const all = await answer.arrayBuffer();
+    const length = new DataView(all).getUint32(0, true);
+    const head = JSON.parse(new TextDecoder().decode(all.slice(4, 4 + length)));
+    const from = 4 + length, to = from + head.image;
+    return {head, image: new Blob([all.slice(from, to)], {type: "image/jpeg"}), mask: new Blob([all.slice(to)], {type: "image/png"})};
+  }
+
   frameAddress(epoch, i) { return `${this.base}/frame/${i}.jpg?e=${epoch}`; }
   maskAddress(arm, i, number) { return `${this.base}/mask/${arm}/${i}.png?n=${number}`; }
 

@@ -56,6 +56,7 @@ export class PromptCanvas {
     let dragged = false;
     const frame = pane.frame;
     frame.setPointerCapture(event.pointerId);
+    this.player.held = true; // live pictures wait: the click is for the one that is seen
     const move = at => {
       if (!dragged && Math.hypot(at.clientX - start[0], at.clientY - start[1]) <= DRAG) return;
       const to = this.player.toPixel(pane, at.clientX, at.clientY);
@@ -70,6 +71,7 @@ export class PromptCanvas {
       frame.removeEventListener("pointermove", move);
       frame.removeEventListener("pointerup", up);
       frame.removeEventListener("pointercancel", stop);
+      this.player.held = false;
       const band = this.band;
       this.band = null;
       return band;

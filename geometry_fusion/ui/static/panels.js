@@ -47,7 +47,7 @@ export class Panels {
     $("restore-stretch").onclick = () => this.stretch("restore_stretch");
     $("copy").onclick = () => this.copy();
     $("command").addEventListener("toggle", () => this.command());
-    for (const key of ["mode", "fallback"]) $(key).onchange = event => studio.act({do: "settings", [key]: event.target.value});
+    for (const key of ["mode", "fallback", "memory"]) $(key).onchange = event => studio.act({do: "settings", [key]: event.target.value});
     this.exports = new Map(EXPORTS.map(([kind, text]) => [kind, el("button", {type: "button", text, onclick: event => studio.export(kind, event.target)})]));
     $("export-list").replaceChildren(...this.exports.values());
     $("format").replaceChildren(...FORMATS.map(([value, text]) => el("option", {value, text})));
@@ -68,7 +68,8 @@ export class Panels {
     this.objects(state.board.objects, studio.active);
     this.marks(state.board, studio.active, studio.frame);
     this.settings(state, studio.info);
-    const done = Object.values(studio.seen).some(arm => Object.keys(arm).length);
+    const done = !state.live && Object.values(studio.seen).some(arm => Object.keys(arm).length);
+    $("exports").hidden = !!state.live;
     const arms = ["geom", "baseline"].filter(arm => studio.has(arm));
     if (this.changed("format-arms", arms)) $("format-arm").replaceChildren(...arms.map(arm => el("option", {value: arm, text: studio.title(arm)})));
     $("export-format").disabled = $("export-format").dataset.busy === "1" || !arms.length;
@@ -125,11 +126,14 @@ export class Panels {
       $("missing").textContent = missing.join(" ");
     }
     if (this.changed("modes", info.modes, info.fallbacks)) {
+      $("memory").replaceChildren(...info.memories.map(text => el("option", {value: text, text})));
       $("mode").replaceChildren(...info.modes.map(text => el("option", {value: text, text})));
       $("fallback").replaceChildren(...info.fallbacks.map(text => el("option", {value: text, text})));
     }
     $("mode").value = state.settings.mode;
     $("fallback").value = state.settings.fallback;
+    $("memory").value = state.settings.memory;
+    $("stretch").hidden = $("settings").hidden = !!state.live;
   }
 
   /* null: all arms that can run. */

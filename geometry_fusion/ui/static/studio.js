@@ -3,6 +3,7 @@
 import {Api} from "./api.js";
 import {Camera} from "./camera.js";
 import {PromptCanvas} from "./canvas.js";
+import {Live} from "./live.js";
 import {Panels, el} from "./panels.js";
 
 const $ = id => document.getElementById(id);
@@ -26,6 +27,7 @@ class Studio {
   async start() {
     this.info = await this.api.info();
     this.panels = new Panels(this);
+    this.live = new Live(this);
     this.listen();
     $("samples").replaceChildren(el("option", {value: "", text: "choose …"}),
       ...Object.entries(this.info.samples).map(([name, title]) => el("option", {value: name, text: `${name}: ${title}`})));
@@ -38,7 +40,7 @@ class Studio {
     }
     if (!this.api.key) {
       sessionStorage.setItem("studio-session", await this.api.create());
-      this.take(await this.api.sample(this.info.first_sample));
+      if (!this.info.live || !await this.live.start(false)) this.take(await this.api.sample(this.info.first_sample));
     }
     this.poll();
   }
@@ -47,7 +49,9 @@ class Studio {
 
   take(state) {
     if (state.key !== this.api.key) return;
-    const fresh = state.epoch !== this.epoch;
+    if (this.state && this.state.key === state.key && state.made < this.state.made) return; // overtaken
+    const wasLive = !!(this.state && this.state.live);
+    const fresh = state.epoch !== this.epoch || wasLive !== !!state.live;
     if (fresh) { this.seen = {}; this.numbers = {}; this.epoch = state.epoch; this.after = 0; }
     const before = this.state;
     this.state = state;
@@ -76,33 +80,37 @@ class Studio {
 
   show(fresh, withResults, before) {
     const {state} = this, {source, board} = state;
+    $("stage").hidden = !source;
     if (!source) { this.update(); return; }
     const objects = board.objects.map(object => ({...object, colour: this.colour(object)}));
     const part = {objects, marks: board.marks, deletions: board.deletions, seen: this.seen};
     if (fresh || !this.player) {
-      const arms = [...Object.keys(this.info.arms).length ? Object.keys(this.info.arms) : ["baseline"]].map(key => ({key, title: this.title(key)}));
+      const keys = state.live ? [state.live.arm] : Object.keys(this.info.arms);
+      const arms = (keys.length ? keys : ["baseline"]).map(key => ({key, title: this.title(key)}));
       const [top, bottom] = source.rate.split("/").map(Number);
       Object.assign(part, {
-        size: source.size, count: source.count, rate: top / (bottom || 1), stems: source.stems, epoch: state.epoch, arms,
+        size: source.size, count: source.count, rate: top / (bottom || 1), epoch: state.epoch, arms,
         frames: {url: i => this.api.frameAddress(this.epoch, i)},
-        mask: (arm, i) => (this.numbers[arm] || {})[i] ? this.api.maskAddress(arm, i, `${this.epoch}-${this.numbers[arm][i]}`) : null,
+        live: !!state.live,
+        mask: state.live ? (arm, i) => this.live.number === i ? `${arm} ${i}` : null : (arm, i) => (this.numbers[arm] || {})[i] ? this.api.maskAddress(arm, i, `${this.epoch}-${this.numbers[arm][i]}`) : null,
         scene: null,
       });
       this.scene = null;
     }
     if (!this.player) this.makePlayer(part);
-    else if (fresh || withResults || !before || JSON.stringify(before.board) !== JSON.stringify(board)) this.player.setData(part);
+    else if (fresh || withResults && !state.live || !before || JSON.stringify(before.board) !== JSON.stringify(board)) this.player.setData(part);
     if (fresh) {
       const first = board.marks.length ? board.marks[0].frame : 0;
       this.player.go(first);
       this.player.select(this.active);
     }
+    if (before && before.live && !state.live) this.player.setMode(before.live.arm === this.player.data.arms[0].key ? "a" : "b");
     if (this.player.active !== this.active) this.player.select(this.active);
     this.update();
   }
 
   makePlayer(data) {
-    this.player = new window.Player($("stage"), data);
+    this.player = new window.Player($("stage"), data, {stretches: true});
     this.player.on("frame", i => { this.frame = i; this.update(); this.previewHere(); })
       .on("select", id => { if (id !== this.active) this.select(id); })
       .on("stretch", stretch => { this.select(stretch.object); this.panels.setStretch(stretch); })
@@ -155,7 +163,7 @@ class Studio {
   /* The mask of the active object's marks on this frame, before anything is tracked. The last
      request wins. */
   async previewHere(always = false) {
-    if (!this.player || this.active === null) return;
+    if (!this.player || this.active === null || this.state.live) return;
     const frame = this.player.index, object = this.active;
     const marked = this.state.board.marks.some(mark => mark.frame === frame && mark.object_id === object && mark.kind !== "negative");
     if (!marked) { if (this.player.preview && this.player.preview.object === object) { this.player.preview = null; this.player.draw(); } return; }
@@ -184,7 +192,7 @@ class Studio {
   nameOf(id) { return (this.state.board.objects.find(object => object.id === id) || {name: "object"}).name; }
 
   async run() {
-    if (this.running) return;
+    if (this.running || this.state.live) return;
     if (!this.hasPrompts) { this.alert("There is no prompt: click on an object first."); return; }
     try { this.take(await this.api.run(this.panels.arms, this.after)); this.say("the run begins"); this.hurry(); }
     catch (error) { this.alert(error.message); }
@@ -257,15 +265,18 @@ class Studio {
     const {state, info} = this;
     if (!state || !info) return;
     const {source, job} = state;
-    $("facts").textContent = source ? `${source.name} · ${source.count} frames, ${source.size[0]}×${source.size[1]}, ${+rateOf(source.rate).toFixed(2)} per second` : "no video";
+    $("facts").textContent = state.live ? `live: ${state.live.name}` : source ? `${source.name} · ${source.count} frames, ${source.size[0]}×${source.size[1]}, ${+rateOf(source.rate).toFixed(2)} per second` : "no video";
     $("model").textContent = info.ready ? `model: ${info.model}` : "the models are being loaded …";
+    this.live.update();
+    $("clip-tools").hidden = $("run-tools").hidden = !!state.live;
     $("undo").disabled = !state.can_undo; $("redo").disabled = !state.can_redo;
     const both = !this.panels.arms && Object.keys(info.arms).length > 1;
     $("run").textContent = `${state.stale && this.after ? "Run again" : "Run"}${both ? (state.stale && this.after ? "" : " both") : ""}`;
     $("run").hidden = this.running; $("cancel").hidden = !this.running;
     $("run").disabled = !this.hasPrompts;
     for (const id of ["stretch-first", "stretch-last"]) $(id).max = source ? source.count - 1 : 0;
-    if (this.running) {
+    if (state.live) this.progress(null);
+    else if (this.running) {
       const pace = Object.entries(job.pace).map(([arm, value]) => `${this.title(arm)} ${value} frames/s`).join(", ");
       const left = job.seconds_left ? `, ${Math.ceil(job.seconds_left)} s left` : "";
       const text = job.status === "waiting" ? (!info.ready ? "the models are being loaded" : job.position ? `waiting: number ${job.position} in the queue` : "the run begins") : `frame ${job.done} of ${job.total}${left}${pace ? ` (${pace})` : ""}`;
@@ -278,7 +289,9 @@ class Studio {
 
   hint() {
     const {state} = this;
+    if (state.live) return this.hasPrompts ? "Click on what is wrong, or add an object. Stop: what was recorded becomes a clip." : "Click on an object while it runs; the click is for the picture that you see. Right-click or Shift-click: not it.";
     if (!state.source) return "";
+    if (state.source.kind === "live" && state.stale) return "The recorded clip: correct it, then run both arms over it, forwards and backwards.";
     if (state.incomplete.length) return `Frame ${state.incomplete[0][0]} has only clicks beside ${this.nameOf(state.incomplete[0][1])}: click on it as well.`;
     if (!this.hasPrompts) return "Click on an object. Right-click or Shift-click: not it. Drag: a box.";
     if (this.running) return "Results appear as they come. You can watch, click and cancel meanwhile.";
@@ -374,6 +387,7 @@ class Studio {
 
   async refresh() {
     const wasRunning = this.running;
+    this.wasLive = !!(this.state && this.state.live);
     const state = await this.api.state(this.after);
     if (state.epoch === this.epoch && state.number < this.after) { this.after = 0; this.numbers = {}; return; }
     const began = performance.now();
@@ -384,6 +398,9 @@ class Studio {
 
   ended() {
     const {job} = this.state;
+    if (!job || !this.player) return;
+    if (job.text && this.wasLive) this.alert(job.text, job.status === "failed" ? "" : "note");
+    if (this.wasLive) { this.say("the live video has ended; what was recorded is a clip"); return; }
     const words = {done: "the run is complete", cancelled: "the run was cancelled; what is done is kept", failed: "the run failed"}[job.status];
     this.say(words);
     this.player.preview = null;
