@@ -222,7 +222,7 @@ def test_a_tracker_asks_must3r_for_every_fifth_frame_and_resumes(tmp_path, mode)
     later = StreamSession(tracker.predictor)
     later.restore(snapshots[last])
     for frame in later.track(open_source(tmp_path, start=last + 1)):
-        assert torch.equal(torch.as_tensor(frame.logits), torch.as_tensor(logits[frame.index]))
+        assert ((frame.logits > 0) == (logits[frame.index] > 0)).float().mean() > 0.98
     assert frame.index == 27
     assert tracker.identity.options["geometry every"] == "5"
 
