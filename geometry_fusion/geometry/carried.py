@@ -18,6 +18,7 @@ from torch.nn.functional import grid_sample
 
 from geometry_fusion.fit import Fit
 from geometry_fusion.geometry.cameras import rays_of
+from geometry_fusion.geometry.flow import dis_flow
 from geometry_fusion.geometry.source import GeometrySource
 from geometry_fusion.types import Camera, GeometryFrame
 
@@ -51,7 +52,6 @@ class CarriedGeometry(GeometrySource):
         self._source, self._every = source, every
         self.levels, self.tolerance = source.levels, source.tolerance
         self.origin = f"{source.origin}, of every {every}. frame"
-        self._flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         self._last: _Asked | None = None
         self._last_flow: np.ndarray | None = None  # to `_last` from the frame that was carried last
 
@@ -108,8 +108,7 @@ class CarriedGeometry(GeometrySource):
         last = self._last.geometry
         fit = last.fit
         # Begins with the flow of the frame before, as the distance grows from frame to frame.
-        flow = self._flow.calc(grey, self._last.grey, self._last_flow)
-        self._last_flow = flow.copy()
+        flow = self._last_flow = dis_flow(grey, self._last.grey, self._last_flow)
         height, width = last.confidence.shape
         origins = _origins(flow, fit, height, width)
         maps = torch.cat((last.points, last.confidence[None]))
@@ -179,7 +178,7 @@ class CarriedGeometry(GeometrySource):
             geometry = GeometryFrame(**last, fit=fit, camera=camera and Camera(*camera))
             self._last = _Asked(index, grey, geometry)
         if "flow" in snapshot:
-            self._last_flow = snapshot["flow"].cpu().numpy().copy()
+            self._last_flow = snapshot["flow"].cpu().numpy()
 
 
 def _grey(image: np.ndarray) -> np.ndarray:

@@ -13,12 +13,6 @@ Flow = Callable[[np.ndarray, np.ndarray], np.ndarray]
 CONSISTENT_PX, CONSISTENT_SHARE = 1.0, 0.05  # error allowed: pixels + share of the flow's length
 
 
-def dis_flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Dense inverse search, medium preset (Kroeger et al., ECCV 2016), by OpenCV."""
-    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    return dis.calc(first, second, None)
-
-
 @cache
 def pixel_grid(height: int, width: int) -> np.ndarray:
     """Pixel coordinates [H, W, 2] as float32: x, y. Read-only: all callers share it."""

@@ -10,8 +10,9 @@ from dataclasses import asdict
 
 import numpy as np
 
+from geometry_fusion.geometry.flow import dis_flow
 from geometry_fusion.motion.decision import Decision, decision_of
-from geometry_fusion.motion.flow import Flow, PairFlow, dis_flow, pair_flows
+from geometry_fusion.motion.flow import Flow, PairFlow, pair_flows
 from geometry_fusion.motion.pairs import PairEvidence, measure_pair
 from geometry_fusion.motion.paths import bounded_by_path
 from geometry_fusion.motion.settings import MotionSettings, read_settings

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import torch
 
+from geometry_fusion.geometry.flow import dis_flow
 from geometry_fusion.tracking.place import Cells
 
 SIDE = 128  # pixels of the squashed grey frames in which flow is computed
@@ -35,7 +36,6 @@ class GeometryTrust:
 
     def __init__(self):
         self.clear()
-        self._flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
     def clear(self) -> None:
         """Begin anew."""
@@ -64,8 +64,8 @@ class GeometryTrust:
     def _share(self, first: _Seen, second: _Seen) -> float | None:
         """Share of cells whose flow ends at the same 3D point; None where too few can tell."""
         side = first.cells.side
-        flow = self._flow.calc(first.grey, second.grey, None)
-        back = self._flow.calc(second.grey, first.grey, None)
+        flow = dis_flow(first.grey, second.grey)
+        back = dis_flow(second.grey, first.grey)
         middles = ((np.arange(side) + 0.5) * SIDE / side).astype(int)
         x, y = np.meshgrid(middles, middles)
         along = flow[y, x]

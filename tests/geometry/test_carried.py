@@ -189,6 +189,16 @@ def dict_of(pictures: dict, first: int, end: int) -> dict:
     return {index: pictures[index] for index in range(first, end)}
 
 
+def test_what_was_carried_before_changes_nothing_after_the_source_was_asked(pictures):
+    """Flow begins anew at every frame that the source answers, so that a run can resume there."""
+    whole = CarriedGeometry(Wall(), 4).push_all(pictures)
+    alone = CarriedGeometry(Wall(), 4).push_all(dict_of(pictures, 4, 10))
+    for expected, answer in zip(alone, whole[4:]):
+        assert torch.equal(expected.points, answer.points)
+        assert torch.equal(expected.confidence, answer.confidence)
+        assert torch.equal(expected.camera.camera_to_world, answer.camera.camera_to_world)
+
+
 def test_reset_forgets_the_last_frame(pictures):
     wall = Wall()
     source = CarriedGeometry(wall, 4)
@@ -199,8 +209,9 @@ def test_reset_forgets_the_last_frame(pictures):
 
 
 @pytest.mark.parametrize("mode", ["merger", "places"])
-def test_a_tracker_asks_must3r_for_every_fifth_frame_and_resumes(tmp_path, mode):
-    """Resumed at frame 16 or 24, which are carried from 15 and 20."""
+def test_a_tracker_asks_must3r_for_every_fifth_frame_and_resumes(tmp_path, mode, threads):
+    """Resumed at frame 16, which is carried from frame 15."""
+    threads(1)  # nothing is encoded ahead, so that it is clear where a snapshot can be taken
     for index, image in enumerate(islice(VideoFile(VIDEO), 28)):
         Image.fromarray(image).save(tmp_path / f"{index:03d}.png")
     tracker = load("tiny", mode=mode, geometry_every=5, device="cpu")
@@ -215,14 +226,13 @@ def test_a_tracker_asks_must3r_for_every_fifth_frame_and_resumes(tmp_path, mode)
             torch.save(session.snapshot(), file)
             file.seek(0)
             snapshots[frame.index] = torch.load(file, weights_only=True)
-    (last,) = snapshots
-    assert last in (15, 23)  # with several threads, a batch had begun
+    assert list(snapshots) == [15]
     asked = session._state.geometry._source.poses
     assert set(asked) <= {0, 1, 5, 10, 15, 20, 25} and 25 in asked
     later = StreamSession(tracker.predictor)
-    later.restore(snapshots[last])
-    for frame in later.track(open_source(tmp_path, start=last + 1)):
-        assert ((frame.logits > 0) == (logits[frame.index] > 0)).float().mean() > 0.98
+    later.restore(snapshots[15])
+    for frame in later.track(open_source(tmp_path, start=16)):
+        assert torch.equal(frame.logits, logits[frame.index])
     assert frame.index == 27
     assert tracker.identity.options["geometry every"] == "5"
 

@@ -67,10 +67,10 @@ def degrees_between(one: np.ndarray, other: np.ndarray) -> float:
 @pytest.mark.parametrize("path", ("free", "planar", "collinear", "static"))
 def test_a_similarity_is_found_exactly(path):
     start = views_of(path)
-    found = similarity_of(start, [TRUE.of_view(view) for view in start])
-    assert found.scale == pytest.approx(TRUE.scale, rel=1e-5)
-    assert np.allclose(found.rotation, TRUE.rotation, atol=1e-6)
-    assert np.allclose(found.shift, TRUE.shift, atol=1e-4)
+    similarity = similarity_of(start, [TRUE.of_view(view) for view in start])
+    assert similarity.scale == pytest.approx(TRUE.scale, rel=1e-5)
+    assert np.allclose(similarity.rotation, TRUE.rotation, atol=1e-6)
+    assert np.allclose(similarity.shift, TRUE.shift, atol=1e-4)
 
 
 @pytest.mark.parametrize("path", ("free", "planar", "collinear", "static"))
@@ -81,12 +81,12 @@ def test_noise_and_wrong_frames_do_little_harm(path, wrong):
     start = [disturbed(view, rng) for view in views_of(path)]
     for frame in range(wrong):  # lost: turned, and somewhere else
         start[frame] = disturbed(start[frame], rng, degrees=60, metres=2.0, depth=0.3)
-    found = similarity_of(start, end)
-    assert found.scale == pytest.approx(TRUE.scale, rel=0.02)
-    assert degrees_between(found.rotation, TRUE.rotation) < 2
+    similarity = similarity_of(start, end)
+    assert similarity.scale == pytest.approx(TRUE.scale, rel=0.02)
+    assert degrees_between(similarity.rotation, TRUE.rotation) < 2
     # In the unit of the known views, where the noise of a centre is 5 cm.
     middle = centres_of(path).mean(0)
-    assert np.linalg.norm(found.of_points(middle) - TRUE.of_points(middle)) < 0.12
+    assert np.linalg.norm(similarity.of_points(middle) - TRUE.of_points(middle)) < 0.12
 
 
 def test_moved_views_see_moved_points():

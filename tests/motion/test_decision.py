@@ -8,10 +8,11 @@ import torch
 
 from geometry_fusion.errors import InputError
 from geometry_fusion.fit import fit_to_square
+from geometry_fusion.geometry.flow import dis_flow
 from geometry_fusion.motion import MotionSettings, MotionWatch, decide
 from geometry_fusion.motion.decision import decision_of
 from geometry_fusion.motion.epipolar import Epipolar, estimated, sampson
-from geometry_fusion.motion.flow import consistent, dis_flow
+from geometry_fusion.motion.flow import consistent
 from geometry_fusion.motion.pairs import PairEvidence
 from geometry_fusion.motion.paths import bounded_by_path
 from geometry_fusion.motion.rigid import fitted

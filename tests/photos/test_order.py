@@ -107,7 +107,7 @@ def test_components_equal_those_of_brute_force():
 def prim(weights, visible, prompted, absent) -> list[tuple[int, int | None]]:
     """(photo, parent) by looking at all edges before every step."""
     prompts = sorted(set().union(*prompted))
-    found = [set(), set()]
+    photos_with = [set(), set()]
     order = []
     while len(order) < len(weights):
         left = [p for p in range(len(weights)) if p not in [photo for photo, _ in order]]
@@ -115,7 +115,7 @@ def prim(weights, visible, prompted, absent) -> list[tuple[int, int | None]]:
             (-weights[other, photo] * (0.5 + 0.5 * visible[place, photo]), photo, place, other)
             for photo in left
             for place in range(2)
-            for other in found[place]
+            for other in photos_with[place]
         ]
         photo, parent = (prompts[len(order)], None) if len(order) < len(prompts) else (None, None)
         if photo is None:
@@ -123,7 +123,7 @@ def prim(weights, visible, prompted, absent) -> list[tuple[int, int | None]]:
         order.append((photo, parent))
         for place in range(2):
             if (place, photo) not in absent:
-                found[place].add(photo)
+                photos_with[place].add(photo)
     return order
 
 
