@@ -2,8 +2,8 @@
 
     python benchmarks/compare_evaluations.py eval_logs/every_1 eval_logs/every_2
 
-Both folders are the `out` of runs over the same objects. Prints, per arm and prompt that both have,
-the mean positive IoU of each run and the mean difference with a 95% bootstrap interval over objects.
+Both folders are the `out` of runs over the same objects. Prints, per arm and prompt of both, the
+mean positive IoU of each run, and the mean difference with a 95% interval (bootstrap over objects).
 """
 
 import argparse
