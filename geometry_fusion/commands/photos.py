@@ -72,6 +72,7 @@ def check_flags(args: argparse.Namespace) -> None:
         "--geometry": args.geometry is not None,
         "--mode full": args.mode == "full",
         "--carry-masks": args.carry_masks,
+        f"--geometry-every {args.geometry_every}": args.geometry_every != 1,
         f"--memory {args.memory}": args.memory != "fifo",
         f"--prompt-frame {args.prompt_frame}": args.prompt_frame != 0,
     }

@@ -53,13 +53,14 @@ class GeometryChoice:
     keyframe_interval: int = KEYFRAME_INTERVAL
     every: int = 1  # MUSt3R sees every so many frames
 
-    def check(self) -> None:
-        """Raise InputError for settings that cannot work."""
-        check_option("--geometry-every", self.every, LIMITS["geometry_every"])
-        if self.given is not None and self.every != 1:
-            raise InputError(
-                f"--geometry-every {self.every}: is for MUSt3R; leave it out with --geometry"
-            )
+
+def check_every(every: int, is_given: bool) -> None:
+    """Raise InputError for a `GeometryChoice.every` that cannot be, or does not go with geometry
+    that is given.
+    """
+    check_option("--geometry-every", every, LIMITS["geometry_every"])
+    if is_given and every != 1:
+        raise InputError(f"--geometry-every {every}: is for MUSt3R; leave it out with --geometry")
 
 
 def build_parts(
@@ -86,7 +87,6 @@ def build_parts(
     if geometry.checkpoint is None and geometry.places is None:
         predictor = build_predictor(sam2, sam2_file, torch_device, **options)
         return Parts(predictor, Identity("sam2", files, settings), precision)
-    geometry.check()
     chosen = SourceOptions(
         torch_device, precision, geometry.max_keyframes, geometry.keyframe_interval, geometry.every
     )

@@ -23,7 +23,7 @@ from geometry_fusion.models.given import GivenGeometry
 from geometry_fusion.models.identity import Identity
 from geometry_fusion.models.must3r import default_must3r, must3r_of
 from geometry_fusion.models.names import FUSION_CHECKPOINTS, SAM2_MODELS
-from geometry_fusion.models.parts import GeometryChoice, build_parts, no_geometry
+from geometry_fusion.models.parts import GeometryChoice, build_parts, check_every, no_geometry
 from geometry_fusion.models.spec import FusionSpec
 from geometry_fusion.tracking.open_session import open_session
 from geometry_fusion.tracking.places import PlaceSettings
@@ -150,6 +150,8 @@ def load(
         raise InputError(
             f"geometry mode {mode}: unknown; choose one of {', '.join(GEOMETRY_MODES)}"
         )
+    # Here: where `auto` falls back to SAM2 alone, a wrong option would pass for a missing file.
+    check_every(options.get("geometry_every", 1), isinstance(geometry, GivenGeometry))
     geometry = "none" if mode == "off" else geometry
     given = {"device": device, "precision": precision, **options}
     if str(name) in SAM2_MODELS:

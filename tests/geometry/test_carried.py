@@ -84,6 +84,18 @@ class Wall(GeometrySource):
         self.asked = list(snapshot["asked"])
 
 
+class Given:
+    """Geometry of a user, as far as a tracker is made from it."""
+
+    digest = "none"
+
+    def source(self, side):
+        return Wall()
+
+    def lines(self):
+        return []
+
+
 def true_geometry(index: int) -> GeometryFrame:
     matrix = torch.from_numpy(pose(index)).float()
     scale = CELLS / HEIGHT
@@ -238,7 +250,10 @@ def test_a_tracker_asks_must3r_for_every_fifth_frame_and_resumes(tmp_path, mode,
 
 
 def test_what_cannot_work_is_refused():
-    with pytest.raises(InputError, match="--geometry-every 0: must be"):
-        load("tiny", geometry="must3r", geometry_every=0)
+    for geometry in ("must3r", "auto"):
+        with pytest.raises(InputError, match="--geometry-every 0: must be"):
+            load("tiny", geometry=geometry, geometry_every=0)
+    with pytest.raises(InputError, match="--geometry-every 2: is for MUSt3R"):
+        load("tiny", geometry=Given(), geometry_every=2)
     with pytest.raises(ValueError, match="every=0"):
         CarriedGeometry(Wall(), 0)

@@ -505,6 +505,7 @@ def test_evaluation_refuses_what_it_cannot_do(refuse, tmp_path):
         "threads=abc",
         "workers=0",
         "join_every=0",
+        "geometry_every=0",
         "out=null",
     ):
         key, value = wrong.split("=")

@@ -60,6 +60,7 @@ def test_masks_order_and_page_are_written_and_replaced_as_a_whole(photos, tmp_pa
         (["--prompt-image", "c.webp", "--point", "1,1", "--memory", "dam"], "--memory dam"),
         (["--prompt-image", "c.webp", "--point", "1,1", "--order", "given"], "has no order"),
         (["--prompt-image", "c.webp", "--point", "1,1", "--show"], "--show: is for videos"),
+        (["--prompt-image=c.webp", "--point=1,1", "--geometry-every=2"], "--geometry-every 2: is"),
     ],
 )
 def test_what_photos_do_not_have_is_refused(photos, refuse, tmp_path, arguments, message):
