@@ -38,9 +38,8 @@ class Ground:
 class PointErrors:
     """How far the objects of a room are off in MUSt3R's geometry, after alignment, in metres."""
 
-    distance: (
-        float  # median over objects of the median distance of a pixel's point from its true one
-    )
+    # Median over objects of the median distance of a pixel's point from its true one.
+    distance: float
     size: float  # median over objects of the longest side of their box
 
     def __str__(self) -> str:
@@ -101,8 +100,8 @@ class LearnedGeometry:
     @cached_property
     def errors(self) -> PointErrors:
         """How far objects are off."""
-        found, truth, ids = (np.concatenate(parts) for parts in zip(*self._pairs()))
-        far = np.linalg.norm(found - truth, axis=1)
+        points, truth, ids = (np.concatenate(parts) for parts in zip(*self._pairs()))
+        far = np.linalg.norm(points - truth, axis=1)
         numbers = np.unique(ids[ids > 0])
         sides = [np.ptp(truth[ids == number], axis=0).max() for number in numbers]
         medians = [np.median(far[ids == number]) for number in numbers]

@@ -12,7 +12,7 @@ def dis_flow(
     """Where each pixel of the first picture is in the second, minus where it was: [H, W, 2] pixels.
 
     Dense inverse search, medium preset (Kroeger et al., ECCV 2016), by OpenCV. Every call makes an
-    object of its own: one that was given a `start` goes on to use it in calls without one.
+    object of its own: one that was given a `start` keeps using it in calls without one.
     """
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     return dis.calc(first, second, None if start is None else start.copy())

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from geometry_fusion.errors import InputError
 from geometry_fusion.geometry.posed_depth import PosedView
@@ -43,13 +44,11 @@ class Similarity:
 def median_rotation(rotations: np.ndarray) -> np.ndarray:
     """The rotation [3, 3] with the least sum of chordal distances to others [T, 3, 3].
 
-    By Weiszfeld's reweighting of the chordal mean, which is the projection of a weighted sum onto
-    rotations by SVD (Hartley et al., Rotation Averaging, 2013).
+    By Weiszfeld's reweighting of the chordal mean (Hartley et al., Rotation Averaging, 2013).
     """
     weights = np.ones(len(rotations))
     for _ in range(STEPS):
-        u, _, vt = np.linalg.svd(np.einsum("t,tij->ij", weights, rotations))
-        median = u @ np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))]) @ vt
+        median = Rotation.from_matrix(rotations).mean(weights).as_matrix()
         distances = np.linalg.norm(rotations - median, axis=(1, 2))
         weights = 1 / np.maximum(distances, LEAST_DISTANCE)
     return median

@@ -55,7 +55,7 @@ class GeometryTrust:
         now = _Seen(frame, cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA), cells)
         last, self._last = self._last, now
         if last is None or abs(frame - last.frame) != 1 or cells.carried:
-            return  # carried geometry agrees with the flow that carried it, whatever it is worth
+            return  # carried geometry agrees with the flow that carried it, right or wrong
         share = self._share(last, now)
         if share is not None:
             self.pairs += 1

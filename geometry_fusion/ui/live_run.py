@@ -222,7 +222,7 @@ class LiveRun:
 
 
 def copied(snapshot: dict) -> dict:
-    """A session's snapshot with its own tensors: tracking goes on with those of the session."""
+    """A session's snapshot with its own tensors: tracking continues with those of the session."""
     with torch.inference_mode():
         return copy.deepcopy(snapshot)
 

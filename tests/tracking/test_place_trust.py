@@ -58,7 +58,7 @@ def test_one_pair_is_not_enough_and_gaps_are_no_pairs(picture):
     assert trust.suffices
 
 
-def test_carried_geometry_does_not_vouch_for_itself(picture):
+def test_carried_geometry_is_no_evidence_for_itself(picture):
     """It agrees with the flow that carried it, in every scene."""
     trust = GeometryTrust()
     for index in range(6):

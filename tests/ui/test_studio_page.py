@@ -424,7 +424,7 @@ def test_a_click_while_it_runs_is_tracked_and_the_recording_is_a_clip(browser, s
     refusal = studio.client.post(f"/api/s/{other}/live/start", json={})
     assert refusal.status_code == 400 and "another session is live" in refusal.text
     assert tab.barriers() == []
-    page.get_by_role("button", name="Go on").click()
+    page.get_by_role("button", name="Resume").click()
     tab.wait("!studio.state.live.paused")
     page.get_by_role("button", name="Stop and keep").click()
     tab.wait("!studio.state.live && studio.after > 0 && studio.player.shownIndex >= 0")

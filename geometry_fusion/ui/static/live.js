@@ -29,7 +29,7 @@ export class Live {
     $("source").hidden = !!view;
     $("stage").classList.toggle("live", !!view);
     if (!view) { this.closeCamera(); return; }
-    $("live-pause").textContent = view.paused ? "Go on" : "Pause";
+    $("live-pause").textContent = view.paused ? "Resume" : "Pause";
     $("live-pause").setAttribute("aria-pressed", view.paused);
     const pace = this.pace ? `, ${this.pace.toFixed(1)} frames/s` : "";
     $("live-text").textContent = view.frames ? `${view.paused ? "paused" : "live"}: ${view.name}, frame ${this.number ?? view.frames - 1}${pace}` : `${view.name} is being opened …`;
