@@ -17,7 +17,7 @@ from geometry_fusion.instances.generator import automatic_proposals
 from geometry_fusion.instances.keyframes import coverage_keyframes, stride_keyframes
 from geometry_fusion.instances.lifting import sight_of
 from geometry_fusion.instances.outputs import NAMES, Results, write_results
-from geometry_fusion.instances.propagate import Propose, propagate
+from geometry_fusion.instances.propagate import Propose, propagate, session_for_tracks
 from geometry_fusion.instances.proposals import Proposal, kept_proposals
 from geometry_fusion.instances.segments import SegmentStore
 from geometry_fusion.instances.settings import VOXEL_OF_DIAMETER, InstanceSettings, read_settings
@@ -72,7 +72,9 @@ def run(args: argparse.Namespace) -> None:
         keyframes = keyframes_of(cloud, view_of, len(frames), settings)
         propose = proposer(tracker, view_of, settings, args)
         open_at = partial(_open_at, frames.path)
-        tracks = propagate(tracker.session(), open_at, keyframes, propose, settings, store)
+        tracks = propagate(
+            session_for_tracks(tracker), open_at, keyframes, propose, settings, store
+        )
         instances = solve(cloud, tracks, range(len(frames)), view_of, settings)
         views = [view_of(index) for index in range(len(frames))]
         poses = np.array([view.camera_to_world for view in views if view is not None])

@@ -22,7 +22,7 @@ from geometry_fusion.instances.alignment import aligned
 from geometry_fusion.instances.cloud import Cloud, fuse
 from geometry_fusion.instances.generator import automatic_proposals
 from geometry_fusion.instances.keyframes import stride_keyframes
-from geometry_fusion.instances.propagate import Propose, propagate
+from geometry_fusion.instances.propagate import Propose, propagate, session_for_tracks
 from geometry_fusion.instances.proposals import Proposal, kept_proposals
 from geometry_fusion.instances.segments import SegmentStore
 from geometry_fusion.instances.settings import InstanceSettings
@@ -158,7 +158,9 @@ class InstanceRoom:
         store = SegmentStore(folder, facts)
         keyframes = stride_keyframes(len(self.scene), s.stride)
         spec = self.scene.folder / "rgb"
-        return propagate(tracker.session(), partial(_open_at, spec), keyframes, propose, s, store)
+        return propagate(
+            session_for_tracks(tracker), partial(_open_at, spec), keyframes, propose, s, store
+        )
 
     def _automatic(self, tracker: Tracker) -> Propose:
         generate = automatic_proposals(tracker.predictor, self.settings, single=True)

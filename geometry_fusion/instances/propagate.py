@@ -67,6 +67,14 @@ def propagate(
     return tracks_of(store.segments)
 
 
+def session_for_tracks(tracker) -> StreamSession:
+    """A session of a `models.Tracker` for `propagate`, in which all tracks share one geometry:
+    tracks open on every keyframe, and a geometry for each keyframe would be too slow.
+    """
+    tracker.predictor.separate_lanes = False
+    return tracker.session()
+
+
 def masks_of(frame: TrackedFrame) -> list[np.ndarray]:
     """The mask [H, W] bool of every object of a frame; they may overlap."""
     if frame.logits is None:

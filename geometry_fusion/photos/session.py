@@ -14,15 +14,16 @@ from torch import Tensor
 from geometry_fusion.devices import autocast
 from geometry_fusion.geometry.source import GeometrySource
 from geometry_fusion.photos.pictures import PhotoFrames
+from geometry_fusion.tracking.lanes import EncodedFrames
 from geometry_fusion.tracking.memories.neighbours import NeighbourMemory, NeighbourSettings
 from geometry_fusion.tracking.memories.records import Answer
 from geometry_fusion.tracking.memory_bank import Held
 from geometry_fusion.tracking.memory_tokens import ReadOutputs
 from geometry_fusion.tracking.predictor import GeometryVideoPredictor
 from geometry_fusion.tracking.session import clicks_and_box
-from geometry_fusion.tracking.state import PROMPTED, TRACKED, EncodedFrames
+from geometry_fusion.tracking.state import PROMPTED, TRACKED
 from geometry_fusion.tracking.strategy_step import Path, Survivor
-from geometry_fusion.types import Prompt
+from geometry_fusion.types import GeometryFrame, Prompt
 
 MEMORY = ("maskmem_features", "obj_ptr", "object_score_logits")  # of outputs: what is read again
 LEAST_LENGTH = 16  # photos by which SAM2 scales the ages of pointers, as in longer videos
@@ -105,6 +106,11 @@ class PhotoSession:
         score = float(output["object_score_logits"])
         return Look(1.0, score, (logits[0, 0] > 0).numpy(), logits, output, prompted=True)
 
+    def geometry(self, photo: int) -> GeometryFrame | None:
+        """The geometry of a photo; None without a source."""
+        source = self._state.geometry
+        return None if source is None else source.push(photo, self._state.frames[photo])
+
     @torch.inference_mode()
     def appearance(self, photo: int) -> Tensor:
         """SAM2's top-level feature [C, h, w] of a photo."""
@@ -181,14 +187,14 @@ class PhotoSession:
 
     def _encode(self, photo: int) -> None:
         """Give the state a photo's features."""
-        state = self._state
+        state, lane = self._state, self._state.lanes.main
         if photo in self._features:
-            state.set_features(*self._features[photo])
+            lane.set_features(self._features[photo])
             return
         self._predictor._get_image_feature(state, photo, 1)
         if self.keep_features:
-            parts = {photo: state.features[photo]}, {photo: state.geometry_of(photo)}
-            self._features[photo] = EncodedFrames(*parts, state.geometry_settled)
+            parts = {photo: lane.features[photo]}, {photo: lane.geometry[photo]}
+            self._features[photo] = EncodedFrames(*parts, lane.settled)
 
     def _index(self, object_id: int) -> int:
         return self.object_ids.index(object_id)

@@ -58,15 +58,16 @@ class ClipSession(Session):
     @property
     def seconds_elsewhere(self) -> float:
         """Seconds of this video's work that other threads and sessions did so far."""
-        return self._state.ahead.seconds if self._state else 0.0
+        return self._state.lanes.seconds_ahead if self._state else 0.0
 
     @property
     def geometry(self) -> GeometrySource | None:
-        """The geometry source of this video, once tracking began."""
+        """The geometry source of this video's first object, once tracking began."""
         if self._state is None:
             return None
-        self._state.ahead.wait()
-        return self._state.geometry
+        main = self._state.lanes.main
+        main.ahead.wait()
+        return main.source
 
     def add(self, prompt: Prompt) -> np.ndarray | None:
         """A new object, or a correction of one, on any frame; `track` then gives the masks anew.
@@ -135,7 +136,7 @@ class ClipSession(Session):
             self._state = self._predictor.init_state(frames, keep=self._keep)
         elif not self._predictor.upstream:
             self._state.rewind()
-        self._state.ahead.allowed = self._may_encode_ahead
+        self._state.lanes.allow_ahead(self._may_encode_ahead)
         if self._keep == "reachable":
             self._state.answered_later = range(self._last_prompted())
 

@@ -18,10 +18,11 @@ from geometry_fusion.errors import InputError
 from geometry_fusion.geometry.source import GeometrySource, NoGeometry
 from geometry_fusion.io.frame_folder import FrameFolder
 from geometry_fusion.tracking.features import FrameFeatures
+from geometry_fusion.tracking.lanes import EncodedFrames, Lane, Lanes
 from geometry_fusion.tracking.object_batches import ObjectBatches, item_of
 from geometry_fusion.tracking.pixels import LazyFrames
 from geometry_fusion.tracking.places import Places, PlaceSettings
-from geometry_fusion.tracking.state import EncodedFrames, TrackState
+from geometry_fusion.tracking.state import TrackState
 from geometry_fusion.types import Frames, GeometryFrame
 
 FRAMES_AT_ONCE = 8  # the weights are read once per batch; larger ones delay masks and gain little
@@ -48,6 +49,8 @@ class FusingEncoder(SAM2VideoPredictor):
     sums in another order. `options` are SAM2's.
     """
 
+    upstream = False  # whether prompts and memory are as in SAM2
+
     def __init__(
         self,
         *args,
@@ -59,6 +62,9 @@ class FusingEncoder(SAM2VideoPredictor):
         self.objects_at_once, self.frames_at_once = objects_at_once, frames_at_once
         # Fill batches with copies, so that a compiled image encoder meets only two batch sizes.
         self.fill_batches = False
+        # Objects that are first prompted on different frames have geometry of their own (lanes.py);
+        # turned off to measure what that is worth.
+        self.separate_lanes = True
         self._make_source: Callable[[], GeometrySource] = NoGeometry
         self.merger: torch.nn.Module = KeepAppearance()
         self.place_settings: PlaceSettings | None = None
@@ -102,18 +108,31 @@ class FusingEncoder(SAM2VideoPredictor):
                     f"{video_path}"
                 )
             video_path = FrameFolder(Path(video_path))
-        geometry = self._make_source() if geometry is None else geometry
-        settings = self.place_settings
+        lane = self._lane(self._make_source() if geometry is None else geometry)
+        several = geometry is None and self._needs_lanes(lane.source)
         return TrackState(
             images=LazyFrames(video_path, self.image_size),
             frames=video_path,
-            geometry=geometry,
+            lanes=Lanes(
+                lane, (lambda: self._lane(self._make_source())) if several else None, video_path
+            ),
             batches=ObjectBatches(self.objects_at_once),
             device=self.device,
             storage_device=torch.device("cpu") if offload_state_to_cpu else self.device,
             keep=keep,
-            places=None if settings is None else Places(settings, geometry),
         )
+
+    def _lane(self, source: GeometrySource) -> Lane:
+        settings = self.place_settings
+        return Lane(source, None if settings is None else Places(settings, source))
+
+    def _needs_lanes(self, source: GeometrySource) -> bool:
+        """Whether masks depend on the frame on which geometry begins: a merger's do. Places do not
+        need to know where the first camera was.
+        """
+        if self.upstream or not self.separate_lanes or isinstance(source, NoGeometry):
+            return False
+        return not isinstance(self.merger, KeepAppearance)
 
     def _get_image_feature(self, inference_state: TrackState, frame_idx: int, batch_size: int):
         """As SAM2VideoPredictor._get_image_feature, plus: the frame's geometry is fused, once,
@@ -129,9 +148,12 @@ class FusingEncoder(SAM2VideoPredictor):
         frame_idx: int,
         upcoming: Sequence[int],
         interruptions: Container[int],
+        is_tracked: Callable[[int], bool] = lambda index: True,
     ) -> None:
         """Encode a frame and those after it in one batch, up to the next multiple of
         `frames_at_once`; begin to encode the next batch beside tracking, where that is allowed.
+
+        is_tracked: whether any object of the current lane will be tracked into a frame.
 
         The end of a batch depends on frame numbers alone, so that a resumed run has the same
         batches, and the same features, as an uninterrupted one.
@@ -140,11 +162,11 @@ class FusingEncoder(SAM2VideoPredictor):
             return
         if frame_idx not in state.features:
             if frame_idx in state.ahead.indices:
-                state.set_features(*state.ahead.take(), ahead=True)
+                state.lanes.current.set_features(state.ahead.take(), ahead=True)
             else:
                 self._encode_together(state, self._batch_from(frame_idx, upcoming))
         if state.ahead.allowed and not state.ahead.indices:
-            self._begin_next(state, upcoming, interruptions)
+            self._begin_next(state, upcoming, interruptions, is_tracked)
 
     def _batch_from(self, first: int, upcoming: Iterable[int]) -> list[int]:
         """A frame and those after it, up to the next multiple of `frames_at_once`."""
@@ -164,9 +186,14 @@ class FusingEncoder(SAM2VideoPredictor):
             free_memory(self.device)
 
     def _begin_next(
-        self, state: TrackState, upcoming: Sequence[int], interruptions: Container[int]
+        self,
+        state: TrackState,
+        upcoming: Sequence[int],
+        interruptions: Container[int],
+        is_tracked: Callable[[int], bool],
     ) -> None:
-        """Begin to encode the batch after the one that is being tracked.
+        """Begin to encode the batch after the one that is being tracked. As without threads, it
+        begins with a frame into which an object is tracked.
 
         Not where a prompt takes effect before it or on its first frame, nor where a place waits for
         its points: geometry would be asked in another order than without threads.
@@ -175,7 +202,7 @@ class FusingEncoder(SAM2VideoPredictor):
         tracked_before = []
         first = None
         for index in left:
-            if index not in state.features:
+            if index not in state.features and is_tracked(index):
                 first = index
                 break
             tracked_before.append(index)
@@ -183,35 +210,35 @@ class FusingEncoder(SAM2VideoPredictor):
             return
         if any(index in interruptions for index in (*tracked_before, first)):
             return
-        indices = self._batch_from(first, left)
-        state.ahead.begin(
+        indices, lane = self._batch_from(first, left), state.lanes.current
+        lane.ahead.begin(
             indices,
             self.device,
-            lambda: self._appearance(state, indices),
-            lambda appearance: self._fused(state, indices, appearance),
+            lambda: self._appearance(state, lane, indices),
+            lambda appearance: self._fused(state, lane, indices, appearance),
         )
 
     def _encode(self, state: TrackState, indices: list[int], ahead: bool = False) -> None:
         """Cache what SAM2 reads of each frame: its pixels and the image encoder's output, with
-        geometry fused into it. ahead: see `TrackState.set_features`.
+        geometry fused into it. ahead: see `Lane.set_features`.
         """
-        state.ahead.wait()  # the geometry source takes one batch after another
-        appearance = self._appearance(state, indices)  # first: memory may end here
-        fused = self._fused(state, indices, lambda: appearance)
-        state.set_features(*fused, ahead=ahead)
+        lane = state.lanes.current
+        lane.ahead.wait()  # the geometry source takes one batch after another
+        appearance = self._appearance(state, lane, indices)  # first: memory may end here
+        fused = self._fused(state, lane, indices, lambda: appearance)
+        lane.set_features(fused, ahead=ahead)
 
-    def _appearance(self, state: TrackState, indices: list[int]) -> tuple[Tensor, dict]:
+    def _appearance(self, state: TrackState, lane: Lane, indices: list[int]) -> tuple[Tensor, dict]:
         """Pixels [n, 3, S, S] of frames, and the image encoder's output for them."""
         pixels = [state.pixels(index).to(self.device, non_blocking=True) for index in indices]
         num_copies = 0
         if self.fill_batches and len(indices) > 1:
             num_copies = self.frames_at_once - len(indices)
         images = torch.stack(pixels + num_copies * pixels[-1:]).float()
-        frames = state.frames
-        if isinstance(frames, FrameFeatures):
-            encoded = frames.encoded(
-                indices, lambda: self.image_encoder(images), state.ahead.charge
-            )
+        is_shared = isinstance(state.frames, FrameFeatures)
+        shared = state.frames if is_shared else state.lanes.shared
+        if shared is not None:
+            encoded = shared.encoded(indices, lambda: self.image_encoder(images), lane.ahead.charge)
             batch = self._with_high_resolution(encoded)
         else:
             batch = self.forward_image(images)
@@ -220,15 +247,17 @@ class FusingEncoder(SAM2VideoPredictor):
     def _fused(
         self,
         state: TrackState,
+        lane: Lane,
         indices: list[int],
         appearance_of: Callable[[], tuple[Tensor, dict]],  # see `_appearance`
     ) -> EncodedFrames:
         """Frames with their geometry fused into the image encoder's output."""
-        geometry = state.geometry.push_all({index: state.frames[index] for index in indices})
+        source = lane.source
+        geometry = source.push_all({index: state.frames[index] for index in indices})
         if state.keep != "all":
             # Reports render earlier frames of a clip.
-            state.geometry.trim(renders=state.keep == "reachable")
-        settled = state.geometry.settled
+            source.trim(renders=state.keep == "reachable")
+        settled = source.settled
         images, batch = appearance_of()
         appearance = batch["backbone_fpn"][-1][: len(indices)]
         put_merged(batch, self.merger(appearance, [frame.to(self.device) for frame in geometry]))
@@ -262,8 +291,6 @@ class FusingEncoder(SAM2VideoPredictor):
         """
         super().reset_state(inference_state)
         inference_state.forget_video()
-        if inference_state.places is not None:
-            inference_state.places.clear()
 
 
 def put_merged(backbone_out: dict, merged: Tensor) -> None:

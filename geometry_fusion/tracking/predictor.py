@@ -16,6 +16,7 @@ What it changes where there are several prompts, unless it is built with `upstre
 * every prompt conditions the frames after it;
 * an object is tracked from its own prompts, in both directions, not from the first prompt of any
   object;
+* geometry begins where an object is first prompted, for objects prompted elsewhere anew (lanes.py);
 * memory is never read against the direction of tracking (memory.py).
 
 A frame on its way: `track_frame` -> `_look_ahead` (encoder.py: encode it, and those after it)
@@ -24,6 +25,7 @@ strategy `_track_by_strategy` (strategy_step.py) -> mask logits.
 """
 
 from collections.abc import Container, Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
 from sam2.modeling.sam2_base import NO_OBJ_SCORE
@@ -35,9 +37,9 @@ from geometry_fusion.tracking.memory import answered_backwards, memory_policy
 from geometry_fusion.tracking.memory_bank import Memories
 from geometry_fusion.tracking.memory_tokens import conditioned
 from geometry_fusion.tracking.places_decoder import JUDGE, Judge
-from geometry_fusion.tracking.small_masks import keep_small_parts, resized_mask
+from geometry_fusion.tracking.prompting import Prompting
 from geometry_fusion.tracking.state import PROMPTED, TRACKED, TrackState
-from geometry_fusion.tracking.strategy_step import READING, StrategyTracking
+from geometry_fusion.tracking.strategy_step import READING
 
 TIDY_EVERY = 512  # frames of a long video; requesting the pages again costs 0.3% of their time
 
@@ -47,7 +49,7 @@ def _cast_memory_to_features(module, args, kwargs):
     return args, {**kwargs, "memory": kwargs["memory"].to(kwargs["curr"][0].dtype)}
 
 
-class GeometryVideoPredictor(StrategyTracking):
+class GeometryVideoPredictor(Prompting):
     """As SAM2VideoPredictor (sam2 1.1.0), plus: geometry (see `FusingEncoder` and `PlacesDecoder`),
     batches of objects, memory strategies, and prompts that take effect in both directions of time.
 
@@ -148,24 +150,41 @@ class GeometryVideoPredictor(StrategyTracking):
                 memories[obj_idx] = self.memory.select(outputs, frame_idx, reverse)
             else:
                 masks[obj_idx] = mask.to(self.device, non_blocking=True)
-        if state.places is not None:
-            state.places.begin_frame(state.object_ids)
-        if memories:
-            self._look_ahead(state, frame_idx, upcoming, interruptions)
-        # With this option SAM2 makes the masks of a batch exclude each other in memory. It tracks
-        # object by object, where nothing is excluded, so batches of one give the same masks.
-        alone = self.non_overlap_masks_for_mem_enc
-        if self.memory.strategy is not None and memories:
-            masks |= self._track_by_strategy(state, frame_idx, memories, reverse)
-        else:
-            readable = self.memory.readable(frame_idx, reverse)
-            for members in state.batches.groups(memories, readable, alone):
-                masks |= self._track_members(state, frame_idx, members, memories, reverse)
+        state.begin_frame()
+        for members in state.by_lane(memories):
+            is_tracked = partial(self._is_tracked, state, reverse=reverse)
+            self._look_ahead(state, frame_idx, upcoming, interruptions, is_tracked)
+            masks |= self._track_lane(state, frame_idx, members, reverse)
         state.mark_tracked(frame_idx, memories, reverse)
         self._drop(state, frame_idx, reverse)
         state.latest_masks = ordered = [masks[i] for i in range(len(masks))]
         joined = torch.cat(ordered) if len(ordered) > 1 else ordered[0]
         return self._get_orig_video_res_output(state, joined)[1]
+
+    def _track_lane(
+        self, state: TrackState, frame_idx: int, memories: dict[int, dict], reverse: bool
+    ) -> dict[int, Tensor]:
+        """Track the objects of the current lane; returns mask logits [1, 1, h, w] by object index.
+
+        memories: object index -> what may be read.
+        """
+        if self.memory.strategy is not None:
+            return self._track_by_strategy(state, frame_idx, memories, reverse)
+        # With this option SAM2 makes the masks of a batch exclude each other in memory. It tracks
+        # object by object, where nothing is excluded, so batches of one give the same masks.
+        alone = self.non_overlap_masks_for_mem_enc
+        readable = self.memory.readable(frame_idx, reverse)
+        masks = {}
+        for members in state.batches.groups(memories, readable, alone):
+            masks |= self._track_members(state, frame_idx, members, memories, reverse)
+        return masks
+
+    def _is_tracked(self, state: TrackState, frame_idx: int, reverse: bool) -> bool:
+        """Whether any object of the current lane has to be tracked into a frame."""
+        return any(
+            self._mask_without_tracking(state.outputs[obj_idx], frame_idx, reverse) is None
+            for obj_idx in state.in_current_lane()
+        )
 
     def _mask_without_tracking(
         self, outputs: Mapping[str, dict], frame_idx: int, reverse: bool
@@ -201,41 +220,6 @@ class GeometryVideoPredictor(StrategyTracking):
         state.batches.drop(state.outputs)
         if frame_idx % TIDY_EVERY == TIDY_EVERY - 1:
             give_back_freed_memory(self.device)
-
-    @torch.inference_mode()
-    def remember_again(self, state: TrackState, frame_idx: int) -> None:
-        """After `TrackState.rewind`: encode a frame's memory of prompts from its new features."""
-        state.encode_memory_again(frame_idx)
-        self.propagate_in_video_preflight(state)
-
-    @torch.inference_mode()
-    def add_new_mask(self, inference_state: TrackState, frame_idx: int, obj_id: int, mask):
-        """As SAM2VideoPredictor.add_new_mask, plus: masks that are small at the model's size do not
-        vanish (small_masks.py). mask: [H, W], not 0 = object.
-        """
-        if not self.upstream:
-            mask = resized_mask(torch.as_tensor(mask, dtype=torch.bool), self.image_size)
-        answer = super().add_new_mask(inference_state, frame_idx, obj_id, mask)
-        inference_state.note_prompt(obj_id, frame_idx)
-        return answer
-
-    @torch.inference_mode()
-    def add_new_points_or_box(
-        self, inference_state: TrackState, frame_idx: int, obj_id: int, **prompt
-    ):
-        """As SAM2VideoPredictor.add_new_points_or_box, plus: the object's place begins there."""
-        answer = super().add_new_points_or_box(inference_state, frame_idx, obj_id, **prompt)
-        inference_state.note_prompt(obj_id, frame_idx)
-        return answer
-
-    def _use_mask_as_output(self, backbone_features, high_res_features, mask_inputs):
-        """As SAM2Base._use_mask_as_output, plus: small masks do not vanish (small_masks.py)."""
-        outputs = super()._use_mask_as_output(backbone_features, high_res_features, mask_inputs)
-        if self.upstream:
-            return outputs
-        _, high_res, ious, low_res, *rest = outputs
-        low_res = keep_small_parts(low_res, mask_inputs)
-        return low_res, high_res, ious, low_res, *rest
 
     def _prepare_memory_conditioned_features(
         self, frame_idx, *args, output_dict, track_in_reverse=False, **kwargs

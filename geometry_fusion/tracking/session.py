@@ -54,7 +54,7 @@ class Session(ABC):
     def reset(self) -> None:
         """Forget the video and all objects."""
         if getattr(self, "_state", None) is not None:
-            self._state.ahead.stop()
+            self._state.lanes.stop_ahead()
         self._state: TrackState | None = None
         self._waiting: list[Prompt] = []  # for frames that have not come
         self._time: int | None = None  # the latest frame's number for SAM2's memory: without gaps
@@ -103,8 +103,8 @@ class Session(ABC):
                 yield shared
             finally:
                 if self._state is not None:
-                    self._state.ahead.stop()
-                    self._state.ahead.allowed = False
+                    self._state.lanes.stop_ahead()
+                    self._state.lanes.allow_ahead(False)
 
     def _tracked(self, ids: np.ndarray) -> TrackedFrame:
         """The record of the latest frame."""
@@ -113,10 +113,10 @@ class Session(ABC):
             ids=ids,
             object_ids=tuple(self.object_ids),
             logits=self.logits,
-            geometry=self._state.geometry_of(self._time),
+            geometry=self._state.lanes.main.geometry.get(self._time),
             stem=self.stem,
             image=self.image,
-            decisions=dict(self._state.places.decisions) if self._state.places else {},
+            decisions=self._state.decisions(),
             scores=self._state.object_scores(self._time),
         )
 

@@ -6,14 +6,14 @@ method. Per object, by its index in SAM2's tables, it holds the outputs of promp
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from geometry_fusion.geometry.source import GeometrySource
 from geometry_fusion.tracking.ahead import EncodingAhead
+from geometry_fusion.tracking.lanes import EncodedFrames, Lanes
 from geometry_fusion.tracking.memory_bank import Memories
 from geometry_fusion.tracking.object_batches import ObjectBatches
 from geometry_fusion.tracking.places import Places
@@ -39,21 +39,12 @@ _SNAPSHOT_KEYS = (
 )
 
 
-class EncodedFrames(NamedTuple):
-    """A batch of frames, as `TrackState.set_features` takes it."""
-
-    features: dict[int, tuple[Tensor, dict]]  # pixels and the encoder's output, geometry fused in
-    geometry: dict[int, GeometryFrame]
-    settled: bool  # whether later frames leave the points of these where they are
-
-
 class TrackState(dict):
     """SAM2's inference state of one video, with the video's frames, geometry and object batches.
 
     images: frames as SAM2's image encoder takes them, by frame number; frames: RGB uint8 by frame
-    number; geometry: a source that no other state uses; keep: one of `KEEPS`; places: of its
-    objects, None where they are not used. Raises ValueError for
-    another `keep`.
+    number; lanes: geometry that no other state uses; keep: one of `KEEPS`. Features, geometry and
+    places are those of the current lane. Raises ValueError for another `keep`.
     """
 
     def __init__(
@@ -61,12 +52,11 @@ class TrackState(dict):
         *,
         images,
         frames: Frames,
-        geometry: GeometrySource,
+        lanes: Lanes,
         batches: ObjectBatches,
         device: torch.device,
         storage_device: torch.device,
         keep: str = "all",
-        places: Places | None = None,
     ):
         if keep not in KEEPS:
             raise ValueError(f"keep {keep!r}: unknown; expected one of {', '.join(KEEPS)}")
@@ -82,7 +72,6 @@ class TrackState(dict):
             storage_device=storage_device,
             point_inputs_per_obj={},
             mask_inputs_per_obj={},
-            cached_features={},
             constants={},
             obj_id_to_idx=OrderedDict(),
             obj_idx_to_id=OrderedDict(),
@@ -91,20 +80,17 @@ class TrackState(dict):
             temp_output_dict_per_obj={},
             frames_tracked_per_obj={},
         )
-        self.frames, self.geometry, self.batches, self.keep = frames, geometry, batches, keep
-        self.places = places
+        self.frames, self.lanes, self.batches, self.keep = frames, lanes, batches, keep
         # What policies with a strategy per object remember (memory.py); None: the policy has none.
         self.memories: Memories | None = None
         # Mask logits [1, 1, h, w] of the latest tracked frame, by object index.
         self.latest_masks: list[Tensor] = []
         # Frames whose masks are final only after tracking backwards.
         self.answered_later: range = range(0)
-        # Frames in `features` that were encoded in one batch, ahead of tracking.
-        self.encoded_ahead: list[int] = []
-        self._geometry_frames: dict[int, GeometryFrame] = {}
-        # The batch after those, while it is being encoded on other threads.
-        self.ahead: EncodingAhead[EncodedFrames] = EncodingAhead()
-        self.geometry_settled = False  # as far as frames were taken over by `set_features`
+
+    def __getitem__(self, key: str):
+        # SAM2 reads features by this key.
+        return self.lanes.current.features if key == "cached_features" else super().__getitem__(key)
 
     @property
     def object_ids(self) -> list[int]:
@@ -165,45 +151,75 @@ class TrackState(dict):
     @property
     def features(self) -> dict[int, tuple[Tensor, dict]]:
         """Frame number -> its pixels and the image encoder's output with geometry fused in."""
-        return self["cached_features"]
+        return self.lanes.current.features
 
-    def set_features(
-        self,
-        features: dict[int, tuple[Tensor, dict]],
-        geometry: dict[int, GeometryFrame],
-        settled: bool,
-        ahead: bool = False,
-    ) -> None:
-        """Replace the cached features, and the geometry fused into them, by those of other frames.
+    @property
+    def geometry(self) -> GeometrySource:
+        """The geometry source."""
+        return self.lanes.current.source
 
-        ahead: the frames were encoded in one batch; they stay cached while single frames come and
-        go.
-        """
-        kept = [] if ahead else self.encoded_ahead
-        self["cached_features"] = {i: self.features[i] for i in kept} | features
-        self._geometry_frames = {i: self._geometry_frames[i] for i in kept} | geometry
-        self.geometry_settled = settled
-        if ahead:
-            self.encoded_ahead = list(features)
+    @property
+    def geometry_settled(self) -> bool:
+        """Whether later frames leave the points of these where they are."""
+        return self.lanes.current.settled
+
+    @property
+    def places(self) -> Places | None:
+        """The places of objects; None where they are not used."""
+        return self.lanes.current.places
+
+    @property
+    def ahead(self) -> EncodingAhead[EncodedFrames]:
+        """The next frames, encoded beside tracking."""
+        return self.lanes.current.ahead
 
     def geometry_of(self, index: int) -> GeometryFrame | None:
         """The geometry that was fused into a frame; None where its features were dropped."""
-        return self._geometry_frames.get(index)
+        return self.lanes.current.geometry.get(index)
+
+    def decisions(self) -> dict[int, str]:
+        """Object id -> what its place decided in the latest frame; empty without places."""
+        return {
+            object_id: decision
+            for lane in self.lanes
+            if lane.places is not None
+            for object_id, decision in lane.places.decisions.items()
+        }
+
+    def use_lane_of(self, obj_idx: int) -> None:
+        """Make the lane of an object (by index) the current one."""
+        self.lanes.current = self.lanes.of(self.object_id(obj_idx))
+
+    def begin_frame(self) -> None:
+        """Before a frame is tracked: forget removed objects and the last frame's decisions."""
+        self.lanes.keep_only(self.object_ids)
+        for lane in self.lanes:
+            if lane.places is not None:
+                lane.places.begin_frame(self.object_ids)
+
+    def by_lane(self, outputs: Mapping[int, dict]) -> Iterator[dict[int, dict]]:
+        """Objects (by index) with their outputs, lane by lane; each lane is the current one until
+        the next.
+        """
+        for lane in self.lanes:
+            self.lanes.current = lane
+            own = self.in_current_lane()
+            if members := {i: o for i, o in outputs.items() if i in own}:
+                yield members
+
+    def in_current_lane(self) -> list[int]:
+        """The objects (by index) of the current lane."""
+        of, current = self.lanes.of, self.lanes.current
+        return [i for i in self.outputs if of(self.object_id(i)) is current]
 
     def drop_features(self) -> None:
         """Drop all cached features and the geometry fused into them."""
-        self["cached_features"].clear()
-        self._geometry_frames.clear()
-        self.encoded_ahead.clear()
+        for lane in self.lanes:
+            lane.drop_features()
 
     def is_settled(self, latest: int) -> bool:
-        """Whether no frame after `latest` is encoded already, so that a snapshot can be taken.
-
-        A snapshot holds no features, but the geometry source has taken in every encoded frame.
-        """
-        dropped = self.ahead.reached is not None and self.ahead.reached > latest
-        ahead = self.ahead.indices or any(time > latest for time in self.encoded_ahead)
-        return not (dropped or ahead)
+        """Whether no frame after `latest` is encoded already, so that a snapshot can be taken."""
+        return all(lane.is_settled(latest) for lane in self.lanes)
 
     def mark_tracked(self, index: int, objects: Iterable[int], reverse: bool) -> None:
         """Record, as SAM2 does, that objects (by index) have an output on a frame."""
@@ -228,18 +244,14 @@ class TrackState(dict):
         for tracked in self["frames_tracked_per_obj"].values():
             tracked.clear()
         self.forget_video()
-        if self.places is not None:
-            self.places.clear()  # its prompts come again: `encode_memory_again`
 
     def forget_video(self) -> None:
-        """Drop all features and geometry; the next frame is a new reference frame."""
-        self.ahead.forget()
-        self.geometry_settled = False
+        """Drop all features, geometry and places. Prompts come again: `encode_memory_again`."""
         self.batches.clear()
         if self.memories is not None:
             self.memories.clear()
-        self.geometry.reset()
-        self.drop_features()
+        first = {self.object_id(i): min(t) for i in self.outputs if (t := self.prompts_of(i))}
+        self.lanes.begin_again(first)
 
     def encode_memory_again(self, index: int) -> None:
         """Let SAM2's next preflight encode the memory of prompts on a frame again, from the frame's
@@ -247,6 +259,7 @@ class TrackState(dict):
         """
         for obj_idx, outputs in self.outputs.items():
             if index in outputs[PROMPTED]:
+                self.use_lane_of(obj_idx)
                 self.note_prompt(self.object_id(obj_idx), index)
                 output = {
                     **outputs[PROMPTED][index],
@@ -259,10 +272,8 @@ class TrackState(dict):
         """Everything but the frames that is needed to resume tracking: plain values and tensors."""
         snapshot = {
             "state": {key: self[key] for key in _SNAPSHOT_KEYS},
-            "geometry": self.geometry.snapshot(),
+            **self.lanes.snapshot(),
         }
-        if self.places is not None:
-            snapshot["places"] = self.places.snapshot()
         if self.memories is not None:
             snapshot["memories"] = self.memories.snapshot()
         return snapshot
@@ -270,10 +281,8 @@ class TrackState(dict):
     def restore(self, snapshot: dict) -> None:
         """Continue from the `snapshot` of a state with an equal predictor and geometry source."""
         self.update(_moved(snapshot["state"], self["device"]))
-        self.geometry.restore(_moved(snapshot["geometry"], self["device"]))
-        self.geometry_settled = self.geometry.settled
-        if self.places is not None:
-            self.places.restore(snapshot["places"])
+        lanes = {name: snapshot[name] for name in ("lanes", "lane_of")}
+        self.lanes.restore(_moved(lanes, self["device"]))
         if self.memories is not None:
             self.memories.restore(_moved(snapshot["memories"], self["device"]))
 

@@ -19,7 +19,7 @@ from geometry_fusion.types import Prompt, TrackedFrame
 Group = dict[int, tuple[SourceFrame, Tensor]]  # time -> a frame, and its pixels for SAM2
 READY = 2  # frames that wait in the form in which SAM2 takes them
 UNKNOWN = sys.maxsize  # frames of a video that may go on for ever
-SNAPSHOT_FORMAT = 3  # counts up when earlier snapshots cannot be restored
+SNAPSHOT_FORMAT = 4  # counts up when earlier snapshots cannot be restored
 
 
 class HeldFrames:
@@ -126,7 +126,7 @@ class StreamSession(Session):
                 self._drop_features_of_others(held)
                 self._frames.hold(held)
                 for time, (frame, _) in group.items():
-                    self._state.ahead.allowed = ahead and not self._settle
+                    self._state.lanes.allow_ahead(ahead and not self._settle)
                     upcoming = [later for later in held if later > time]
                     yield self._take(frame, time, source.live, upcoming)
         if self._waiting and not source.live:
@@ -140,7 +140,8 @@ class StreamSession(Session):
         same frames follow now.
         """
         for time, (frame, _) in frames.items():
-            if time in self._state.features and not self._frames.shows(time, frame.image):
+            known = any(time in lane.features for lane in self._state.lanes)
+            if known and not self._frames.shows(time, frame.image):
                 self._state.drop_features()
 
     def _prepared(self, source: Source, ahead: bool) -> Iterator[tuple[SourceFrame, Tensor]]:

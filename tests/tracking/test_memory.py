@@ -10,6 +10,7 @@ import torch
 
 import sam2_model
 from geometry_fusion.geometry.source import NoGeometry
+from geometry_fusion.tracking.lanes import Lane, Lanes
 from geometry_fusion.tracking.memory import Sam2Memory, answered_backwards
 from geometry_fusion.tracking.object_batches import ObjectBatches
 from geometry_fusion.tracking.state import TrackState
@@ -91,11 +92,12 @@ def tracked_from_10_to_30() -> tuple[TrackState, dict]:
     class Clip(list):
         size = (4, 4)
 
+    frames = Clip([None] * 31)
     device = torch.device("cpu")
     state = TrackState(
         images=[],
-        frames=Clip([None] * 31),
-        geometry=NoGeometry(),
+        frames=frames,
+        lanes=Lanes(Lane(NoGeometry()), None, frames),
         batches=ObjectBatches(),
         device=device,
         storage_device=device,

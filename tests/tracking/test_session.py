@@ -31,6 +31,12 @@ def frames(tmp_path_factory) -> FrameFolder:
     return FrameFolder(folder)
 
 
+@pytest.fixture(autouse=True)
+def one_thread(threads):
+    """With more, frames are encoded ahead (test_ahead.py), and snapshots come at other times."""
+    threads(1)
+
+
 def predictor_of(arm: str, **options):
     geometry = "must3r" if arm == "3am" else "none"
     return load("tiny", geometry=geometry, device="cpu", **options).predictor
