@@ -21,7 +21,7 @@ from geometry_fusion.photos.records import Collection, PhotoSettings
 from geometry_fusion.tracking.memories.neighbours import NeighbourSettings
 from geometry_fusion.types import Prompt
 
-PHOTO_RULES = 1  # increased when a change of the evaluation makes earlier records invalid
+PHOTO_RULES = 2  # increased when a change of the evaluation makes earlier records invalid
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ class PhotoArms:
         return [self._tracker(sam2).identity.facts() for sam2 in (True, False)]
 
     def scores(
-        self, photos: PhotoSet, names: list[str], most_objects: int, apart: bool
+        self, photos: PhotoSet, names: list[str], most_objects: int
     ) -> Iterator[tuple[str, list[dict]]]:
-        """(arm, scores of every object) for a set. apart: objects are prompted one by one."""
+        """(arm, scores of every object) for a set."""
         objects = photos.objects(most_objects)
         if not objects:
             return
@@ -75,7 +75,7 @@ class PhotoArms:
         for sam2 in (True, False):
             its = {n: ARMS[n] for n in names if ARMS[n] is not None and ARMS[n].sam2 == sam2}
             scores: dict[str, list[dict]] = {name: [] for name in its}
-            for group in [[i] for i in objects] if apart else [objects]:
+            for group in [objects] if sam2 else by_prompted_photo(photos, objects):
                 if its:
                     for name, new in self._photo_arms(self._tracker(sam2), photos, group, its):
                         scores[name] += new
@@ -117,6 +117,14 @@ class PhotoArms:
                 ids = [collection.ids(number[stem]) for stem in names]
                 masks = {i: [image == i for image in ids] for i in objects}
                 yield name, photos.scores(objects, masks)
+
+
+def by_prompted_photo(photos: PhotoSet, objects: list[int]) -> list[list[int]]:
+    """Objects that are prompted on one photo, as `photos.collection.by_reference` groups them."""
+    groups: dict[int, list[int]] = {}
+    for object_id in objects:
+        groups.setdefault(photos.prompted(object_id), []).append(object_id)
+    return list(groups.values())
 
 
 def segmented(whole: Collection, arm: PhotoArm, shuffled: list[int]) -> Collection:

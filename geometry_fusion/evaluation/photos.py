@@ -57,14 +57,14 @@ def evaluate(sets: list[PhotoSet], args: argparse.Namespace) -> list[dict]:
     arms = PhotoArms()
     names = args.arms.split(",")
     facts = [PHOTO_RULES, args.objects, arms.facts()]
-    identity = digest_of([*facts, "apart"] if args.apart else facts)
+    identity = digest_of(facts)
     file = args.out / RECORDS
     end_last_line(file)
     records = [r for r in read_json_lines(file) if r.get("identity") == identity]
     for photos in tqdm(sets, desc="sets", unit="set"):
         done = {r["arm"] for r in records if r["set"] == photos.name}
         missing = [name for name in names if name not in done]
-        for arm, scores in arms.scores(photos, missing, args.objects, args.apart):
+        for arm, scores in arms.scores(photos, missing, args.objects):
             new = {"identity": identity, "arm": arm, "set": photos.name, "objects": scores}
             with open(file, "ab") as lines:
                 lines.write(json.dumps(new).encode() + b"\n")
@@ -93,7 +93,6 @@ def main(argv=None) -> None:
     add("--photos", type=int, nargs="+", default=[12, 24, 48], help="in a set")
     add("--arms", default=",".join(a for a in ARMS if a != "video"), help=f"of {', '.join(ARMS)}")
     add("--objects", type=int, default=4, help="of a set, at most")
-    add("--apart", action="store_true", help="prompt objects one by one, as in video, not together")
     add("--rooms", type=Path, default=Path("data/rooms/test"), help="clips, for the set clip")
     add("--out", type=Path, default=Path("eval_logs/photos"))
     args = parser.parse_args(argv)

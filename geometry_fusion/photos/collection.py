@@ -64,11 +64,59 @@ def segment_photos(
             f"{work.count('asked')} segmented",
             flush=True,
         )
-    collection = prepared(tracker, frames, moved, settings, progress, work)
-    propagate(collection, settings, given, progress)
-    if settings.second_look is not None:
-        look_again(collection, settings, progress)
-    return collection
+    return segment_frames(tracker, frames, moved, settings, work, given, progress)
+
+
+def segment_frames(
+    tracker: Tracker,
+    frames: PhotoFrames,
+    prompts: Sequence[Prompt],
+    settings: PhotoSettings,
+    work: PhotoWork | None = None,
+    given: list[int] | None = None,
+    progress: bool = False,
+) -> Collection:
+    """As `segment_photos`, of photos that are on their canvas and in the order of `by_content`.
+
+    prompts: `frame` is a photo's number in `frames`. given: an order of all numbers that is kept.
+    """
+    work = work or PhotoWork()
+    parts = []
+    for number, group in enumerate(by_reference(tracker, prompts)):
+        part = prepared(tracker, frames, group, settings, progress, work.part(number))
+        propagate(part, settings, given, progress)
+        if settings.second_look is not None:
+            look_again(part, settings, progress)
+        parts.append(part)
+    return joined(parts)
+
+
+def by_reference(tracker: Tracker, prompts: Sequence[Prompt]) -> list[list[Prompt]]:
+    """Prompts of objects that share MUSt3R's first photo, by object and photo.
+
+    A merger was trained with the prompted picture as the first one, so objects that are prompted on
+    different photos get geometry of their own. Without a merger all share one.
+    """
+    ordered = sorted(prompts, key=lambda p: (p.object_id, p.frame))
+    if tracker.spec is None:
+        return [ordered]
+    first: dict[int, int] = {}
+    for prompt in ordered:
+        first.setdefault(prompt.object_id, prompt.frame)
+    references = dict.fromkeys(first.values())
+    return [[p for p in ordered if first[p.object_id] == photo] for photo in references]
+
+
+def joined(parts: Sequence[Collection]) -> Collection:
+    """The answers of all parts in one. A photo is flagged where any part flags it."""
+    first, *others = parts
+    answers = {
+        photo: {i: answer for part in parts for i, answer in part.answers[photo].items()}
+        for photo in first.answers
+    }
+    flags = {step.photo: step.flag for part in parts for step in part.steps if step.flag}
+    steps = [replace(step, flag=step.flag or flags.get(step.photo)) for step in first.steps]
+    return replace(first, answers=answers, steps=steps, others=tuple(others))
 
 
 def propagate(

@@ -32,7 +32,7 @@ OTHER_EDGES = 0.25  # weight from which an edge is drawn that no photo was reach
 def write_results(collection: Collection, folder: Path, arm: str, record: Record | None) -> None:
     """Write masks/, order.json and index.html into an empty folder."""
     (folder / "masks").mkdir()
-    several = len(collection.session.object_ids) > 1
+    several = len(collection.object_ids) > 1
     pictures = {}
     for step in collection.steps:
         photo = collection.photos[step.photo]
@@ -109,7 +109,7 @@ def facts_of(collection: Collection, arm: str) -> dict:
     return {
         "arm": arm,
         "reference": None if collection.reference is None else names[collection.reference],
-        "prompted": sorted({names[prompt.frame] for prompt in collection.prompts}),
+        "prompted": sorted(names[photo] for photo in collection.prompted),
         "remembered": [names[i] for i in collection.remembered],
         "median_confidence": number(float(np.median(confidence))),
         "order": photos,

@@ -5,7 +5,7 @@ so that their optical axis stays in the middle; the rest is filled with their me
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -172,6 +172,33 @@ class PhotoFrames:
         """Mask logits [H, W] of the canvas -> in the pixels of a photo, upright."""
         fit = self.fits[index]
         return logits if fit.original == fit.size else fit.mask_to_original(logits)
+
+
+class CanvasFrames(PhotoFrames):
+    """Photos that were fitted into one canvas before, by `fit_into` and `padded`. Masks and prompts
+    are in the pixels of the canvas.
+
+    photos: the pictures of the canvas. sizes: by path, those that the photos had.
+    """
+
+    def __init__(self, photos: Sequence[Photo], sizes: Mapping[Path, Size]):
+        self.photos = list(photos)
+        self._sizes = [sizes[photo.path] for photo in self.photos]
+        self.size = self.photos[0].size
+        self.fits = [fit_into(size, self.size) for size in self._sizes]
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return read_rgb(self.photos[index].path)
+
+    @property
+    def one_camera(self) -> bool:
+        return len(set(self._sizes)) == 1
+
+    def prompt(self, prompt: Prompt) -> Prompt:
+        return prompt
+
+    def back(self, index: int, logits: np.ndarray) -> np.ndarray:
+        return logits
 
 
 def fit_into(size: Size, canvas: Size) -> Fit:

@@ -58,6 +58,19 @@ class Collection:
     work: PhotoWork = field(default_factory=PhotoWork)
     steps: list[orders.Step] = field(default_factory=list)
     answers: dict[int, dict[int, ObjectAnswer]] = field(default_factory=dict)
+    # With a merger: objects that were prompted on other photos, which MUSt3R's first photo then is.
+    # `answers` has theirs too; weights, steps and reference are those of the first objects.
+    others: tuple["Collection", ...] = ()
+
+    @property
+    def object_ids(self) -> list[int]:
+        """Ids of all objects."""
+        return [i for part in (self, *self.others) for i in part.session.object_ids]
+
+    @property
+    def prompted(self) -> list[int]:
+        """The photos on which any object was prompted."""
+        return sorted({p.frame for part in (self, *self.others) for p in part.prompts})
 
     @property
     def photos(self) -> list[Photo]:
@@ -66,6 +79,10 @@ class Collection:
 
     def ids(self, photo: int) -> np.ndarray:
         """[H, W] uint8: the object of every pixel of the upright photo, 0 for none."""
+        return id_image(self.object_ids, self.logits(photo))
+
+    def logits(self, photo: int) -> torch.Tensor:
+        """Mask logits [objects, 1, H, W] of a photo, upright, on the CPU."""
         object_ids = self.session.object_ids
         here = self.answers[photo]
         low = torch.cat([here[i].look.logits for i in object_ids])
@@ -75,4 +92,5 @@ class Collection:
             if prompt.frame == photo and prompt.mask is not None:
                 at = object_ids.index(prompt.object_id)
                 logits[at] = np.where(prompt.mask, GIVEN_LOGIT, -GIVEN_LOGIT)
-        return id_image(object_ids, torch.from_numpy(logits)[:, None])
+        own = torch.from_numpy(logits)[:, None]
+        return torch.cat([own, *(part.logits(photo) for part in self.others)])

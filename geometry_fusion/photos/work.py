@@ -7,12 +7,15 @@
     OUT/unfinished/again_000012.pt      SAM2's answers at the second look
     OUT/unfinished/similarity.pt, overlaps.pt
 
+What depends on MUSt3R's reference is kept once for each (`PhotoWork.part`): shown2_000012.pt, ...
+
 Photos are numbered by content. Each file is written beside its place and renamed, and has a
 checksum, so a kill at any moment leaves whole files alone. What is not there is computed, by the
 same steps in the same order: so masks are the same, bit for bit.
 """
 
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +27,9 @@ from geometry_fusion.photos.overlap import Shown
 from geometry_fusion.tracking.memories.views import View
 from geometry_fusion.tracking.place import Cells
 
+SHARED = ("encoded", "similarity")  # by all parts
 UNFINISHED = "unfinished"  # the folder's name
-WORK_RULES = 1  # increased when a change of the pipeline makes unfinished work invalid
+WORK_RULES = 2  # increased when a change of the pipeline makes unfinished work invalid
 
 
 class PhotoWork:
@@ -36,9 +40,15 @@ class PhotoWork:
     """
 
     def __init__(self, folder: Path | None = None, identity: dict[str, str] | None = None):
-        self.folder = folder
+        self.folder, self._suffix = folder, ""
         if folder is not None:
             open_unfinished(folder, {"rules": str(WORK_RULES), **(identity or {})})
+
+    def part(self, number: int) -> "PhotoWork":
+        """The work of a group of objects (0, 1, ...) with a reference of their own."""
+        part = copy(self)
+        part._suffix = str(number + 1) if number else ""
+        return part
 
     def once(self, name: str, make: Callable[[], dict], photo: int | None = None) -> dict:
         """The piece with a name (of a photo) that is kept, or the one that `make` returns, which is
@@ -46,6 +56,7 @@ class PhotoWork:
         """
         if self.folder is None:
             return make()
+        name += "" if name in SHARED else self._suffix
         file = self.folder / (f"{name}.pt" if photo is None else f"{name}_{photo:06d}.pt")
         if file.exists():
             return load_state(file, delete_cure(self.folder))
@@ -58,7 +69,7 @@ class PhotoWork:
         return self.once(name, lambda: {"values": torch.from_numpy(make())})["values"].numpy()
 
     def count(self, name: str) -> int:
-        """Photos of which a piece is kept."""
+        """Photos of which a piece is kept; of several parts, of the first one."""
         return 0 if self.folder is None else len(list(self.folder.glob(f"{name}_*.pt")))
 
 

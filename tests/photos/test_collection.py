@@ -222,3 +222,22 @@ def test_a_mask_where_the_object_cannot_be_is_flagged_and_kept_out_of_memory():
 def test_numbers_of_photos_follow_contents_alone(folder):
     photos = [read_photo(file) for file in photo_files([folder])]
     assert by_content(photos) == by_content(photos[::-1])
+
+
+def test_objects_of_different_photos_do_not_change_each_other(tracker, folder):
+    """With a merger each has MUSt3R's first photo where it was prompted; without one they share."""
+    files = photo_files([folder])
+    photos = [read_photo(file) for file in files]
+    prompts = [Prompt(0, points=CLICK), Prompt(3, object_id=2, points=((200.0, 150.0),))]
+    together = segment_photos(tracker, photos, prompts)
+    assert together.object_ids == [1, 2] and len(together.others) == 1
+    references = [part.photos[part.reference].name for part in (together, *together.others)]
+    assert references == [files[0].name, files[3].name]
+    alone = [segment_photos(tracker, photos, [prompt]) for prompt in prompts]
+    for photo in range(len(photos)):
+        logits = together.logits(photo)
+        assert logits.shape[0] == 2 and set(together.answers[photo]) == {1, 2}
+        for place, one in enumerate(alone):
+            assert torch.equal(logits[place : place + 1], one.logits(photo))
+    places = segment_photos(load("tiny", mode="places"), photos, prompts)
+    assert places.object_ids == [1, 2] and not places.others
