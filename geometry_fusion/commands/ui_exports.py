@@ -125,6 +125,9 @@ def report(session: StudioSession, folder: Path, args: argparse.Namespace) -> tu
     """Masks, videos and the report of `ab_iou.py`, as a zip."""
     text = command_text(session, args).strip()
     write_session_report(session, folder, args, arms_of(session), writer_of(session), text)
+    for arm in ARMS if session.is_unordered else ():
+        if (page := session.photo_page(arm)).is_dir():
+            shutil.copytree(page, folder / page.name)
     return zipped(folder, "report.zip"), "report.zip"
 
 
@@ -191,20 +194,31 @@ def save_prompts(session: StudioSession, folder: Path) -> None:
 
 def command_text(session: StudioSession, args: argparse.Namespace) -> str:
     """The command that gives the same masks, with what has to be known about it."""
-    lines = [command_line([*named("ab"), *command_words(session, args)])]
-    source = session.source
-    cut = Cut(**source.cut)
-    if source.kind in ("photos", "live") or not (cut.first == 0 and cut.last is None):
-        lines.insert(0, "# frames: unpack frames.zip (Export) into the folder frames")
-    elif not cut.is_whole or session.frames.files[0].suffix != ".png":
-        size = "x".join(map(str, source.size))
-        words = ["frames", source.name, "--every", str(cut.every), "--size", size]
-        lines.insert(0, command_line([*named("frames")[:-1], *words, "--out", "frames"]))
+    words = command_words(session, args)
+    command = command_line([*named("segment" if session.is_unordered else "ab"), *words])
+    lines = [*about_frames(session), command]
+    if "--prompts" in words:
+        lines.insert(0, "# prompts.json: Export, Prompts")
     if session.board.deletions:
         lines.append("# stretches that were deleted in the studio are not in its masks")
-    if "--prompts" in lines[-1] or any("--prompts" in line for line in lines):
-        lines.insert(0, "# prompts.json: Export, Prompts")
     return "\n".join(lines) + "\n"
+
+
+def about_frames(session: StudioSession) -> list[str]:
+    """Lines that say how to get the frames."""
+    source = session.source
+    cut = Cut(**source.cut)
+    unpack = "# frames: unpack frames.zip (Export) into the folder frames"
+    if session.is_unordered and source.notes:
+        hint = "# photos of several sizes: give their own folder, and points in their own pixels"
+        return [unpack, hint]
+    if source.kind in ("photos", "live") or not (cut.first == 0 and cut.last is None):
+        return [unpack]
+    if cut.is_whole and session.frames.files[0].suffix == ".png":
+        return []
+    size = "x".join(map(str, source.size))
+    words = ["frames", source.name, "--every", str(cut.every), "--size", size]
+    return [command_line([*named("frames")[:-1], *words, "--out", "frames"])]
 
 
 def named(command: str) -> list[str]:
@@ -213,16 +227,18 @@ def named(command: str) -> list[str]:
 
 
 def command_words(session: StudioSession, args: argparse.Namespace) -> list[str]:
-    """Arguments of `ab_iou.py`."""
-    source = session.source
+    """Arguments of `ab_iou.py`, or of `main.py segment --photos`."""
+    source, unordered = session.source, session.is_unordered
     words = ["--sample", source.sample] if source.sample else ["--frames", frames_word(session)]
+    words = ["--photos", "frames"] if unordered else words
     words += prompt_words(session)
     if session.results.frames("baseline") and not session.results.frames("geom"):
         words += ["--geometry-mode", "off"]
     elif session.settings["mode"] != "auto":
         words += ["--geometry-mode", session.settings["mode"]]
     for flag, key, default in (("--fallback", "fallback", "auto"), ("--memory", "memory", "fifo")):
-        words += [flag, session.settings[key]] if session.settings[key] != default else []
+        if session.settings[key] != default and not unordered:
+            words += [flag, session.settings[key]]
     for flag, value, default in (
         ("--sam2", args.sam2, "tiny"),
         ("--sam2-checkpoint", args.sam2_checkpoint and args.sam2_checkpoint.name, None),
@@ -256,6 +272,8 @@ def prompt_words(session: StudioSession) -> list[str]:
             *((("--box", prompt.box),) if prompt.box else ()),
         ):
             words += [flag, name + ",".join(f"{value:g}" for value in values)]
+    if session.is_unordered:
+        return ["--prompt-image", session.source.stems[given[0].frame], *words]
     return [*words, *(["--prompt-frame", str(given[0].frame)] if given[0].frame else [])]
 
 

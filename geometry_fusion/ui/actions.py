@@ -3,7 +3,7 @@
     add_object name          change_object object name|hidden|colour     remove_object object
     mark frame object kind values arm      move key values      unmark key
     clear_frame frame object               delete_stretch, restore_stretch object first last
-    undo      redo           settings mode fallback memory
+    undo      redo           settings mode fallback memory pictures
 
 Values come from a browser: each is checked, and InputError says what is wrong.
 """
@@ -18,6 +18,8 @@ from geometry_fusion.errors import InputError
 from geometry_fusion.ui.board import KINDS, Board, BoardMark, numbers
 from geometry_fusion.ui.results import ARMS
 
+# What frames are that came as single pictures: in no order, or in that of their names.
+PICTURES_ARE = ("photos", "video")
 MODES = tuple(mode for mode in GEOMETRY_MODES if mode != "off")
 
 
@@ -39,8 +41,13 @@ def perform(session, action: dict) -> None:
 
 
 def change_settings(settings: dict, action: dict) -> None:
-    """Set "mode", "fallback" and "memory", where they are given."""
-    choices = {"mode": MODES, "fallback": FALLBACKS, "memory": MEMORY_POLICIES}
+    """Set those of the settings that are given."""
+    choices = {
+        "mode": MODES,
+        "fallback": FALLBACKS,
+        "memory": MEMORY_POLICIES,
+        "pictures": PICTURES_ARE,
+    }
     for key, allowed in choices.items():
         if key in action:
             if action[key] not in allowed:

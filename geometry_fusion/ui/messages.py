@@ -33,6 +33,7 @@ class TrackingJob:
     memory: str = "fifo"  # of choices.MEMORY_POLICIES
     truth: Path | None = None  # folder of ground truth masks
     truth_object: int = 1  # which object it shows, where it has no ids
+    unordered: bool = False  # frames are photos in no order; fallback and memory do not apply
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from geometry_fusion.ui.actions import perform
 from geometry_fusion.ui.board import Board, BoardMark, History, board_of
 from geometry_fusion.ui.live_clip import keep_recorded
 from geometry_fusion.ui.results import ARMS, Results
-from geometry_fusion.ui.session_files import mask_file, write_aside
+from geometry_fusion.ui.session_files import mask_file, photo_page, write_aside
 from geometry_fusion.ui.sources import StudioSource, source_of
 
 
@@ -67,6 +67,7 @@ class StudioSession:
         self.history = History()
         self.source: StudioSource | None = None
         self.settings = {"mode": "auto", "fallback": "auto", "memory": "fifo"}
+        self.settings |= {"pictures": "photos"}
         self.results = Results(folder / "results.jsonl")
         self.job: JobState | None = None
         # How many runs are before the session's own; set by whoever owns the queue.
@@ -144,7 +145,18 @@ class StudioSession:
             [p.frame, p.object_id, p.points, p.negatives, p.box, digest_of_mask(p.mask)]
             for p in self.board.prompts(self._load_mask)
         ]
-        return digest_of([facts, self.settings])
+        return digest_of([facts, self._settings_in_use()])
+
+    @property
+    def is_unordered(self) -> bool:
+        """Whether the frames are photos in no order."""
+        is_photos = self.source is not None and self.source.is_photos
+        return is_photos and self.settings["pictures"] == "photos"
+
+    def _settings_in_use(self) -> dict:
+        """The settings that a run reads."""
+        unread = ("fallback", "memory") if self.is_unordered else ("pictures",)
+        return {key: value for key, value in self.settings.items() if key not in unread}
 
     def _load_mask(self, mask_id: str) -> np.ndarray:
         return read_mask(self.folder / "prompts" / f"{mask_id}.png")
@@ -179,6 +191,10 @@ class StudioSession:
         """The folder with a folder of masks per arm."""
         return self.folder / "masks"
 
+    def photo_page(self, arm: str) -> Path:
+        """The folder with the page of an arm's photos."""
+        return photo_page(self.masks, arm)
+
     @property
     def truth_folder(self) -> Path:
         """Where ground truth lies that a person gave."""
@@ -194,9 +210,10 @@ class StudioSession:
         self.tracked, self.error = None, None
         self.results.clear()
         self.epoch += 1
-        for folder in (self.masks / arm for arm in ARMS):
-            for file in folder.glob("*.png"):
+        for arm in ARMS:
+            for file in (self.masks / arm).glob("*.png"):
                 file.unlink()
+            shutil.rmtree(self.photo_page(arm), ignore_errors=True)
         (self.masks / "scene.json").unlink(missing_ok=True)
         shutil.rmtree(self.truth_folder, ignore_errors=True)
         self.save()
@@ -243,7 +260,8 @@ class StudioSession:
         if self.source is None:
             return None
         view = self.source.as_json()
-        return {key: value for key, value in view.items() if key not in ("folder", "stems")}
+        shown = {key: value for key, value in view.items() if key not in ("folder", "stems")}
+        return {**shown, "is_photos": self.source.is_photos, "unordered": self.is_unordered}
 
     def check_frame(self, frame: int) -> None:
         """Raise InputError for a frame that the source does not have."""

@@ -20,6 +20,8 @@ from geometry_fusion.io.frame_folder import FRAMES_JSON, FrameFolder
 from geometry_fusion.io.mask_writer import open_image, read_rgb, write_rgb
 from geometry_fusion.io.source_record import record_of
 from geometry_fusion.io.video_file import VideoFile
+from geometry_fusion.photos.pictures import fit_into, padded
+from geometry_fusion.ui.session_files import PHOTOS_JSON, write_photo_sizes
 from geometry_fusion.ui.studio_limits import StudioLimits
 
 # FFmpeg's readers of files that hold their own pictures. Left out on purpose: playlists and scripts
@@ -60,6 +62,13 @@ class StudioSource:
     cut: dict = field(default_factory=dict)
     sample: str | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def is_photos(self) -> bool:
+        """Whether the frames were single pictures, so that their order may mean nothing."""
+        return (
+            self.kind == "photos" and self.count > 1 and (Path(self.folder) / PHOTOS_JSON).exists()
+        )
 
     def as_json(self) -> dict:
         """Plain values for `source_of`."""
@@ -150,19 +159,17 @@ def take_in_photos(photos: list[tuple[Path, str]], out: Path, limits: StudioLimi
     """
     if not photos:
         raise InputError("no photo was given; choose at least one")
-    notes, size = [], None
+    sizes = []
     with replacing_folder(out) as fresh:
         for number, (file, name) in enumerate(photos):
             image = read_photo(file, name, limits)
-            if size is None:
-                size = image.shape[1::-1]
-            if image.shape[1::-1] != size:
-                image = _letterboxed(image, size)
-                notes = ["Photos of another size were fitted into the first one's."]
-            write_rgb(fresh / f"{number:04d}.png", image)
+            sizes.append(image.shape[1::-1])
+            write_rgb(fresh / f"{number:04d}.png", padded(image, fit_into(sizes[-1], sizes[0])))
         about = {"frame_rate": str(PHOTO_RATE), "source": "photos"}
         (fresh / FRAMES_JSON).write_text(json.dumps(about), encoding="utf-8")
-    return notes
+        write_photo_sizes(fresh, sizes)
+    fitted = len(set(sizes)) > 1
+    return ["Photos of another size were fitted into the first one's."] if fitted else []
 
 
 def read_photo(file: Path, name: str, limits: StudioLimits) -> np.ndarray:
@@ -210,13 +217,3 @@ def _fitted_size(
         return tuple(size)
     scale = cut.long_side / max(size)
     return max(8, round(size[0] * scale)), max(8, round(size[1] * scale))
-
-
-def _letterboxed(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    scale = min(size[0] / image.shape[1], size[1] / image.shape[0])
-    fitted = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    small = cv2.resize(image, fitted, interpolation=cv2.INTER_AREA)
-    canvas = np.zeros((size[1], size[0], 3), np.uint8)
-    left, top = (size[0] - fitted[0]) // 2, (size[1] - fitted[1]) // 2
-    canvas[top : top + fitted[1], left : left + fitted[0]] = small
-    return canvas

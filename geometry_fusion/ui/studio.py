@@ -189,6 +189,7 @@ class Studio:
             out=session.masks,
             truth=session.truth_folder if session.truth_folder.is_dir() else gt,
             truth_object=first_object(session),
+            unordered=session.is_unordered,
         )
         session.job = job
         self.submit(session, message)

@@ -6,24 +6,22 @@ step over the same batches of frames.
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from geometry_fusion.io.frame_folder import FrameFolder
-from geometry_fusion.measure.masks import iou
 from geometry_fusion.models.tracker import Tracker
-from geometry_fusion.player.masks import ids_of_png, mask_png
+from geometry_fusion.player.masks import mask_png
 from geometry_fusion.player.scene import SceneCloud
 from geometry_fusion.tracking.clip_session import ClipSession, track_together
 from geometry_fusion.tracking.confidence import Seen, confidences
 from geometry_fusion.tracking.fallback import ClipFallback, without_geometry
 from geometry_fusion.tracking.places import MOVING
 from geometry_fusion.types import TrackedFrame
+from geometry_fusion.ui.arm_records import ArmRecords
 from geometry_fusion.ui.messages import Progress, TrackingJob
 from geometry_fusion.ui.results import ARMS
-from geometry_fusion.ui.session_files import mask_file, write_aside, write_scene
-from geometry_fusion.ui.truth import Truth
+from geometry_fusion.ui.session_files import write_aside, write_scene
 
 
 class Cancelled(Exception):
@@ -56,7 +54,7 @@ class JobRun:
     ):
         self._job, self._trackers, self._send, self._step = job, trackers, send, step
         self._frames = FrameFolder(job.frames)
-        self._truth = Truth(job.truth, job.truth_object) if job.truth else None
+        self._records = ArmRecords(job, self._frames.stems)
         self._done = 0
         self._seconds = dict.fromkeys(trackers, 0.0)
         prompted = [prompt.frame for prompt in job.prompts]
@@ -111,41 +109,12 @@ class JobRun:
         if self._fallback:
             self._fallback.add(answers["baseline"], answers["geom"])
         ids = {arm: frame.ids for arm, frame in answers.items()}
-        for other in set(ARMS) - set(ids):
-            kept = self._kept(other, last.index)
-            if kept is not None and kept.shape == last.ids.shape:
-                ids[other] = kept
+        ids = self._records.with_other_arms(ids, last.index)
         for arm, frame in answers.items():
-            write_aside(self._file(arm, frame.index), mask_png(frame.ids))
+            write_aside(self._records.file(arm, frame.index), mask_png(frame.ids))
             seen = self._seen[arm, frame.index] = confidences(frame)
-            record = self._record(arm, frame.index, ids, seen, dict(frame.decisions))
+            record = self._records.record(arm, frame.index, ids, seen, frame.decisions)
             self._send(Progress(self._job.job_id, self._done, self._total, self._pace(), record))
-
-    def _record(
-        self,
-        arm: str,
-        index: int,
-        ids: dict[str, np.ndarray],  # by arm
-        seen: dict[int, Seen],
-        decisions: dict[int, str],
-    ) -> dict:
-        truth = self._truth.of(self._frames.stems[index]) if self._truth else None
-        objects = {}
-        for object_id, item in seen.items():
-            masks = {key: value == object_id for key, value in ids.items()}
-            agreement = round(iou(*masks.values()), 4) if len(masks) == 2 else None
-            right = None
-            if truth is not None and object_id in self._truth.object_ids:
-                right = round(iou(masks[arm], truth == object_id), 4)
-            objects[str(object_id)] = [
-                item.area,
-                item.confidence,
-                item.score,
-                decisions.get(object_id),
-                agreement,
-                right,
-            ]
-        return {"arm": arm, "frame": index, "objects": objects}
 
     def _fall_back(self) -> str:
         """Replace the masks of moving objects by those of SAM2 alone, as `ab_iou.py` does."""
@@ -156,23 +125,16 @@ class JobRun:
         if not moving:
             return ""
         for index in range(len(self._frames)):
-            ids = {arm: self._kept(arm, index) for arm in ARMS}
+            ids = {arm: self._records.kept(arm, index) for arm in ARMS}
             joined = without_geometry(ids["geom"], ids["baseline"], moving).astype(np.uint8)
-            write_aside(self._file("geom", index), mask_png(joined))
+            write_aside(self._records.file("geom", index), mask_png(joined))
             ids["geom"] = joined
             areas = np.bincount(joined.flatten(), minlength=256)
             seen = {}
             for object_id, item in self._seen["geom", index].items():
                 source = self._seen["baseline", index][object_id] if object_id in moving else item
                 seen[object_id] = replace(source, area=int(areas[object_id]))
-            record = self._record("geom", index, ids, seen, dict.fromkeys(moving, MOVING))
+            record = self._records.record("geom", index, ids, seen, dict.fromkeys(moving, MOVING))
             self._send(Progress(self._job.job_id, self._done, self._total, self._pace(), record))
         named = ", ".join(map(str, sorted(moving)))
         return f"Moving objects ({named}) have SAM2's own masks in both arms."
-
-    def _file(self, arm: str, index: int) -> Path:
-        return mask_file(self._job.out, arm, index)
-
-    def _kept(self, arm: str, index: int) -> np.ndarray | None:
-        file = self._file(arm, index)
-        return ids_of_png(file.read_bytes()) if file.exists() else None

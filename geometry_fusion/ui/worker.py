@@ -7,6 +7,7 @@ crash. One job runs at a time; previews are answered between its frames.
 import signal
 from collections import OrderedDict
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from geometry_fusion.ui.messages import (
     TrackingJob,
     WorkerOptions,
 )
+from geometry_fusion.ui.photo_job import PhotoRun
 from geometry_fusion.ui.picked_prompts import MaskPreview
 from geometry_fusion.ui.tracking_job import Cancelled, JobRun
 
@@ -173,11 +175,15 @@ class _Worker:
             self._job = self._live = None
 
     def _run_clip(self, job: TrackingJob) -> str:
+        if job.unordered:
+            job = replace(job, memory="fifo", fallback="never")
         trackers = {}
         if "baseline" in job.arms:
             trackers["baseline"] = self._tracker("off", job.memory)
         if "geom" in job.arms:
             trackers["geom"] = self._with_geometry(job)
+        if job.unordered:
+            return PhotoRun(job, trackers, self._send, self._between_frames).run()
         return JobRun(job, trackers, self._send, self._between_frames).run()
 
     def _run_live(self, job: LiveJob) -> str:

@@ -47,7 +47,7 @@ export class Panels {
     $("restore-stretch").onclick = () => this.stretch("restore_stretch");
     $("copy").onclick = () => this.copy();
     $("command").addEventListener("toggle", () => this.command());
-    for (const key of ["mode", "fallback", "memory"]) $(key).onchange = event => studio.act({do: "settings", [key]: event.target.value});
+    for (const key of ["mode", "fallback", "memory", "pictures"]) $(key).onchange = event => studio.act({do: "settings", [key]: event.target.value});
     this.exports = new Map(EXPORTS.map(([kind, text]) => [kind, el("button", {type: "button", text, onclick: event => studio.export(kind, event.target)})]));
     $("export-list").replaceChildren(...this.exports.values());
     $("format").replaceChildren(...FORMATS.map(([value, text]) => el("option", {value, text})));
@@ -133,6 +133,10 @@ export class Panels {
     $("mode").value = state.settings.mode;
     $("fallback").value = state.settings.fallback;
     $("memory").value = state.settings.memory;
+    $("pictures").value = state.settings.pictures;
+    const unordered = !!(state.source && state.source.unordered);
+    $("pictures-row").hidden = !(state.source && state.source.is_photos);
+    $("fallback-row").hidden = $("memory-row").hidden = $("moving-note").hidden = unordered;
     $("stretch").hidden = $("settings").hidden = !!state.live;
   }
 

@@ -265,7 +265,7 @@ class Studio {
     const {state, info} = this;
     if (!state || !info) return;
     const {source, job} = state;
-    $("facts").textContent = state.live ? `live: ${state.live.name}` : source ? `${source.name} · ${source.count} frames, ${source.size[0]}×${source.size[1]}, ${+rateOf(source.rate).toFixed(2)} per second` : "no video";
+    $("facts").textContent = this.facts();
     $("model").textContent = info.ready ? `model: ${info.model}` : "the models are being loaded …";
     this.live.update();
     $("clip-tools").hidden = $("run-tools").hidden = !!state.live;
@@ -277,14 +277,23 @@ class Studio {
     for (const id of ["stretch-first", "stretch-last"]) $(id).max = source ? source.count - 1 : 0;
     if (state.live) this.progress(null);
     else if (this.running) {
-      const pace = Object.entries(job.pace).map(([arm, value]) => `${this.title(arm)} ${value} frames/s`).join(", ");
+      const pace = Object.entries(job.pace).map(([arm, value]) => `${this.title(arm)} ${value} ${source.unordered ? "photos" : "frames"}/s`).join(", ");
       const left = job.seconds_left ? `, ${Math.ceil(job.seconds_left)} s left` : "";
-      const text = job.status === "waiting" ? (!info.ready ? "the models are being loaded" : job.position ? `waiting: number ${job.position} in the queue` : "the run begins") : `frame ${job.done} of ${job.total}${left}${pace ? ` (${pace})` : ""}`;
+      const text = job.status === "waiting" ? (!info.ready ? "the models are being loaded" : job.position ? `waiting: number ${job.position} in the queue` : "the run begins") : `${source.unordered ? "step" : "frame"} ${job.done} of ${job.total}${left}${pace ? ` (${pace})` : ""}`;
       this.progress(job.total ? job.done / job.total : 0, text);
       if (performance.now() - (this.told || 0) > 5000) { this.told = performance.now(); this.say(text); }
     } else if (!this.uploading) this.progress(null);
     $("hint").textContent = this.hint();
     this.panels.update();
+  }
+
+  facts() {
+    const {source, live} = this.state;
+    if (live) return `live: ${live.name}`;
+    if (!source) return "no video";
+    const size = `${source.size[0]}×${source.size[1]}`;
+    if (source.is_photos) return `${source.name}, ${size}`;
+    return `${source.name} · ${source.count} frames, ${size}, ${+rateOf(source.rate).toFixed(2)} per second`;
   }
 
   hint() {
@@ -294,12 +303,13 @@ class Studio {
     if (state.source.kind === "live" && state.stale) return "The recorded clip: correct it, then run both arms over it, forwards and backwards.";
     if (state.incomplete.length) return `Frame ${state.incomplete[0][0]} has only clicks beside ${this.nameOf(state.incomplete[0][1])}: click on it as well.`;
     if (!this.hasPrompts) return "Click on an object. Right-click or Shift-click: not it. Drag: a box.";
-    if (this.running) return "Results appear as they come. You can watch, click and cancel meanwhile.";
+    const unordered = state.source.unordered;
+    if (this.running) return unordered ? "All photos are compared first. The masks of an arm appear when it is done." : "Results appear as they come. You can watch, click and cancel meanwhile.";
     if (state.job && state.job.status === "cancelled" && state.stale) return "Cancelled: the frames that were done are kept. Correct what is wrong, then run again.";
-    if (state.stale && this.after) return "The prompts have changed since the last run: run again to track from them, forwards and backwards.";
+    if (state.stale && this.after) return unordered ? "Prompts or settings have changed since the last run: run again." : "The prompts have changed since the last run: run again to track from them, forwards and backwards.";
     if (state.source.sample && this.after && !state.can_undo) return "Both arms were run from one click. Press “Next disagreement” to see where they part.";
-    if (!this.after) return "The mask is a preview on this frame. Run tracks it through the video.";
-    return "Is something wrong? Go to that frame, click what is right, and run again.";
+    if (!this.after) return unordered ? "The mask is a preview on this photo. Run finds the object in all photos, whatever their order." : "The mask is a preview on this frame. Run tracks it through the video.";
+    return unordered ? "Is something wrong? Click what is right on that photo, and run again." : "Is something wrong? Go to that frame, click what is right, and run again.";
   }
 
   progress(share, text = "") {
