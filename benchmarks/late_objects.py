@@ -26,6 +26,7 @@ from geometry_fusion.evaluation.objects import Track, tracks_of
 from geometry_fusion.io.atomic import read_json_lines
 from geometry_fusion.measure.scores import interval, score_masks
 from geometry_fusion.models.tracker import Tracker, load
+from geometry_fusion.tracking.lanes import MOST_LANES
 from geometry_fusion.types import Prompt
 
 ARMS = {"3am": "merger", "places": "places"}
@@ -72,7 +73,7 @@ def pairs(args: argparse.Namespace) -> list[tuple[Track, Track]]:
 
 def measured(tracker: Tracker, earlier: Track, late: Track, way: str) -> dict:
     """Positive IoU of the later object, and seconds per frame."""
-    tracker.predictor.separate_lanes = way != "shared"
+    tracker.predictor.most_lanes = 1 if way == "shared" else MOST_LANES
     session, frames = tracker.session("full"), SceneFrames(late.scene)
     prompts = [Prompt(late.prompt_frame, 1, mask=late.mask(late.prompt_frame))]
     if way != "alone":

@@ -45,7 +45,7 @@ from geometry_fusion.models.tracker import Tracker
 
 UNFINISHED = "unfinished"  # folder in --out from which an interrupted run continues
 ARMS_WITHOUT_MERGER = ("sam2", "places")
-INSTANCE_RULES = 2  # increased when a change of the pipeline makes unfinished runs invalid
+INSTANCE_RULES = 3  # increased when a change of the pipeline makes unfinished runs invalid
 ViewOf = Callable[[int], PosedView | None]
 
 

@@ -71,7 +71,7 @@ def session_for_tracks(tracker) -> StreamSession:
     """A session of a `models.Tracker` for `propagate`, in which all tracks share one geometry:
     tracks open on every keyframe, and a geometry for each keyframe would be too slow.
     """
-    tracker.predictor.separate_lanes = False
+    tracker.predictor.most_lanes = 1
     return tracker.session()
 
 

@@ -18,7 +18,7 @@ from geometry_fusion.errors import InputError
 from geometry_fusion.geometry.source import GeometrySource, NoGeometry
 from geometry_fusion.io.frame_folder import FrameFolder
 from geometry_fusion.tracking.features import FrameFeatures
-from geometry_fusion.tracking.lanes import EncodedFrames, Lane, Lanes
+from geometry_fusion.tracking.lanes import MOST_LANES, EncodedFrames, Lane, Lanes
 from geometry_fusion.tracking.object_batches import ObjectBatches, item_of
 from geometry_fusion.tracking.pixels import LazyFrames
 from geometry_fusion.tracking.places import Places, PlaceSettings
@@ -62,9 +62,7 @@ class FusingEncoder(SAM2VideoPredictor):
         self.objects_at_once, self.frames_at_once = objects_at_once, frames_at_once
         # Fill batches with copies, so that a compiled image encoder meets only two batch sizes.
         self.fill_batches = False
-        # Objects that are first prompted on different frames have geometry of their own (lanes.py);
-        # turned off to measure what that is worth.
-        self.separate_lanes = True
+        self.most_lanes = MOST_LANES
         self._make_source: Callable[[], GeometrySource] = NoGeometry
         self.merger: torch.nn.Module = KeepAppearance()
         self.place_settings: PlaceSettings | None = None
@@ -114,7 +112,10 @@ class FusingEncoder(SAM2VideoPredictor):
             images=LazyFrames(video_path, self.image_size),
             frames=video_path,
             lanes=Lanes(
-                lane, (lambda: self._lane(self._make_source())) if several else None, video_path
+                lane,
+                lambda: self._lane(self._make_source()),
+                video_path,
+                self.most_lanes if several else 1,
             ),
             batches=ObjectBatches(self.objects_at_once),
             device=self.device,
@@ -130,9 +131,8 @@ class FusingEncoder(SAM2VideoPredictor):
         """Whether masks depend on the frame on which geometry begins: a merger's do. Places do not
         need to know where the first camera was.
         """
-        if self.upstream or not self.separate_lanes or isinstance(source, NoGeometry):
-            return False
-        return not isinstance(self.merger, KeepAppearance)
+        is_merged = not isinstance(self.merger, KeepAppearance)
+        return is_merged and not (self.upstream or isinstance(source, NoGeometry))
 
     def _get_image_feature(self, inference_state: TrackState, frame_idx: int, batch_size: int):
         """As SAM2VideoPredictor._get_image_feature, plus: the frame's geometry is fused, once,

@@ -18,7 +18,7 @@ from geometry_fusion.tracking.features import FrameFeatures
 from geometry_fusion.tracking.places import Places
 from geometry_fusion.types import Frames, GeometryFrame
 
-MOST_LANES = 4  # each has a geometry source to run; further objects share the nearest one
+MOST_LANES = 4  # each has a geometry source to run
 SHARED_BYTES = 256 * 2**20  # of the image encoder's outputs, which lanes share
 
 
@@ -100,11 +100,11 @@ class Lane:
 class Lanes:
     """The lanes of one video, of which one is current: that of the objects at work.
 
-    make: makes a further lane; None: all objects share the first one.
+    make: makes a further lane. most: further objects share the lane that began nearest.
     """
 
-    def __init__(self, first: Lane, make: Callable[[], Lane] | None, frames: Frames):
-        self._lanes, self._make, self._frames = [first], make, frames
+    def __init__(self, first: Lane, make: Callable[[], Lane], frames: Frames, most: int = 1):
+        self._lanes, self._make, self._frames, self._most = [first], make, frames, most
         self.current = first
         self._of: dict[int, Lane] = {}  # by object id
         self._may_encode_ahead = False
@@ -137,10 +137,8 @@ class Lanes:
     def _beginning_on(self, frame: int) -> Lane:
         if self.main.first is None:
             self.main.first = frame
-        if self._make is None:
-            return self.main
         nearest = min(self._lanes, key=lambda lane: abs(lane.first - frame))
-        if nearest.first == frame or len(self._lanes) >= MOST_LANES:
+        if nearest.first == frame or len(self._lanes) >= self._most:
             return nearest
         return self._add(frame)
 

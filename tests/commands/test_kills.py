@@ -132,7 +132,7 @@ def check_nothing_is_left(kills, clip, rooms, tmp_path, only=None):
         assert kills < 10 or half_done, f"no kill of {name} met anything half done"
 
 
-@pytest.mark.parametrize("script", ["ab_iou", "main"])
+@pytest.mark.parametrize("script", [pytest.param("ab_iou", marks=pytest.mark.slow), "main"])
 def test_after_kills_and_a_good_run_nothing_is_left_over(script, clip, rooms, tmp_path):
     check_nothing_is_left(2, clip, rooms, tmp_path, only=script)
 

@@ -135,6 +135,7 @@ def test_report_is_self_contained(sample_run):
     assert "<svg" in page and 'id="player-data"' in page
 
 
+@pytest.mark.slow
 def test_the_same_run_again_gives_the_same_files_from_any_folder(sample_run, tmp_path):
     done = run_script(
         ROOT / "ab_iou.py", "--sample", "walk", "--device", "cpu", "--out", "again", cwd=tmp_path

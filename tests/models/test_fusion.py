@@ -483,6 +483,7 @@ def test_an_evaluation_goes_over_odd_lines_and_measures_anew_what_they_held(
     assert (out / "results.json").read_text() == before
 
 
+@pytest.mark.slow
 def test_workers_measure_what_one_process_measures(evaluated, tmp_path):
     out, arguments = evaluated
     evaluate.main([*arguments, f"out={tmp_path}", "workers=2", "threads=1"])

@@ -105,7 +105,7 @@ def test_objects_are_decided_one_by_one(arms, images, decide):
         assert ((frame.logits[1] > 0) != (moving.logits[1] > 0)).float().mean() < 0.002
 
 
-@pytest.mark.parametrize("moving", [(), (1,), (2,)])
+@pytest.mark.parametrize("moving", [(), pytest.param((1,), marks=pytest.mark.slow), (2,)])
 def test_a_resumed_stream_gives_the_same_masks(arms, images, decide, moving):
     decide(*moving)
     whole = run(session(arms), images, VASE, OTHER)

@@ -145,7 +145,7 @@ class Numbers(list):
 
 
 def test_objects_beyond_the_last_lane_share_the_nearest_one():
-    lanes = Lanes(Lane(NoGeometry()), lambda: Lane(NoGeometry()), Numbers())
+    lanes = Lanes(Lane(NoGeometry()), lambda: Lane(NoGeometry()), Numbers(), MOST_LANES)
     for object_id, frame in enumerate((0, 10, 20, 30, 13, 100, 20), start=1):
         lanes.begin(object_id, frame)
         assert lanes.current is lanes.of(object_id)

@@ -97,7 +97,7 @@ def tracked_from_10_to_30() -> tuple[TrackState, dict]:
     state = TrackState(
         images=[],
         frames=frames,
-        lanes=Lanes(Lane(NoGeometry()), None, frames),
+        lanes=Lanes(Lane(NoGeometry()), lambda: Lane(NoGeometry()), frames),
         batches=ObjectBatches(),
         device=device,
         storage_device=device,

@@ -227,6 +227,7 @@ def test_shards_of_an_evaluation_give_the_table_of_one_process(rooms, tmp_path, 
     assert other["reappear"] == other["all"] != one["sam2"]["reappear"]
 
 
+@pytest.mark.slow
 def test_a_job_of_two_tasks_trains_as_one_process_that_accumulates_two(rooms, tmp_path):
     arguments = small(rooms, tmp_path, "trainer.max_steps=2")
     alone = run_script(

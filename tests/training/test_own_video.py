@@ -223,6 +223,7 @@ def test_missing_paths_are_asked_for(refuse):
     ).replace("video.mp4", "a.mp4")
 
 
+@pytest.mark.slow
 def test_training_gives_a_checkpoint_that_the_other_scripts_take(video, tmp_path):
     command = [
         ROOT / "train.py",

@@ -154,6 +154,7 @@ def test_sam2_trains_on_generated_worlds(tmp_path, rooms):
     assert "step 1: total" in log and "click_iou" in log
 
 
+@pytest.mark.slow
 def test_must3r_trains_on_generated_worlds(tmp_path, rooms):
     log = train_once(
         tmp_path,
@@ -167,6 +168,7 @@ def test_must3r_trains_on_generated_worlds(tmp_path, rooms):
     assert "step 1: total" in log and "rotation_error" in log
 
 
+@pytest.mark.slow
 def test_the_fusion_trains_on_generated_rooms(tmp_path, rooms):
     log = train_once(
         tmp_path,

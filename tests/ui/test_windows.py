@@ -295,6 +295,7 @@ def test_closing_the_live_window_keeps_the_masks_so_far(desktop, frames, tmp_pat
     assert read_ids(tmp_path / "masks/0000.png").any() and (tmp_path / "segmented.mp4").exists()
 
 
+@pytest.mark.slow
 def test_closing_a_window_before_a_click_is_an_error_and_changes_nothing(desktop, frames, tmp_path):
     commands = {
         "click on the object": ["pick", "--frames", frames],
