@@ -410,6 +410,7 @@ def test_bf16_autocast_stays_close_and_the_encoder_stays_exact(tiny):
     assert memory.num_images == 3
 
 
+@pytest.mark.slow
 def test_compiled_networks_give_the_same_maps(tiny):
     encoder, decoder = tiny
     compiled_encoder = torch.compile(encoder, backend="aot_eager", fullgraph=True)

@@ -470,6 +470,7 @@ def test_grey_ids_are_scored_and_drawn_by_one_rule(frames, tmp_path):
         assert not change.any() or change[change.any(-1)].mean(0).argmax() == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
 def test_names_that_are_no_text_go_through_the_whole_job(frames, tmp_path):
     """In a process of its own: libraries crashed on them."""

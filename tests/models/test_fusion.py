@@ -596,6 +596,7 @@ def test_a_checkpoint_cannot_call_what_it_names(run, refuse, tmp_path):
     assert "merger.smooth.bias" in line
 
 
+@pytest.mark.slow
 def test_a_default_checkpoint_of_other_backbones_leaves_places(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(FUSION_CHECKPOINTS, ("tiny", "tiny"), checkpoint(run))
     other = tmp_path / "mine.safetensors"

@@ -240,6 +240,7 @@ def test_old_results_stay_until_new_ones_are_complete(few, tmp_path, monkeypatch
     assert masks_in(tmp_path / "masks") == before
 
 
+@pytest.mark.slow
 def test_a_video_file_is_streamed_as_its_decoded_frames(tmp_path):
     video = ROOT / "videos/samples/return/video.mp4"
     command = ["--source", video, "--point=158,97", "--out", tmp_path / "file", "--arm", "sam2"]
@@ -278,6 +279,7 @@ def test_frames_that_cannot_be_read_are_skipped_listed_and_carried_if_asked(
         assert masks["0007.png"] == masks["0006.png"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_in_one_line_and_the_run_can_go_on(clip, whole, tmp_path):
     """The file-size limit of a process stands for the disk: a write beyond it fails as on a full
     one.

@@ -175,6 +175,7 @@ def test_the_paper_s_recipe_is_what_it_states():
     )
 
 
+@pytest.mark.slow
 def test_the_recipe_trains_on_a_mixture(rooms, tmp_path):
     """With the tiny backbones: one dataset with depth and field-of-view sampling, one as a plain
     video would be.

@@ -197,6 +197,7 @@ def test_wrong_configs_end_in_one_line_that_helps(refuse, rooms, tmp_path, overr
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_yaml_file_by_path_sets_keys_and_overrides_win(rooms, tmp_path):
     content = (
         "experiment: tiny_sam2\ntrainer: "

@@ -244,6 +244,9 @@ def assert_done_or_refused(
     assert not found, "\n".join(found[:30]) + f"\n{len(found)} in all"
 
 
+SLOW_CASES = ("scannetpp arkit", "scannetpp transforms", "scannetpp images")  # large files
+
+
 class InZip:
     """Puts other content in place of a member of a zip."""
 
@@ -260,7 +263,10 @@ class InZip:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n in SLOW_CASES else n for n in CASES],
+)
 def test_readers_convert_or_refuse(tmp_path, name):
     case, data = CASES[name], tmp_path / "data"
     case.write(data)
