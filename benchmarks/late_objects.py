@@ -3,8 +3,8 @@
     python benchmarks/late_objects.py --seeds 100060:100066
 
 Objects of validation rooms are prompted by a mask on their largest view: alone, and in a session in
-which another object is prompted on an earlier frame; with a merger, the later object then has a
-geometry of its own (geometry_fusion/tracking/lanes.py). `shared` turns that off: all objects read
+which another object is prompted on an earlier frame; the later object then has a geometry of its
+own (geometry_fusion/tracking/lanes.py). `shared` turns that off: all objects read
 the geometry that began on the earlier frame. Prints mean positive IoU, the difference to `alone`
 with a bootstrap 95% interval, and seconds per frame. Results are appended to --out as they come,
 and a killed run is resumed.
@@ -38,12 +38,15 @@ def main() -> None:
     parser.add_argument("--seeds", default="100060:100066")
     parser.add_argument("--root", type=Path, default=Path("data/rooms"))
     parser.add_argument("--objects", type=int, default=4, help="of a room, at most")
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/out/late_objects.jsonl"))
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     known = {(r["object"], r["arm"]): r for r in read_json_lines(args.out)}
-    trackers = {arm: load("tiny", mode=mode, device="cpu") for arm, mode in ARMS.items()}
+    trackers = {
+        arm: load("tiny", mode=mode, device="cpu") for arm, mode in ARMS.items() if arm in args.arms
+    }
     records = []
     with open(args.out, "a") as log:
         for earlier, late in tqdm(pairs(args), unit="object"):
@@ -95,7 +98,7 @@ def measured(tracker: Tracker, earlier: Track, late: Track, way: str) -> dict:
 def table(records: list[dict]) -> str:
     """Markdown."""
     lines = ["| arm | objects | | positive IoU | difference to alone | s/frame |", 6 * "|---" + "|"]
-    for arm in ARMS:
+    for arm in dict.fromkeys(r["arm"] for r in records):
         own = [r for r in records if r["arm"] == arm]
         alone = np.array([r["alone"]["positive_iou"] for r in own])
         for way in WAYS:

@@ -154,6 +154,8 @@ class InstanceRoom:
         chosen = {name: getattr(s, name) for name in TRACK_SETTINGS}
         facts = {**tracker.identity.facts(), "settings": str(chosen), "automatic": str(automatic)}
         facts["scene"] = self.scene.cache_name
+        if arm not in ("sam2", "control"):
+            facts["geometry"] = "of every keyframe"  # before, all tracks shared one
         folder = self.cache / f"{self.scene.folder.name}_{arm}_{digest_of(facts)}"
         store = SegmentStore(folder, facts)
         keyframes = stride_keyframes(len(self.scene), s.stride)

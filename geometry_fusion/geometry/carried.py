@@ -51,6 +51,7 @@ class CarriedGeometry(GeometrySource):
             raise ValueError(f"every={every}: must be at least 1")
         self._source, self._every = source, every
         self.levels, self.tolerance = source.levels, source.tolerance
+        self.anchored = source.anchored
         self.origin = f"{source.origin}, of every {every}. frame"
         self._last: _Asked | None = None
         self._last_flow: np.ndarray | None = None  # to `_last` from the frame that was carried last

@@ -47,6 +47,7 @@ class Must3rStream(GeometrySource):
     """
 
     tolerance = Tolerance(radius=0.7, scale=0.12)
+    anchored = True
     origin = "MUSt3R's own reconstruction from RGB alone"
 
     def __init__(

@@ -28,6 +28,8 @@ class GeometrySource(ABC):
     # How far its points may lie from where they were in earlier frames (tracking/place.py).
     tolerance = Tolerance(radius=1.0, scale=0.05)
     origin = "Geometry"  # for readers: where it comes from
+    # Whether its points get worse away from the first frame: the choice of that one matters.
+    anchored = False
     settled = True  # whether later frames leave the points of earlier ones where they are
 
     @abstractmethod

@@ -68,10 +68,10 @@ def propagate(
 
 
 def session_for_tracks(tracker) -> StreamSession:
-    """A session of a `models.Tracker` for `propagate`, in which all tracks share one geometry:
-    tracks open on every keyframe, and a geometry for each keyframe would be too slow.
+    """A session of a `models.Tracker` for `propagate`: the tracks of every keyframe have geometry
+    that begins there.
     """
-    tracker.predictor.most_lanes = 1
+    tracker.predictor.most_lanes = LARGEST_ID
     return tracker.session()
 
 

@@ -128,11 +128,10 @@ class FusingEncoder(SAM2VideoPredictor):
         return Lane(source, None if settings is None else Places(settings, source))
 
     def _needs_lanes(self, source: GeometrySource) -> bool:
-        """Whether masks depend on the frame on which geometry begins: a merger's do. Places do not
-        need to know where the first camera was.
-        """
-        is_merged = not isinstance(self.merger, KeepAppearance)
-        return is_merged and not (self.upstream or isinstance(source, NoGeometry))
+        """Whether masks depend on the frame on which geometry begins."""
+        if self.upstream or isinstance(source, NoGeometry):
+            return False
+        return source.anchored or not isinstance(self.merger, KeepAppearance)
 
     def _get_image_feature(self, inference_state: TrackState, frame_idx: int, batch_size: int):
         """As SAM2VideoPredictor._get_image_feature, plus: the frame's geometry is fused, once,

@@ -1,10 +1,10 @@
 """Geometry that begins where an object was prompted.
 
-A geometry source answers in the coordinates of the first frame that it sees, and a merger was
-trained with the prompted frame as the first. So with a merger, objects that are first prompted on
-different frames read different geometry: each `Lane` has a source of its own, which begins on its
-frame, and the features into which that geometry is fused. The masks of an object do not depend on
-which other objects are tracked.
+A geometry source answers in the coordinates of the first frame that it sees. MUSt3R's points get
+worse away from it, and a merger was trained with the prompted frame as the first. So objects that
+are first prompted on different frames read different geometry: each `Lane` has a source of its own,
+which begins on its frame, and the features into which that geometry is fused. What is prompted for
+other objects does not change an object's masks.
 """
 
 from collections.abc import Callable, Iterable

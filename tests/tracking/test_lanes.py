@@ -40,6 +40,11 @@ def predictor():
     return load("tiny", mode="merger", device="cpu").predictor
 
 
+@pytest.fixture(scope="module")
+def places():
+    return load("tiny", mode="places", device="cpu").predictor
+
+
 def by_object(frames) -> dict[int, dict]:
     """Object id -> frame -> its logits [1, H, W], as far as the object is known."""
     answers: dict[int, dict] = {}
@@ -126,15 +131,18 @@ def test_the_lane_of_a_removed_object_ends(predictor, images):
     assert all(torch.equal(answers[index], wanted[index]) for index in wanted)
 
 
-def test_decisions_of_all_objects_are_reported(images):
-    predictor = load("tiny", mode="both", device="cpu").predictor
-    frames = list(with_prompts(StreamSession(predictor), FIRST, LATE).track(iter(images)))
+def test_places_too_have_geometry_of_their_own(places, images):
+    """Every decision and mask is as if the object were alone."""
+    frames = list(with_prompts(StreamSession(places), FIRST, LATE).track(iter(images)))
+    alone = list(with_prompts(StreamSession(places), LATE).track(iter(images)))
+    for one, other in zip(frames[5:], alone[5:], strict=True):
+        assert torch.equal(one.logits[1], other.logits[0])
+        assert one.decisions.get(2) == other.decisions.get(2)
     assert set(frames[4].decisions) == {1} and set(frames[-1].decisions) == {1, 2}
 
 
-@pytest.mark.parametrize("mode", ["off", "places"])
-def test_without_a_merger_there_is_one_lane(images, mode):
-    predictor = load("tiny", mode=mode, device="cpu").predictor
+def test_without_geometry_there_is_one_lane(images):
+    predictor = load("tiny", mode="off", device="cpu").predictor
     session = with_prompts(StreamSession(predictor), FIRST, LATE)
     list(session.track(iter(images)))
     assert lanes_of(session) == [1]

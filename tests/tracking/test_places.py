@@ -1,10 +1,13 @@
 """Places in sessions: when SAM2's answer stays, what is asked, prompts, resuming, objects."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from geometry_fusion import Prompt, load
+from geometry_fusion.choices import OBJECTS_AT_ONCE
 from geometry_fusion.evaluation.sources import ZeroGeometry
 from geometry_fusion.geometry.lenses import Lens
 from geometry_fusion.geometry.posed_depth import PosedDepth, PosedView
@@ -13,6 +16,7 @@ from geometry_fusion.io.video_file import VideoFile
 from geometry_fusion.models.sam2 import build_predictor
 from geometry_fusion.tracking.asked_decoder import QUESTIONS, Prompts, SeenDecoder, ask
 from geometry_fusion.tracking.clip_session import ClipSession, clip_session
+from geometry_fusion.tracking.encoder import FRAMES_AT_ONCE
 from geometry_fusion.tracking.places import ABSENT, ASKED, DECISIONS, VETOED, PlaceSettings
 from geometry_fusion.tracking.places_decoder import on_grid
 from geometry_fusion.tracking.stream_session import StreamSession
@@ -70,8 +74,17 @@ def baseline(images):
 def test_switched_on_but_never_deciding_masks_are_those_of_sam2(
     predictor, tracker, images, baseline
 ):
+    """Bit for bit; where objects are prompted on different frames, in SAM2's own batches of one."""
+    together = replace(SECOND, frame=VASE.frame)
+    plain = build_predictor("tiny", device="cpu")
+    wanted = streamed(plain, images, VASE, together)
     predictor.fuse(None, tracker.make_source, NEVER)
-    assert same(streamed(predictor, images, VASE, SECOND), baseline)
+    assert same(streamed(predictor, images, VASE, together), wanted)
+    plain.objects_at_once = plain.frames_at_once = 1
+    predictor.objects_at_once = predictor.frames_at_once = 1
+    one_by_one = streamed(plain, images, VASE, SECOND)
+    assert same(streamed(predictor, images, VASE, SECOND), one_by_one)
+    predictor.objects_at_once, predictor.frames_at_once = OBJECTS_AT_ONCE, FRAMES_AT_ONCE
     for make in (NoGeometry, lambda: ZeroGeometry(tracker.make_source())):
         predictor.fuse(None, make, PlaceSettings())
         assert same(streamed(predictor, images, VASE, SECOND), baseline)
