@@ -257,6 +257,7 @@ class StreamSession(Session):
             )
         self._settle = False
         return {
+            "format": SNAPSHOT_FORMAT,
             "size": self._frames.size,
             "time": self._time,
             "frame_index": self.frame_index,
@@ -266,8 +267,13 @@ class StreamSession(Session):
 
     def restore(self, snapshot: dict) -> None:
         """Resume from a `snapshot` of a session with an equal predictor: the next frame is the one
-        after its last.
+        after its last. Raises InputError for a snapshot of another version.
         """
+        if snapshot.get("format") != SNAPSHOT_FORMAT:
+            raise InputError(
+                "unfinished work: was written by another version of the program; delete it and "
+                "begin anew"
+            )
         self.reset()
         self._begin(tuple(snapshot["size"]), snapshot["count"])
         self._time, self.frame_index = snapshot["time"], snapshot["frame_index"]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from geometry_fusion import load
+from geometry_fusion.errors import InputError
 from geometry_fusion.geometry.source import NoGeometry
 from geometry_fusion.io.stream import open_source
 from geometry_fusion.io.video_file import VideoFile
@@ -108,6 +109,8 @@ def test_a_stream_resumes_with_all_lanes(predictor, images, threads):
     file = io.BytesIO()
     torch.save(session.snapshot(), file)
     file.seek(0)
+    with pytest.raises(InputError, match="another version"):
+        StreamSession(predictor).restore({**session.snapshot(), "format": 3})
     later = StreamSession(predictor)
     later.restore(torch.load(file, weights_only=True))
     assert lanes_of(later) == [1, 5]
