@@ -46,8 +46,7 @@ class Must3rStream(GeometrySource):
     Raises ValueError for a cap or an interval that cannot work.
     """
 
-    tolerance = Tolerance(radius=0.7, scale=0.12)
-    anchored = True
+    tolerance, anchored = Tolerance(radius=0.7, scale=0.12), True
     origin = "MUSt3R's own reconstruction from RGB alone"
 
     def __init__(
