@@ -26,6 +26,8 @@ from geometry_fusion.photos.session import Look
 from geometry_fusion.photos.work import PhotoWork
 from geometry_fusion.types import Prompt
 
+WITHOUT_GEOMETRY = ("sam2", "control")  # arms
+
 
 def segment_photos(
     tracker: Tracker,
@@ -94,11 +96,12 @@ def segment_frames(
 def by_reference(tracker: Tracker, prompts: Sequence[Prompt]) -> list[list[Prompt]]:
     """Prompts of objects that share MUSt3R's first photo, by object and photo.
 
-    A merger was trained with the prompted picture as the first one, so objects that are prompted on
-    different photos get geometry of their own. Without a merger all share one.
+    MUSt3R's points get worse away from its first photo, and a merger was trained with the prompted
+    picture as the first one. So objects that are prompted on different photos get geometry of their
+    own (as tracking/lanes.py). Arms without geometry have one group.
     """
     ordered = sorted(prompts, key=lambda p: (p.object_id, p.frame))
-    if tracker.spec is None:
+    if tracker.arm in WITHOUT_GEOMETRY:
         return [ordered]
     first: dict[int, int] = {}
     for prompt in ordered:

@@ -58,7 +58,7 @@ class Collection:
     work: PhotoWork = field(default_factory=PhotoWork)
     steps: list[orders.Step] = field(default_factory=list)
     answers: dict[int, dict[int, ObjectAnswer]] = field(default_factory=dict)
-    # With a merger: objects that were prompted on other photos, which MUSt3R's first photo then is.
+    # Of objects that were prompted on another photo, which is MUSt3R's first one for them.
     # `answers` has theirs too; weights, steps and reference are those of the first objects.
     others: tuple["Collection", ...] = ()
 

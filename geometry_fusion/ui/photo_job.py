@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from geometry_fusion.fit import Size
 from geometry_fusion.io.atomic import replacing_folder
 from geometry_fusion.io.frame_folder import FrameFolder
 from geometry_fusion.models.tracker import Tracker
-from geometry_fusion.photos.collection import segment_frames
+from geometry_fusion.photos.collection import by_reference, segment_frames
 from geometry_fusion.photos.page import write_results
 from geometry_fusion.photos.pictures import CanvasFrames, by_content, read_photo
 from geometry_fusion.photos.records import CONTRADICTION, Collection, PhotoSettings
@@ -63,8 +65,7 @@ class PhotoRun:
         at = {file: index for index, file in enumerate(folder.files)}
         self._index = [at[photo.path] for photo in self._frames.photos]  # by number
         self._records = ArmRecords(job, folder.stems)
-        self._total = len(trackers) * PIECES * len(folder.files)
-        self._done = 0
+        self._total = self._done = 0
         self._seconds: dict[str, float] = {}
 
     def run(self) -> str:
@@ -74,13 +75,16 @@ class PhotoRun:
         for prompt in self._job.prompts:
             prompt.check(self._frames.size, len(self._frames))
             prompts.append(replace(prompt, frame=number[prompt.frame]))
+        pieces = PIECES * len(self._frames)
+        ends = np.cumsum([pieces * len(by_reference(t, prompts)) for t in self._trackers.values()])
+        self._total = int(ends[-1])
         notes = []
-        for place, (arm, tracker) in enumerate(self._trackers.items()):
+        for end, (arm, tracker) in zip(ends, self._trackers.items()):
             began = time.perf_counter()
             work = StepWork(self._one_step)
             collection = segment_frames(tracker, self._frames, prompts, PhotoSettings(), work)
             self._seconds[arm] = time.perf_counter() - began
-            self._done = (place + 1) * PIECES * len(self._frames)
+            self._done = int(end)
             self._answer(arm, tracker, collection)
             notes = self._notes(collection)
         return " ".join(notes)

@@ -225,7 +225,7 @@ def test_numbers_of_photos_follow_contents_alone(folder):
 
 
 def test_objects_of_different_photos_do_not_change_each_other(tracker, folder):
-    """With a merger each has MUSt3R's first photo where it was prompted; without one they share."""
+    """Each has MUSt3R's first photo where it was prompted; without geometry they share one run."""
     files = photo_files([folder])
     photos = [read_photo(file) for file in files]
     prompts = [Prompt(0, points=CLICK), Prompt(3, object_id=2, points=((200.0, 150.0),))]
@@ -239,5 +239,5 @@ def test_objects_of_different_photos_do_not_change_each_other(tracker, folder):
         assert logits.shape[0] == 2 and set(together.answers[photo]) == {1, 2}
         for place, one in enumerate(alone):
             assert torch.equal(logits[place : place + 1], one.logits(photo))
-    places = segment_photos(load("tiny", mode="places"), photos, prompts)
-    assert places.object_ids == [1, 2] and not places.others
+    plain = segment_photos(load("tiny", mode="off"), photos, prompts)
+    assert plain.object_ids == [1, 2] and not plain.others
