@@ -47,7 +47,9 @@ def images() -> Clip:
     return Clip(islice(VideoFile(VIDEO), 34))
 
 
-@pytest.fixture(scope="module", params=["off", "merger", "places"])
+@pytest.fixture(
+    scope="module", params=["off", "merger", pytest.param("places", marks=pytest.mark.slow)]
+)
 def predictor(request):
     return load("tiny", mode=request.param, device="cpu").predictor
 

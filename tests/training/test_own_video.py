@@ -394,6 +394,7 @@ def test_the_saved_file_scores_what_validation_said_for_every_preset(video, tmp_
     check_file(tmp_path / "run", video)
 
 
+@pytest.mark.slow
 def test_the_saved_file_scores_what_validation_said_for_every_start(video, other_sam2, tmp_path):
     named = ROOT / "checkpoints/fusion_tiny_control.safetensors"
     control = ["arm=control", "merger=tiny_fine", f"fusion_from={named}"]
