@@ -80,6 +80,14 @@ def refuse(capsys):
     return run
 
 
+class Clip(list):
+    """Images [H, W, 3] as `Frames`."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self[0].shape[1::-1]
+
+
 def ids_of(tracked) -> dict:
     """Frame index -> ids [H, W] of frames that a session or a tracker yields."""
     return {frame.index: frame.ids for frame in tracked}

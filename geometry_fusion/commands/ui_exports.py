@@ -28,6 +28,7 @@ from geometry_fusion.ui.pictures import colour_table
 from geometry_fusion.ui.results import ARMS
 from geometry_fusion.ui.scene_file import points_of
 from geometry_fusion.ui.session import StudioSession
+from geometry_fusion.ui.session_files import photo_sizes
 from geometry_fusion.ui.sources import Cut
 
 MASK_FOLDERS = {"baseline": "pred_masks_baseline", "geom": "pred_masks_geom"}
@@ -209,7 +210,7 @@ def about_frames(session: StudioSession) -> list[str]:
     source = session.source
     cut = Cut(**source.cut)
     unpack = "# frames: unpack frames.zip (Export) into the folder frames"
-    if session.is_unordered and source.notes:
+    if session.is_unordered and len(set(photo_sizes(session.frames_folder))) > 1:
         hint = "# photos of several sizes: give their own folder, and points in their own pixels"
         return [unpack, hint]
     if source.kind in ("photos", "live") or not (cut.first == 0 and cut.last is None):
@@ -229,8 +230,12 @@ def named(command: str) -> list[str]:
 def command_words(session: StudioSession, args: argparse.Namespace) -> list[str]:
     """Arguments of `ab_iou.py`, or of `main.py segment --photos`."""
     source, unordered = session.source, session.is_unordered
-    words = ["--sample", source.sample] if source.sample else ["--frames", frames_word(session)]
-    words = ["--photos", "frames"] if unordered else words
+    if unordered:
+        words = ["--photos", "frames"]
+    elif source.sample:
+        words = ["--sample", source.sample]
+    else:
+        words = ["--frames", frames_word(session)]
     words += prompt_words(session)
     if session.results.frames("baseline") and not session.results.frames("geom"):
         words += ["--geometry-mode", "off"]

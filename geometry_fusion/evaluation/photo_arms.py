@@ -14,7 +14,7 @@ import numpy as np
 from geometry_fusion.evaluation.photo_scores import PhotoSet
 from geometry_fusion.io.mask_writer import write_rgb
 from geometry_fusion.models.tracker import Tracker, load
-from geometry_fusion.photos.collection import look_again, propagate
+from geometry_fusion.photos.collection import by_reference, look_again, propagate
 from geometry_fusion.photos.pictures import PhotoFrames, by_content, read_photo
 from geometry_fusion.photos.prepare import prepared
 from geometry_fusion.photos.records import Collection, PhotoSettings
@@ -75,11 +75,16 @@ class PhotoArms:
         for sam2 in (True, False):
             its = {n: ARMS[n] for n in names if ARMS[n] is not None and ARMS[n].sam2 == sam2}
             scores: dict[str, list[dict]] = {name: [] for name in its}
-            for group in [objects] if sam2 else by_prompted_photo(photos, objects):
-                if its:
-                    for name, new in self._photo_arms(self._tracker(sam2), photos, group, its):
-                        scores[name] += new
+            for group in self._groups(sam2, photos, objects) if its else ():
+                for name, new in self._photo_arms(self._tracker(sam2), photos, group, its):
+                    scores[name] += new
             yield from scores.items()
+
+    def _groups(self, sam2: bool, photos: PhotoSet, objects: list[int]) -> list[list[int]]:
+        """Objects that the command segments together."""
+        prompts = [Prompt(photos.prompted(i), i) for i in objects]
+        groups = by_reference(self._tracker(sam2), prompts)
+        return [[prompt.object_id for prompt in group] for group in groups]
 
     def _video(self, photos: PhotoSet, objects: list[int]) -> dict[int, list[np.ndarray]]:
         """Masks by object of the frames in their own order, object by object."""
@@ -117,14 +122,6 @@ class PhotoArms:
                 ids = [collection.ids(number[stem]) for stem in names]
                 masks = {i: [image == i for image in ids] for i in objects}
                 yield name, photos.scores(objects, masks)
-
-
-def by_prompted_photo(photos: PhotoSet, objects: list[int]) -> list[list[int]]:
-    """Objects that are prompted on one photo, as `photos.collection.by_reference` groups them."""
-    groups: dict[int, list[int]] = {}
-    for object_id in objects:
-        groups.setdefault(photos.prompted(object_id), []).append(object_id)
-    return list(groups.values())
 
 
 def segmented(whole: Collection, arm: PhotoArm, shuffled: list[int]) -> Collection:

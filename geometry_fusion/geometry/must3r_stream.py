@@ -34,8 +34,7 @@ class Must3rStream(GeometrySource):
     A later frame is decoded against the memory, and joins it if it becomes a keyframe
     (keyframes.py).
 
-    levels: the feature levels of a GeometryFrame: 0 is the encoder's output, i that of decoder
-    block i.
+    levels: feature levels of a GeometryFrame: 0 is the encoder's output, i that of decoder block i.
     side: pixels of the long side of images; default: that of the encoder.
     square: crop the centre square; default: for encoders made for square images.
     join_every: the keyframe interval. Frames form groups of this length by their numbers (4: a
@@ -46,7 +45,8 @@ class Must3rStream(GeometrySource):
     Raises ValueError for a cap or an interval that cannot work.
     """
 
-    tolerance, anchored = Tolerance(radius=0.7, scale=0.12), True
+    tolerance = Tolerance(radius=0.7, scale=0.12)
+    anchored = True
     origin = "MUSt3R's own reconstruction from RGB alone"
 
     def __init__(

@@ -148,7 +148,7 @@ class Lanes:
         lane.ahead.allowed = self._may_encode_ahead
         self._lanes.append(lane)
         if self.shared is None:
-            self.shared = FrameFeatures(self._frames, bytes_kept=SHARED_BYTES)
+            self.shared = self._new_shared()
         return lane
 
     def keep_only(self, object_ids: Iterable[int]) -> None:
@@ -160,6 +160,8 @@ class Lanes:
             if id(lane) not in needed:
                 lane.ahead.forget()
                 self._lanes.remove(lane)
+        if len(self._lanes) == 1:
+            self.shared = None
 
     def begin_again(self, first_prompts: dict[int, int]) -> None:
         """All lanes anew, without geometry. first_prompts: object id -> its first prompted frame,
@@ -175,6 +177,15 @@ class Lanes:
         self._of.clear()
         for object_id in sorted(first_prompts, key=first_prompts.get):
             self.begin(object_id, first_prompts[object_id])
+
+    def drop_features(self) -> None:
+        """Drop all features, also those that lanes share: other frames follow."""
+        for lane in self._lanes:
+            lane.drop_features()
+        self.shared = None if self.shared is None else self._new_shared()
+
+    def _new_shared(self) -> FrameFeatures:
+        return FrameFeatures(self._frames, bytes_kept=SHARED_BYTES)
 
     # --- frames that are encoded ahead
 

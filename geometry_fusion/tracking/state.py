@@ -214,8 +214,7 @@ class TrackState(dict):
 
     def drop_features(self) -> None:
         """Drop all cached features and the geometry fused into them."""
-        for lane in self.lanes:
-            lane.drop_features()
+        self.lanes.drop_features()
 
     def is_settled(self, latest: int) -> bool:
         """Whether no frame after `latest` is encoded already, so that a snapshot can be taken."""

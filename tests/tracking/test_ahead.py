@@ -22,7 +22,7 @@ from geometry_fusion.tracking.clip_session import ClipSession, clip_session, tra
 from geometry_fusion.tracking.fallback import FallbackSession
 from geometry_fusion.tracking.stream_session import StreamSession
 from geometry_fusion.types import Prompt
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Clip
 
 VIDEO = ROOT / "videos/samples/return/video.mp4"
 # Prompts before, on and inside the batches of eight frames, of new objects and corrections.
@@ -32,14 +32,6 @@ PROMPTS = [
     Prompt(19, object_id=1, points=((161.0, 99.0),)),
     Prompt(24, object_id=3, points=((200.0, 150.0),)),
 ]
-
-
-class Clip(list):
-    """Images as `Frames`."""
-
-    @property
-    def size(self):
-        return self[0].shape[1::-1]
 
 
 @pytest.fixture(scope="module")

@@ -15,20 +15,12 @@ from geometry_fusion.tracking.clip_session import ClipSession
 from geometry_fusion.tracking.lanes import MOST_LANES, Lane, Lanes
 from geometry_fusion.tracking.stream_session import StreamSession
 from geometry_fusion.types import Prompt
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Clip
 
 VIDEO = ROOT / "videos/samples/return/video.mp4"
 FIRST = Prompt(1, points=((158.0, 97.0),))
 LATE = Prompt(5, object_id=2, points=((60.0, 60.0),))
 CORRECTION = Prompt(9, object_id=2, points=((60.0, 62.0),))
-
-
-class Clip(list):
-    """Images as `Frames`."""
-
-    @property
-    def size(self):
-        return self[0].shape[1::-1]
 
 
 @pytest.fixture(scope="module")
@@ -166,3 +158,17 @@ def test_objects_beyond_the_last_lane_share_the_nearest_one():
     assert lanes.current.first == 0
     lanes.keep_only([1, 4])
     assert [lane.first for lane in lanes] == [0, 30]
+
+
+def test_other_frames_do_not_get_the_features_that_lanes_shared():
+    lanes = Lanes(Lane(NoGeometry()), lambda: Lane(NoGeometry()), Numbers(), MOST_LANES)
+    lanes.begin(1, 0)
+    assert lanes.shared is None
+    lanes.begin(2, 5)
+    encodings = ({"number": torch.tensor(number)} for number in range(9))
+    answers = [lanes.shared.encoded([8], lambda: next(encodings)) for _ in range(2)]
+    assert [answer["number"] for answer in answers] == [0, 0]  # for both lanes
+    lanes.drop_features()
+    assert lanes.shared.encoded([8], lambda: next(encodings))["number"] == 1
+    lanes.keep_only([1])
+    assert lanes.shared is None

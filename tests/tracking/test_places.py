@@ -20,7 +20,7 @@ from geometry_fusion.tracking.encoder import FRAMES_AT_ONCE
 from geometry_fusion.tracking.places import ABSENT, ASKED, DECISIONS, VETOED, PlaceSettings
 from geometry_fusion.tracking.places_decoder import on_grid
 from geometry_fusion.tracking.stream_session import StreamSession
-from tests.conftest import ROOT, ids_of
+from tests.conftest import ROOT, Clip, ids_of
 
 CLIP = ROOT / "videos/samples/twins/video.mp4"
 VASE = Prompt(2, points=((20.0, 147.0),))
@@ -43,14 +43,6 @@ def predictor(tracker):
     """The tracker's predictor, with its settings restored after the test."""
     yield tracker.predictor
     tracker.predictor.fuse(None, tracker.make_source, PlaceSettings())
-
-
-class Clip(list):
-    """Images with a size, as `Frames`."""
-
-    @property
-    def size(self):
-        return self[0].shape[1::-1]
 
 
 def streamed(predictor, images, *prompts) -> list:
