@@ -27,7 +27,7 @@ from geometry_fusion.io.frame_folder import FrameFolder  # noqa: E402
 from geometry_fusion.io.mask_writer import write_rgb  # noqa: E402
 from geometry_fusion.models.identity import WeightFile  # noqa: E402
 from geometry_fusion.models.must3r_official import write_official  # noqa: E402
-from geometry_fusion.models.names import SAM2_MODELS  # noqa: E402
+from geometry_fusion.models.names import OWN_MODELS, SAM2_MODELS  # noqa: E402
 from geometry_fusion.models.sam2 import build_sam2  # noqa: E402
 from geometry_fusion.models.spec import spec_of  # noqa: E402
 from geometry_fusion.must3r import Dust3rEncoder, MUSt3R  # noqa: E402
@@ -132,7 +132,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--sam2", nargs="+", default=["t"], choices=[m for m in SAM2_MODELS if m != "tiny"]
+        "--sam2", nargs="+", default=["t"], choices=[m for m in SAM2_MODELS if m not in OWN_MODELS]
     )
     parser.add_argument("--must3r", nargs="+", default=["512"], choices=SIZES)
     parser.add_argument("--frames", type=int, default=3, choices=range(1, 16), metavar="1..15")

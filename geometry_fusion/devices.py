@@ -71,17 +71,29 @@ def autocast(device: torch.device, precision: str = "auto") -> AbstractContextMa
     return nullcontext()
 
 
+def _compiler() -> str:
+    """The C++ compiler that torch.compile calls for code on a CPU."""
+    default = "clang++" if sys.platform == "darwin" else "g++"
+    return shlex.split(os.environ.get("CXX") or default)[0]
+
+
 def check_compiler() -> None:
     """Raise InputError where torch.compile has no C++ compiler. It would fail minutes later, at the
     first frame.
     """
-    default = "clang++" if sys.platform == "darwin" else "g++"
-    compiler = shlex.split(os.environ.get("CXX") or default)[0]
+    compiler = _compiler()
     if not shutil.which(compiler):
         raise InputError(
             f"compile: needs a C++ compiler, and {compiler} is not here; install one or leave it "
             "out"
         )
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether torch.compile works for a device: with CUDA, or on a CPU with a C++ compiler."""
+    if device.type == "cpu":
+        return shutil.which(_compiler()) is not None
+    return device.type == "cuda"
 
 
 def keep_freed_memory() -> bool:

@@ -41,6 +41,7 @@ from geometry_fusion.models.arms import load_arm
 from geometry_fusion.models.footage import note_on_sam2
 from geometry_fusion.models.geometry import SourceOptions, must3r_points
 from geometry_fusion.models.must3r import default_must3r, given_file, model_file
+from geometry_fusion.models.names import OWN_MODELS
 from geometry_fusion.models.tracker import Tracker
 
 UNFINISHED = "unfinished"  # folder in --out from which an interrupted run continues
@@ -131,7 +132,7 @@ def settings_of(args: argparse.Namespace, learned: bool) -> InstanceSettings:
         check_option("--voxel", args.voxel, POSITIVE)
     if args.no_superpoints:
         changes["superpoints"] = False
-    return read_settings(args.sam2 == "tiny", args.settings, learned, **changes)
+    return read_settings(args.sam2 in OWN_MODELS, args.settings, learned, **changes)
 
 
 def check_paths(args: argparse.Namespace, video: Path, geometry: Path | None) -> dict:

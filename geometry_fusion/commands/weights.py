@@ -12,7 +12,7 @@ from geometry_fusion.errors import InputError
 from geometry_fusion.io.digests import check_digest, file_digest
 from geometry_fusion.models.downloads import fetch
 from geometry_fusion.models.must3r import load_must3r, model_file
-from geometry_fusion.models.names import MUST3R_MODELS, SAM2_MODELS
+from geometry_fusion.models.names import MUST3R_MODELS, OWN_MODELS, SAM2_MODELS
 from geometry_fusion.models.sam2 import build_sam2, model_files
 
 _SAM2_URL = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/"
@@ -62,7 +62,7 @@ def list_weights() -> None:
         ("must3r", MUST3R_MODELS, MUST3R_LICENCE),
     ):
         for name, file in files.items():
-            licence = _TINY_LICENCE if name == "tiny" else upstream_licence
+            licence = _TINY_LICENCE if name in OWN_MODELS else upstream_licence
             state = f"get: {command_line(program('weights'))} --{role} {name}"
             if file.exists():
                 state = f"{file.stat().st_size / 2**20:.1f} MB"
@@ -77,7 +77,7 @@ def fetch_sam2(name: str, url: str | None, digest: str | None) -> None:
     """
     _, file = model_files(name)
     was_here = file.exists()
-    if name == "tiny" and not (was_here or url):
+    if name in OWN_MODELS and not (was_here or url):
         raise InputError(
             f"{file}: ships with the repository but is missing; restore it with: git checkout -- "
             f"checkpoints/{file.name}"

@@ -15,13 +15,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from geometry_fusion.errors import InputError, one_line
+from geometry_fusion.io.eight_bits import unpacked
 from geometry_fusion.io.parsing import is_text
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
 
 
 def read_weights(file: Path, finite: bool = True) -> dict[str, torch.Tensor]:
-    """Name -> tensor of a .safetensors, .pt or .pth file.
+    """Name -> tensor of a .safetensors, .pt or .pth file; those in eight bits as float32.
 
     The dict may be nested under "model" or "state_dict". Raises InputError for missing, damaged,
     hostile and unsuitable files and, with `finite`, for numbers that are not finite.
@@ -29,7 +30,10 @@ def read_weights(file: Path, finite: bool = True) -> dict[str, torch.Tensor]:
     tensors = _read_tensors(Path(file))
     if finite:
         check_finite(file, tensors)
-    return tensors
+    try:
+        return unpacked(tensors)
+    except ValueError as error:
+        raise InputError(f"{file}: {error}; fetch or write it again") from None
 
 
 def _read_tensors(file: Path) -> dict[str, torch.Tensor]:

@@ -1,5 +1,7 @@
 """The model card of a saved tracker, written from what its files record."""
 
+from geometry_fusion.models.names import OWN_MODELS
+
 LICENCES = {
     "tiny": "Apache-2.0 (trained in this project)",
     "224": "MUSt3R Non-Commercial License",
@@ -57,9 +59,10 @@ def model_card(facts: dict, packages: dict[str, str]) -> str:
 
 
 def _limits(weights: dict) -> str:
-    if weights["sam2"]["name"] == "tiny":
+    if weights["sam2"]["name"] in OWN_MODELS:
         return (
-            "The tiny backbones were trained in rendered rooms. Expect poor masks on real footage."
+            "The tiny backbones were trained on rendered pictures. Expect poor masks on real "
+            "footage."
         )
     return "Measured results are in the project's docs/results.md."
 

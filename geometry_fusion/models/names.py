@@ -1,7 +1,7 @@
 """Model names and their files. Imports no network code, so that command lines can list them.
 
-`tiny` was trained in this project and ships with it. The other weights are published elsewhere and
-are fetched by the user (`python main.py weights`).
+`tiny` and `tiny2` were trained in this project and ship with it. The other weights are published
+elsewhere and are fetched by the user (`python main.py weights`).
 """
 
 from importlib.util import find_spec
@@ -21,15 +21,13 @@ def _published(size: str, config: str) -> tuple[Path, Path]:
 # name -> (config, default weights)
 SAM2_MODELS = {
     "tiny": (CONFIGS / "sam2/tiny.yaml", shipped("checkpoints/sam2_tiny.safetensors")),
+    "tiny2": (CONFIGS / "sam2/tiny2.yaml", shipped("checkpoints/sam2_tiny2.safetensors")),
     "t": _published("tiny", "t"),
     "s": _published("small", "s"),
     "b+": _published("base_plus", "b+"),
     "l": _published("large", "l"),
 }
-# Models that can be trained here, whose weights do not ship: name -> (config, weights).
-TRAINED_MODELS = {
-    "tiny2": (CONFIGS / "sam2/tiny2.yaml", fetched("checkpoints/sam2_tiny2.safetensors")),
-}
+OWN_MODELS = ("tiny", "tiny2")  # of SAM2 and MUSt3R: trained here, and shipped
 # name -> weights
 MUST3R_MODELS = {
     "tiny": shipped("must3r_weights/must3r_tiny.safetensors"),

@@ -27,7 +27,7 @@ from geometry_fusion.io.atomic import replacing_folder
 from geometry_fusion.io.parsing import parse_json
 from geometry_fusion.models.identity import Identity, WeightFile
 from geometry_fusion.models.model_card import model_card
-from geometry_fusion.models.names import MUST3R_MODELS, SAM2_MODELS
+from geometry_fusion.models.names import MUST3R_MODELS, OWN_MODELS, SAM2_MODELS
 from geometry_fusion.models.spec import FusionSpec
 
 CONFIG, CARD = "tracker.json", "README.md"
@@ -82,8 +82,11 @@ def _write(identity: Identity, spec: FusionSpec | None, folder: Path) -> None:
 
 
 def _is_ours(role: str, file: WeightFile) -> bool:
-    shipped = SAM2_MODELS["tiny"][1] if role == "sam2" else MUST3R_MODELS["tiny"]
-    return file.file.suffix == ".safetensors" and file.sha256 == WeightFile("", shipped).sha256
+    shipped = [MUST3R_MODELS["tiny"]]
+    if role == "sam2":
+        shipped = [SAM2_MODELS[name][1] for name in OWN_MODELS]
+    sums = [WeightFile("", weights).sha256 for weights in shipped]
+    return file.file.suffix == ".safetensors" and file.sha256 in sums
 
 
 def _packages() -> dict[str, str]:

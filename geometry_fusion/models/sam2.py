@@ -1,8 +1,8 @@
 """Builds SAM2 from a model name and a checkpoint file, which is loaded strictly.
 
-Names: `tiny` (trained in this project, ships with it) and SAM2.1's `t`, `s`, `b+`, `l` (downloaded
-by the user). Configs are read as files, without Hydra's global state, so that building works from
-any working directory and inside `@hydra.main`.
+Names: `tiny` and `tiny2` (trained in this project, ship with it) and SAM2.1's `t`, `s`, `b+`, `l`
+(downloaded by the user). Configs are read as files, without Hydra's global state, so that building
+works from any working directory and inside `@hydra.main`.
 """
 
 from importlib.util import find_spec
@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from geometry_fusion.devices import pick_device
 from geometry_fusion.errors import InputError
 from geometry_fusion.io.weights import load_strictly, read_weights
-from geometry_fusion.models.names import SAM2_MODELS, TRAINED_MODELS
+from geometry_fusion.models.names import SAM2_MODELS
 from geometry_fusion.models.optimise import optimise
 from geometry_fusion.tracking.memory import memory_policy
 
@@ -40,10 +40,9 @@ _DYNAMIC_MULTIMASK = {
 
 def model_files(name: str) -> tuple[Path, Path]:
     """Config file and default checkpoint of a model name. Raises InputError for unknown names."""
-    models = {**MODELS, **TRAINED_MODELS}
-    if name not in models:
+    if name not in MODELS:
         raise InputError(f"sam2 {name}: unknown model; choose one of {', '.join(MODELS)}")
-    return models[name]
+    return MODELS[name]
 
 
 def image_size(name: str) -> int:

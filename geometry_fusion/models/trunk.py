@@ -32,7 +32,9 @@ class ResNetTrunk(torch.nn.Module):
 class EfficientNetTrunk(torch.nn.Module):
     """One of timm's EfficientNets without its classifier. name: as timm has it.
 
-    Its first weights may come from photographs (geometry_fusion.training.trunk_weights).
+    Its first weights may come from photographs (geometry_fusion.training.trunk_weights). Batch
+    statistics stay those of the first weights: the few, similar frames of a training batch have
+    others.
     """
 
     def __init__(self, name: str = "tf_efficientnet_lite0"):
@@ -41,6 +43,14 @@ class EfficientNetTrunk(torch.nn.Module):
             name, pretrained=False, features_only=True, out_indices=STAGES
         )
         self.channel_list = self.body.feature_info.channels()[::-1]
+
+    def train(self, mode: bool = True) -> "EfficientNetTrunk":
+        """As torch's, but batch normalisation stays in evaluation mode."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Images [B, 3, H, W] -> features [B, C_i, H / s, W / s] for s = 4, 8, 16, 32."""

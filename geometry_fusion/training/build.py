@@ -19,7 +19,10 @@ from geometry_fusion.training.generated_pool import is_generated, pool_of
 from geometry_fusion.training.scenes import scenes_of
 from geometry_fusion.training.schedule import parameter_groups
 from geometry_fusion.training.settings import check_posed_batches
+from geometry_fusion.training.start_from import start_from
 from geometry_fusion.training.task import Task
+
+START_PICTURES = 96  # on which the neck of the second tiny SAM2 is fitted to that of the first
 
 
 def build_sam2_task(config: DictConfig) -> Task:
@@ -40,17 +43,20 @@ def build_sam2_task(config: DictConfig) -> Task:
         prob_to_use_pt_input_for_train=config.prompts.point,
         prob_to_use_box_input_for_train=config.prompts.box,
     )
+    clips = sam2_clips(config, model.image_size)
     if config.trainer.init_from is None:
         sam2_model.start_object_scores(model)
         sam2_model.start_click_attention(model)
         sam2_model.start_memory(model)
         if config.get("trunk_weights"):
             load_trunk(model, config.trunk_weights)
+        if config.get("start_from"):
+            start_from(model, build_sam2(config.start_from), clips.pictures(START_PICTURES))
     # Called for its check of the names in `trainable`; the loop makes the groups that it uses.
     parameter_groups(model, config.trainer.trainable, 0.0)
     return Sam2Task(
         model,
-        sam2_clips(config, model.image_size),
+        clips,
         scenes_of(config.data, "val"),
         max_steps=config.trainer.max_steps,
         min_area=config.data.min_area,

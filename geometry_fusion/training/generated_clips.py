@@ -64,6 +64,10 @@ class GeneratedClipBatches:
         """Renew the pool."""
         self._pool.at_step(step)
 
+    def pictures(self, count: int) -> Tensor:
+        """`count` frames of layered clips, normalised [N, 3, S, S]; always the same ones."""
+        return normalised(self._pool.layered(0, count, 1).rgb[:, 0])
+
     def batch(
         self,
         rng: np.random.Generator,
@@ -84,14 +88,16 @@ class GeneratedClipBatches:
         # A clip with equal neighbours is drawn with fewer frames that are repeated.
         step = int(rng.integers(steps[0], steps[1] + 1))
         still = step == 0
-        several = count + count // 3 + 2  # some show nothing large enough in their first frame
-        clips = self._pool.layered(int(rng.integers(1 << 31)), several, 1 if still else length)
         drawn = []
-        for row in range(len(clips)):
-            ids = self._ids(rng, clips.areas[row, 0], objects)
-            if len(ids) and len(drawn) < count:
-                rgb, labels = clips.rgb[row], clips.ids[row]
-                drawn.append((rgb.expand(length, -1, -1, -1), labels.expand(length, -1, -1), ids))
+        while len(drawn) < count:  # some clips show nothing large enough in their first frame
+            seed = int(rng.integers(1 << 31))
+            clips = self._pool.layered(seed, count - len(drawn), 1 if still else length)
+            for row in range(len(clips)):
+                ids = self._ids(rng, clips.areas[row, 0], objects)
+                if len(ids):
+                    rgb, labels = clips.rgb[row], clips.ids[row]
+                    rgb, labels = rgb.expand(length, -1, -1, -1), labels.expand(length, -1, -1)
+                    drawn.append((rgb, labels, ids))
         return drawn
 
     def _room(self, rng: np.random.Generator, length: int, objects: int, steps):

@@ -23,6 +23,7 @@ import numpy as np
 
 from geometry_fusion.errors import InputError, OneLineParser, run_cli
 from geometry_fusion.io.atomic import check_apart, check_holds_only, replacing_folder
+from geometry_fusion.io.eight_bits import packed
 from geometry_fusion.io.parsing import parse_json
 from geometry_fusion.io.weights import read_metadata, read_weights
 from geometry_fusion.report.pyplot import plt
@@ -80,12 +81,17 @@ def check_target(run_dir: Path, target: Path, overwrite: bool) -> None:
 
 
 def release(
-    run_dir: Path, target: Path, without: Sequence[str] = (), overwrite: bool = False
+    run_dir: Path,
+    target: Path,
+    without: Sequence[str] = (),
+    overwrite: bool = False,
+    eight_bits: Sequence[str] = (),
 ) -> None:
     """Copy the best weights and the records of a run.
 
     target: path without suffix. without: modules that only training needs; they are left out.
-    Raises InputError when the run has no checkpoint yet, or no such module, and as `check_target`.
+    eight_bits: modules whose matrices are stored in eight bits (io/eight_bits.py). Raises
+    InputError when the run has no checkpoint yet, or no such module, and as `check_target`.
     """
     best = run_dir / "checkpoints" / "checkpoint_best.safetensors"
     if not best.is_file():
@@ -96,10 +102,13 @@ def release(
         for key, text in read_metadata(best).items()
     }
     tensors = {k: v.half() if v.is_floating_point() else v for k, v in read_weights(best).items()}
-    for module in without:
-        if not any(name.startswith(f"{module}.") for name in tensors):
-            raise InputError(f"--without {module}: {best} has no such module")
+    for option, modules in (("--without", without), ("--eight-bits", eight_bits)):
+        for module in modules:
+            if not any(name.startswith(f"{module}.") for name in tensors):
+                raise InputError(f"{option} {module}: {best} has no such module")
     tensors = {k: v for k, v in tensors.items() if k.split(".")[0] not in without}
+    for module in eight_bits:
+        tensors = packed(tensors, module)
     with replacing_folder(target) as fresh:
         shutil.copyfile(run_dir / "config.yaml", fresh / "config.yaml")
         for name in LOGS:
@@ -109,8 +118,13 @@ def release(
         save_weights(
             target.with_name(f"{target.name}.safetensors"),
             tensors,
-            {**metadata, "precision": "fp16"},
+            {**metadata, "precision": "fp16", **_eight_bits_of(eight_bits)},
         )
+
+
+def _eight_bits_of(modules: Sequence[str]) -> dict[str, list[str]]:
+    """What the metadata say of modules in eight bits; nothing where there are none."""
+    return {"eight_bits": list(modules)} if modules else {}
 
 
 def main(argv=None) -> None:
@@ -128,10 +142,17 @@ def main(argv=None) -> None:
         help="modules that only training needs",
     )
     parser.add_argument(
+        "--eight-bits",
+        nargs="*",
+        default=[],
+        metavar="MODULE",
+        help="modules whose matrices are stored in eight bits instead of sixteen",
+    )
+    parser.add_argument(
         "--overwrite", action="store_true", help="replace what another run released"
     )
     args = parser.parse_args(argv)
-    release(args.run_dir, args.target, args.without, args.overwrite)
+    release(args.run_dir, args.target, args.without, args.overwrite, args.eight_bits)
     print(f"{args.target}.safetensors and {args.target}/")
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from geometry_fusion.errors import InputError
 from geometry_fusion.io.mask_writer import read_rgb
@@ -47,9 +48,9 @@ def test_a_run_without_checkpoint_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_modules_that_only_training_needs_are_left_out(tmp_path):
+def finished_run(tmp_path, weights: dict[str, torch.Tensor]):
+    """The folder of a run with these weights and short records."""
     run = tmp_path / "run"
-    weights = {"encoder.weight": torch.ones(2), "matcher.weight": torch.ones(3)}
     save_weights(run / "checkpoints" / "checkpoint_best.safetensors", weights, {"step": 1})
     (run / "logs").mkdir()
     (run / "config.yaml").write_text("seed: 0\n")
@@ -59,7 +60,25 @@ def test_modules_that_only_training_needs_are_left_out(tmp_path):
         {"step": 1, "val": {"points_error": 0.4}},
     ]
     (run / "logs" / "train_stats.json").write_text("".join(json.dumps(r) + "\n" for r in records))
+    return run
+
+
+def test_modules_that_only_training_needs_are_left_out(tmp_path):
+    weights = {"encoder.weight": torch.ones(2), "matcher.weight": torch.ones(3)}
+    run = finished_run(tmp_path, weights)
     release(run, tmp_path / "model", without=["matcher"])
     assert set(read_weights(tmp_path / "model.safetensors")) == {"encoder.weight"}
-    with pytest.raises(InputError, match=r"--without merger: .* has no such module"):
-        release(run, tmp_path / "other", without=["merger"])
+    for option, name in (("without", "--without"), ("eight_bits", "--eight-bits")):
+        with pytest.raises(InputError, match=f"{name} merger: .* has no such module"):
+            release(run, tmp_path / "other", **{option: ["merger"]})
+
+
+def test_modules_can_be_released_in_eight_bits(tmp_path):
+    run = finished_run(tmp_path, {"encoder.weight": torch.eye(8), "head.weight": torch.eye(8)})
+    release(run, tmp_path / "model", eight_bits=["encoder"])
+    stored = load_file(tmp_path / "model.safetensors")
+    assert stored["encoder.weight"].dtype == torch.int8
+    assert stored["head.weight"].dtype == torch.float16
+    weights = read_weights(tmp_path / "model.safetensors")
+    assert torch.allclose(weights["encoder.weight"], torch.eye(8), atol=1e-3)
+    assert json.loads(read_metadata(tmp_path / "model.safetensors")["eight_bits"]) == ["encoder"]

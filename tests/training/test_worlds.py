@@ -14,10 +14,12 @@ from geometry_fusion.geometry.must3r_stream import Must3rStream
 from geometry_fusion.geometry.overlap import OverlapRule
 from geometry_fusion.geometry.posed_depth import PosedDepth, PosedView
 from geometry_fusion.models.must3r import load_must3r, model_file
+from geometry_fusion.models.sam2 import build_sam2
 from geometry_fusion.models.trunk import EfficientNetTrunk
 from geometry_fusion.training import chain
-from geometry_fusion.training.generated_clips import fitted, picture_size
+from geometry_fusion.training.generated_clips import fitted, normalised, picture_size
 from geometry_fusion.training.generated_fusion import ClipGeometry, true_geometry, view_shares
+from geometry_fusion.training.start_from import start_from
 from geometry_fusion.training.trunk_weights import renamed, trunk_weights
 from tests.conftest import error_line, run_script
 
@@ -95,6 +97,46 @@ def test_the_trunk_takes_the_weights_of_the_package_strictly():
     assert set(renamed({"_blocks.4._expand_conv.weight": torch.ones(1), "_fc.bias": 0})) == {
         "blocks.2.1.conv_pw.weight"
     }
+
+
+def test_batch_statistics_of_the_trunk_stay_while_it_trains():
+    trunk = EfficientNetTrunk().train()
+    before = {name: value.clone() for name, value in trunk.named_buffers()}
+    trunk(torch.rand(2, 3, 64, 64))
+    assert trunk.training and before
+    assert all(torch.equal(value, before[name]) for name, value in trunk.named_buffers())
+
+
+def test_the_second_sam2_starts_as_the_first_one_with_another_trunk(room):
+    first = build_sam2("tiny")
+    second = build_sam2("tiny2", random_weights=True)
+    pictures = normalised(torch.nn.functional.interpolate(room.rgb[0].float(), size=(256, 256)))
+    shown = pictures[:1]
+    wanted = first.image_encoder(shown)["vision_features"]
+
+    def distance() -> float:
+        """Of the features to those of the first model, as a share of their own spread."""
+        answer = second.image_encoder(shown)["vision_features"]
+        return float((answer - wanted).std() / wanted.std())
+
+    with torch.no_grad():
+        before = distance()
+        start_from(second, first, pictures)
+        assert distance() < 0.7 < before
+    old, new = first.state_dict(), second.state_dict()
+    for part in ("memory_attention", "memory_encoder", "sam_prompt_encoder"):
+        assert all(torch.equal(new[k], old[k]) for k in old if k.startswith(part))
+    tokens = second.sam_mask_decoder.mask_tokens.weight
+    assert torch.equal(tokens[0], first.sam_mask_decoder.mask_tokens.weight[0])
+    spread = (tokens[1:] - tokens[0]).std() / tokens[0].std()
+    assert 0.05 < spread < 0.2
+
+
+def test_a_model_of_other_sizes_is_no_start(room):
+    first, second = build_sam2("tiny"), build_sam2("tiny2", random_weights=True)
+    second.mask_downsample = torch.nn.Conv2d(1, 1, kernel_size=2)
+    with pytest.raises(ValueError, match=r"mask_downsample\.weight"):
+        start_from(second, first, torch.zeros(1, 3, 256, 256))
 
 
 def test_thinned_scenes_keep_cameras_and_ids_and_lose_frames(tmp_path, rooms):

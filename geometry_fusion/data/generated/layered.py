@@ -46,7 +46,7 @@ class LayeredWorld:
         looks, twins = _looks(rng, count, len(self._shapes), len(self._bank))
         large = 0.12 * (1.0 / 0.12) ** uniform(rng, count, MOST_SPRITES, high=0.75)
         stretch = math.sqrt(shape[0] / shape[1])
-        for sprite in range(MOST_SPRITES):
+        for sprite in range(int(number.max())):
             matrix = _sprite_path(rng, path, large[:, sprite], stretch)
             cover, colour = self._sprite(rng, matrix, [look[:, sprite] for look in looks], size)
             shown = (sprite < number)[:, None, None, None]

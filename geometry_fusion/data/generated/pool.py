@@ -16,9 +16,12 @@ from geometry_fusion.data.generated.layered import SHAPES, LayeredWorld
 from geometry_fusion.data.generated.rooms import RoomWorld
 from geometry_fusion.data.generated.textures import TextureBank
 from geometry_fusion.data.scenes import Scene
+from geometry_fusion.devices import can_compile
 from geometry_fusion.geometry.cameras import resized_intrinsics
 
 SHAPE_SHARES = (0.35, 0.2, 0.25, 0.1, 0.1)  # how often each of SHAPES is drawn
+# Rooms from which compiling pays: half a minute once; a CPU then draws 20 frames in 8 s, not 80.
+WORTH_COMPILING = 2
 LAYERED_SEED = 1 << 40  # seeds of layered clips are far from those of rooms
 
 
@@ -46,7 +49,8 @@ class ClipPool:
     ):
         bank = TextureBank(first_seed % 9973, device, textures, texture_size)
         self._device, self._size, self._frames = device, size, frames
-        self._rooms = RoomWorld(bank, compile=device.type == "cuda")
+        compiles = rooms >= WORTH_COMPILING and can_compile(device)
+        self._rooms = RoomWorld(bank, compile=compiles)
         self._layered = LayeredWorld(bank, first_seed % 9973)
         self._most, self._start, self._fresh = rooms, start, fresh
         self._first_seed, self._moving_share = first_seed, moving_share

@@ -88,7 +88,7 @@ def _scene_of(plan: Plan, textures: int, device: torch.device) -> Scene:
 class RoomWorld:
     """Draws generated rooms on the device of a texture bank.
 
-    compile: whether the search for the nearest solid is compiled (worth it on GPUs).
+    compile: whether the search for the nearest solid is compiled.
     """
 
     def __init__(self, bank: TextureBank, compile: bool = False):
