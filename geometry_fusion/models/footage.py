@@ -15,7 +15,7 @@ import numpy as np
 from geometry_fusion.assets import SAMPLES
 from geometry_fusion.io.digests import file_digest
 from geometry_fusion.io.video_file import VideoFile
-from geometry_fusion.models.names import MUST3R_MODELS, SAM2_MODELS
+from geometry_fusion.models.names import MUST3R_MODELS, OWN_MODELS, SAM2_MODELS
 
 SIDE = 16  # pixels of the thumbnails that are compared
 # Mean difference of two thumbnails, 0..255, up to which they show the same image. Frames of the
@@ -33,18 +33,24 @@ def is_rendered_room(image: np.ndarray, path: Path | str | None = None) -> bool:
 
 
 def note_on_sam2(name: str, checkpoint: Path | None, image: np.ndarray, path: Path | str) -> str:
-    """A note for the end of a run: what to expect of the tiny SAM2 on this footage, and the cure.
+    """A note for the end of a run: what to expect of a shipped SAM2 on this footage, and the cure.
 
     Empty for rendered rooms, and for other weights. name, checkpoint: SAM2's model name and file,
     None for the default one; image: a frame, uint8 [H, W, 3]; path: the source of the frames.
     """
-    shipped = SAM2_MODELS["tiny"][1]
-    if name != "tiny" or not _is_shipped(checkpoint, shipped) or is_rendered_room(image, path):
+    if name not in OWN_MODELS or not _is_shipped(checkpoint, SAM2_MODELS[name][1]):
         return ""
+    if is_rendered_room(image, path):
+        return ""
+    expected = {
+        "tiny": "poor masks (--sam2 tiny2 does better)",
+        "tiny2": "masks that are rough and last for some frames",
+    }
     return (
-        f"The tiny weights were made for rendered rooms, and {path} is other footage: expect poor "
-        "masks. For real footage: python main.py weights --sam2 l, then add --sam2 l. For geometry "
-        "with it: python main.py weights --must3r 512, or --geometry PATH (docs/own_geometry.md)."
+        f"The tiny weights were made for rendered rooms, and {path} is other footage: expect "
+        f"{expected[name]}. For real footage: python main.py weights --sam2 l, then add --sam2 l. "
+        "For geometry with it: python main.py weights --must3r 512, or --geometry PATH "
+        "(docs/own_geometry.md)."
     )
 
 

@@ -8,7 +8,9 @@ import torch
 
 from geometry_fusion import Prompt, load
 from geometry_fusion.io.mask_writer import read_ids
+from geometry_fusion.io.video_file import VideoFile
 from geometry_fusion.measure.masks import iou
+from geometry_fusion.models.footage import note_on_sam2
 from tests.conftest import ROOT
 
 SAMPLE = ROOT / "videos/samples/walk"
@@ -54,3 +56,13 @@ def test_its_geometry_is_that_of_the_tiny_must3r_and_needs_no_merger():
     tracker = load("tiny2", device="cpu")
     assert tracker.arm == "places"
     assert "no merger weights for sam2 'tiny2'" in tracker.without_merger
+
+
+def test_its_users_learn_what_to_expect_of_it_on_other_footage():
+    image = np.random.default_rng(0).integers(0, 255, (90, 160, 3), np.uint8)
+    note = note_on_sam2("tiny2", None, image, "walk.mp4")
+    assert "walk.mp4 is other footage" in note and "python main.py weights --sam2 l" in note
+    assert "--sam2 tiny2 does better" in note_on_sam2("tiny", None, image, "walk.mp4")
+    assert note_on_sam2("l", None, image, "walk.mp4") == ""
+    room = next(iter(VideoFile(SAMPLE / "video.mp4")))
+    assert note_on_sam2("tiny2", None, room, "walk.mp4") == ""
