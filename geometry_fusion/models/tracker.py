@@ -126,8 +126,9 @@ def load(
 ) -> Tracker:
     """A tracker from a SAM2 model name, a fusion checkpoint, a folder or a hub id.
 
-    name: tiny, t, s, b+ or l; a fusion checkpoint (.safetensors), whose backbones are found by the
-    names that it records; a folder that `Tracker.save_pretrained` wrote; or a hub id "owner/name".
+    name: tiny, tiny2, t, s, b+ or l; a fusion checkpoint (.safetensors), whose backbones are found
+    by the names that it records; a folder that `Tracker.save_pretrained` wrote; or a hub id
+    "owner/name".
     geometry: "none" (SAM2 alone); "must3r" or "must3r:NAME", with NAME of tiny, 224, 512 or a
     weight file; "auto" or "auto:NAME": the same, with the MUSt3R that goes with the SAM2 model, or
     SAM2 alone where its weights are missing, and `Tracker.without_geometry` gives the reason; or

@@ -141,7 +141,7 @@ run()
 
 
 def test_missing_and_unknown_models_are_explained():
-    with pytest.raises(InputError, match="choose one of tiny, t, s"):
+    with pytest.raises(InputError, match="choose one of tiny, tiny2, t, s"):
         sam2_model.build_sam2("xxl")
     if not sam2_model.model_files("l")[1].exists():
         with pytest.raises(InputError, match=r"main\.py weights --sam2 l"):

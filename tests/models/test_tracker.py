@@ -146,7 +146,7 @@ def test_every_mode_has_its_arm_and_identity():
 @pytest.mark.parametrize(
     "name, options, reason",
     [
-        ("huge", {}, "no such model, file or folder; choose one of tiny, t, s"),
+        ("huge", {}, "no such model, file or folder; choose one of tiny, tiny2, t, s"),
         ("checkpoints/none.safetensors", {}, "no such model, file or folder"),
         (FUSION, {"geometry": "none"}, "brings its own merger and geometry"),
         (FUSION, {"checkpoint": FUSION}, "brings its own merger and geometry"),
