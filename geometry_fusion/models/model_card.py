@@ -61,7 +61,7 @@ def model_card(facts: dict, packages: dict[str, str]) -> str:
 def _limits(weights: dict) -> str:
     if weights["sam2"]["name"] in OWN_MODELS:
         return (
-            "The tiny backbones were trained on rendered pictures. Expect poor masks on real "
+            "The tiny backbones were trained in rendered rooms. Expect poor masks on real "
             "footage."
         )
     return "Measured results are in the project's docs/results.md."
