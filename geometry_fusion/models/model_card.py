@@ -61,8 +61,7 @@ def model_card(facts: dict, packages: dict[str, str]) -> str:
 def _limits(weights: dict) -> str:
     if weights["sam2"]["name"] in OWN_MODELS:
         return (
-            "The tiny backbones were trained in rendered rooms. Expect poor masks on real "
-            "footage."
+            "The tiny backbones were trained in rendered rooms. Expect poor masks on real footage."
         )
     return "Measured results are in the project's docs/results.md."
 

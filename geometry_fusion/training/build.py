@@ -43,17 +43,17 @@ def build_sam2_task(config: DictConfig) -> Task:
         prob_to_use_pt_input_for_train=config.prompts.point,
         prob_to_use_box_input_for_train=config.prompts.box,
     )
-    clips = sam2_clips(config, model.image_size)
     if config.trainer.init_from is None:
         sam2_model.start_object_scores(model)
         sam2_model.start_click_attention(model)
         sam2_model.start_memory(model)
         if config.get("trunk_weights"):
             load_trunk(model, config.trunk_weights)
-        if config.get("start_from"):
-            start_from(model, build_sam2(config.start_from), clips.pictures(START_PICTURES))
     # Called for its check of the names in `trainable`; the loop makes the groups that it uses.
     parameter_groups(model, config.trainer.trainable, 0.0)
+    clips = sam2_clips(config, model.image_size)
+    if config.trainer.init_from is None and config.get("start_from"):
+        start_from(model, build_sam2(config.start_from), clips.pictures(START_PICTURES))
     return Sam2Task(
         model,
         clips,

@@ -726,7 +726,7 @@ def test_reconstruct_writes_points_cameras_and_a_picture(frames, tmp_path, refus
     assert "must3r huge: unknown model" in refuse(main, *arguments, "--must3r", "huge")
 
 
-def test_sharing_between_arms_and_prompts_changes_no_number(run, rooms):
+def test_sharing_between_arms_and_prompts_changes_no_number_by_more_than_rounding(run, rooms):
     config = compose_config(
         CONFIGS,
         "evaluate",
@@ -736,6 +736,7 @@ def test_sharing_between_arms_and_prompts_changes_no_number(run, rooms):
         ],
     )
     shared = EvaluatedArms(config)
+    approx = partial(pytest.approx, abs=0.002, nan_ok=True)
     tracks = tracks_of([Scene(path) for path in find_scenes(rooms)], 60)[:2]
     for one in tracks:
         for arm in ("3am", "oracle"):
@@ -750,5 +751,7 @@ def test_sharing_between_arms_and_prompts_changes_no_number(run, rooms):
                 masks = ids_of(track(plain, frames, [prompt], progress=False))
                 order = range(len(frames))
                 wanted = score_masks([masks[i] for i in order], [one.mask(i) for i in order])
-                assert scores.frame_ious == wanted.frame_ious
-                assert areas == [float((masks[i] > 0).mean()) for i in order]
+                # Equal on processors with AVX-512; those with AVX2 alone round differently when a
+                # batch has another size, and single pixels change.
+                assert list(scores.frame_ious) == approx(list(wanted.frame_ious))
+                assert list(areas) == approx([float((masks[i] > 0).mean()) for i in order])
