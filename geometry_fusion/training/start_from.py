@@ -8,6 +8,8 @@ steps than from random weights.
 import torch
 from torch import Tensor
 
+from geometry_fusion.errors import InputError
+
 PICTURES_AT_ONCE = 8
 RIDGE = 1e-3  # of the least squares, as a share of the features' mean square
 TOKEN_NOISE = 0.1  # as a share of the tokens' standard deviation
@@ -17,7 +19,7 @@ TOKEN_NOISE = 0.1  # as a share of the tokens' standard deviation
 def start_from(model: torch.nn.Module, first: torch.nn.Module, pictures: Tensor) -> None:
     """Let `model` start as `first`, a SAM2 of the same sizes with another trunk.
 
-    pictures: [N, 3, S, S], normalised; the neck is fitted on them. Raises ValueError where a tensor
+    pictures: [N, 3, S, S], normalised; the neck is fitted on them. Raises InputError where a tensor
     behind the trunk has another shape than in `first`, apart from the neck's first layers.
     """
     fitted = {f"image_encoder.neck.convs.{i}.conv.weight" for i in range(len(_laterals(model)))}
@@ -26,7 +28,9 @@ def start_from(model: torch.nn.Module, first: torch.nn.Module, pictures: Tensor)
         if name.startswith("image_encoder.trunk.") or name in fitted:
             continue
         if name not in others or others[name].shape != tensor.shape:
-            raise ValueError(f"{name}: not in the model to start from, or of another shape")
+            raise InputError(
+                f"start_from: {name} is missing in that model, or has another shape; choose tiny"
+            )
         tensor.copy_(others[name])
     _copy_single_mask(model.sam_mask_decoder)
     _fit_neck(model, first, pictures)

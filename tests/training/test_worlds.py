@@ -135,7 +135,7 @@ def test_the_second_sam2_starts_as_the_first_one_with_another_trunk(room):
 def test_a_model_of_other_sizes_is_no_start(room):
     first, second = build_sam2("tiny"), build_sam2("tiny2", random_weights=True)
     second.mask_downsample = torch.nn.Conv2d(1, 1, kernel_size=2)
-    with pytest.raises(ValueError, match=r"mask_downsample\.weight"):
+    with pytest.raises(InputError, match=r"start_from: mask_downsample\.weight is missing"):
         start_from(second, first, torch.zeros(1, 3, 256, 256))
 
 
