@@ -26,7 +26,8 @@ START_PICTURES = 96  # on which the neck of the second tiny SAM2 is fitted to th
 
 
 def build_sam2_task(config: DictConfig) -> Task:
-    """The task of `tiny_sam2` and `worlds_sam2`: SAM2 from scratch, or from `trainer.init_from`.
+    """The task of `tiny_sam2` and `worlds_sam2`: SAM2 from scratch, from `trainer.init_from`, or
+    behind a new trunk from the model `start_from`.
 
     Raises InputError for unknown module names and unreadable weights.
     """

@@ -212,6 +212,6 @@ class Must3rTask:
         """What the model is, and the arguments that construct it."""
         return {
             "model": "must3r",
-            "trained": "all parameters, from random weights",
+            "trained": "all parameters",
             **self._constructors,
         }

@@ -176,8 +176,8 @@ class Sam2Task:
         return self.model.state_dict()
 
     def metadata(self) -> dict:
-        """What the model is."""
-        return {"model": "sam2", "trained": "all parameters, from random weights"}
+        """What the model is; the config beside it says where it started from."""
+        return {"model": "sam2", "trained": "all parameters"}
 
 
 def _as_float(output: dict) -> dict:
