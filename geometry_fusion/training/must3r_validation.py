@@ -51,7 +51,8 @@ def clip_errors(predicted: Pointmaps, batch: PosedBatch) -> dict[str, Tensor]:
 def validation_clips(
     clips: PosedClips, count: int, frames: int, per_batch: int = 8
 ) -> Iterable[PosedBatch]:
-    """Batches of up to `per_batch` clips, `count` in all, spread evenly over scenes.
+    """Batches of up to `per_batch` clips of one picture shape, `count` in all, spread evenly over
+    scenes.
 
     A clip is `frames` consecutive frames, unaugmented. Raises InputError for shorter scenes.
     """
@@ -71,10 +72,13 @@ def validation_clips(
             indices = list(range(start, start + frames))
             name = f"{clips.scenes[number].folder.name} frames {indices}"
             drawn.append((clip(scene, indices), name))
-    drawn = drawn[:count]
-    for start in range(0, len(drawn), per_batch):
-        chunk = drawn[start : start + per_batch]
-        yield to_batch([arrays for arrays, _ in chunk], [name for _, name in chunk])
+    by_shape: dict[tuple, list] = {}
+    for arrays, name in drawn[:count]:
+        by_shape.setdefault(arrays[0].shape, []).append((arrays, name))
+    for same in by_shape.values():
+        for start in range(0, len(same), per_batch):
+            chunk = same[start : start + per_batch]
+            yield to_batch([arrays for arrays, _ in chunk], [name for _, name in chunk])
 
 
 def depths_of(predicted: Pointmaps, batch: PosedBatch, rows: int = 3) -> np.ndarray:

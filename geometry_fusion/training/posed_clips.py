@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from geometry_fusion.data.scenes import Scene
+from geometry_fusion.fit import fit_crop
 from geometry_fusion.geometry.cameras import resized_intrinsics
 from geometry_fusion.training.batches import draw_frames
 
@@ -74,28 +75,37 @@ def move(poses: Tensor, points: Tensor) -> Tensor:
 class LoadedScene:
     """A scene at training size, as arrays over its T frames."""
 
-    images: np.ndarray  # [T, S, S, 3] uint8
-    depth_mm: np.ndarray  # [T, S, S] uint16
+    images: np.ndarray  # [T, H, W, 3] uint8
+    depth_mm: np.ndarray  # [T, H, W] uint16
     poses: np.ndarray  # [T, 4, 4] float32 camera-to-world
-    intrinsics: np.ndarray  # [T, 3, 3] float32 pixels of the S x S image
+    intrinsics: np.ndarray  # [T, 3, 3] float32 pixels of the H x W image
     overlap: np.ndarray  # [T, T] in 0..1
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        return self.images.shape[1:3]
 
 
 def load_scene(scene: Scene, size: int) -> LoadedScene:
-    """Read all frames of a scene, resized to size x size without keeping their aspect.
+    """Read all frames of a scene, fitted to a long side of `size` pixels as MUSt3R's input is.
 
     Raises InputError where depth or cameras are missing.
     """
+    fit = fit_crop(scene.size, size)
+    left, top = fit.crop
+    window = slice(top, top + fit.size[1]), slice(left, left + fit.size[0])
     images, depths, poses, intrinsics = [], [], [], []
     for index in range(len(scene)):
         rgb = scene.rgb(index)
-        height, width = rgb.shape[:2]
-        images.append(cv2.resize(rgb, (size, size), interpolation=cv2.INTER_AREA))
+        images.append(cv2.resize(rgb, fit.resized, interpolation=cv2.INTER_AREA)[window])
         # Nearest only: averaging would invent points between an object and the wall behind it.
-        depth = cv2.resize(scene.depth(index), (size, size), interpolation=cv2.INTER_NEAREST)
+        depth = cv2.resize(scene.depth(index), fit.resized, interpolation=cv2.INTER_NEAREST)[window]
         depths.append((depth * 1000).round().astype(np.uint16))
         pose, k = scene.camera(index)
-        intrinsics.append(resized_intrinsics(k, (size / width, size / height)))
+        k = resized_intrinsics(k, fit.scale)
+        k[:2, 2] -= fit.crop
+        intrinsics.append(k)
         poses.append(pose)
     poses = np.array(poses, np.float32)
     intrinsics = np.array(intrinsics, np.float32)
@@ -104,18 +114,20 @@ def load_scene(scene: Scene, size: int) -> LoadedScene:
 
 
 def overlaps(
-    depths_mm: Sequence[np.ndarray],  # T of [S, S] uint16
+    depths_mm: Sequence[np.ndarray],  # T of [H, W] uint16
     poses: np.ndarray,  # [T, 4, 4] camera-to-world
     intrinsics: np.ndarray,  # [T, 3, 3] pixels
 ) -> np.ndarray:  # [T, T] in 0..1
     """The overlap of every pair of frames; symmetric."""
     depths = torch.from_numpy(np.stack(depths_mm).astype(np.float32) / 1000)
-    side = depths.shape[-1]
-    at = torch.arange(side // (2 * OVERLAP_GRID), side, side // OVERLAP_GRID)
+    rows, columns = (
+        torch.arange(side // (2 * OVERLAP_GRID), side, max(side // OVERLAP_GRID, 1))
+        for side in depths.shape[1:]
+    )
     poses, intrinsics = torch.from_numpy(poses), torch.from_numpy(intrinsics)
     # A batch of one clip, for its `local_points`; they need no images.
     batch = PosedBatch(depths[None, :, None], depths[None], poses[None], intrinsics[None], [])
-    points = move(poses, batch.local_points()[0])[:, at][:, :, at].flatten(1, 2)  # [T, P, 3]
+    points = move(poses, batch.local_points()[0])[:, rows][:, :, columns].flatten(1, 2)
     _, seen = project(points[None].expand(len(depths), -1, -1, -1), depths, poses, intrinsics)
     share = seen.float().mean(-1).T.numpy()
     return np.minimum(share, share.T)
@@ -164,7 +176,7 @@ def draw_overlapping(
 
 
 class PosedClips:
-    """Draws batches of posed clips. size: side of the network's square input, pixels."""
+    """Draws batches of posed clips, all of one picture shape. size: pixels of the long side."""
 
     def __init__(self, scenes: list[Scene], size: int):
         self.scenes = scenes
@@ -176,6 +188,10 @@ class PosedClips:
         if number not in self._loaded:
             self._loaded[number] = load_scene(self.scenes[number], self.size)
         return self._loaded[number]
+
+    def _shape(self, number: int) -> tuple[int, int]:
+        """(H, W) of a scene as it is loaded, without loading it."""
+        return fit_crop(self.scenes[number].size, self.size).size[::-1]
 
     def at_step(self, step: int) -> None:
         """Nothing: the scenes are the same at every step."""
@@ -192,15 +208,19 @@ class PosedClips:
         """A batch of `clips` clips, a pure function of the generator and the scenes."""
         drawn, sources = [], []
         height = int(rng.choice(heights)) if heights else self.size
+        numbers, shape = range(len(self.scenes)), None
         for _ in range(clips):
-            number = int(rng.integers(len(self.scenes)))
+            number = numbers[rng.integers(len(numbers))]
             scene = self.loaded(number)
+            if shape is None:
+                shape = scene.shape
+                numbers = [i for i in numbers if self._shape(i) == shape]
             length = min(frames, len(scene.images))
             if steps:
                 indices = draw_frames(rng, len(scene.images), length, steps)
             else:
                 indices = draw_overlapping(rng, scene.overlap, length, overlap)
-            drawn.append(augmented(rng, *cut(height, *clip(scene, indices))))
+            drawn.append(augmented(rng, *cut(min(height, shape[0]), *clip(scene, indices))))
             sources.append(f"{self.scenes[number].folder.name} frames {indices}")
         return to_batch(drawn, sources)
 

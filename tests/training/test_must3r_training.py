@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 import must3r_loader
+from geometry_fusion.data.rooms import write_rooms
 from geometry_fusion.data.scenes import Scene, find_scenes
 from geometry_fusion.must3r import Dust3rEncoder, MUSt3R
 from geometry_fusion.must3r.postprocess import Pointmaps
@@ -20,7 +21,7 @@ from geometry_fusion.training.must3r_losses import (
     regression,
 )
 from geometry_fusion.training.must3r_task import StreamedClips
-from geometry_fusion.training.must3r_validation import clip_errors
+from geometry_fusion.training.must3r_validation import clip_errors, validation_clips
 from geometry_fusion.training.posed_clips import (
     PosedClips,
     augmented,
@@ -38,6 +39,14 @@ from tests.conftest import ROOT, run_script
 @pytest.fixture(scope="module")
 def scene(rooms):
     return load_scene(Scene(find_scenes(rooms)[0]), 48)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """A room of 4:3, whose scene folder is read as MUSt3R's input is."""
+    folder = tmp_path_factory.mktemp("wide")
+    write_rooms(range(5, 6), folder, workers=1, frames=8, width=128, height=96)
+    return Scene(find_scenes(folder)[0])
 
 
 def batch_of(scene, indices=(0, 2, 4), transform=lambda *arrays: arrays):
@@ -81,6 +90,28 @@ def test_frames_of_a_clip_lie_in_one_world(scene, transform):
         back[0], torch.from_numpy(np.stack([u, v], -1)).float(), atol=1e-2, rtol=0
     )
     assert own.float().mean() > 0.999
+
+
+def test_pictures_keep_their_shape(wide):
+    loaded = load_scene(wide, 70)  # 70x52 pixels, cut to multiples of 16
+    assert loaded.images.shape == (8, 48, 64, 3) and loaded.depth_mm.shape == (8, 48, 64)
+    # A resize by 70 / 128 and a crop of 3 columns and 2 rows, around pixel centres at integers.
+    _, k = wide.camera(0)
+    assert loaded.intrinsics[0, 0, 0] == pytest.approx(k[0, 0] * 70 / 128)
+    assert loaded.intrinsics[0, 1, 1] == pytest.approx(k[1, 1] * 52 / 96)
+    middle = (k[:2, 2] + 0.5) * [70 / 128, 52 / 96] - 0.5 - [3, 2]
+    assert loaded.intrinsics[0, :2, 2] == pytest.approx(middle)
+    test_frames_of_a_clip_lie_in_one_world(loaded, lambda *a: a)
+
+
+def test_clips_of_one_shape_make_a_batch(rooms, wide):
+    scenes = [*(Scene(path) for path in find_scenes(rooms)), wide]
+    clips = PosedClips(scenes, 64)
+    batches = list(validation_clips(clips, 6, 3, per_batch=3))
+    assert [len(batch.images) for batch in batches] == [3, 1, 2]
+    assert [batch.images.shape[-2:] for batch in batches] == [(64, 64), (64, 64), (48, 64)]
+    shapes = {clips.batch(np.random.default_rng(s), 3, 2).images.shape[-2] for s in range(8)}
+    assert shapes == {48, 64}
 
 
 def test_points_of_the_reference_frame_are_its_local_points(scene):
