@@ -30,6 +30,7 @@ class ClipPool:
 
     rooms: most generated rooms at a time; start: how many there are at step 0; fresh: new ones per
     step. frames: of a room. size: pixels of a side. scenes: folders that are read once and stay.
+    compiles: whether ray casting is compiled; None where that pays.
     """
 
     def __init__(
@@ -46,10 +47,12 @@ class ClipPool:
         moving_share: float = 0.2,
         first_seed: int = 1_000_000_000,
         scenes: Sequence[Scene] = (),
+        compiles: bool | None = None,
     ):
         bank = TextureBank(first_seed % 9973, device, textures, texture_size)
         self._device, self._size, self._frames = device, size, frames
-        compiles = rooms >= WORTH_COMPILING and can_compile(device)
+        if compiles is None:
+            compiles = rooms >= WORTH_COMPILING and can_compile(device)
         self._rooms = RoomWorld(bank, compile=compiles)
         self._layered = LayeredWorld(bank, first_seed % 9973)
         self._most, self._start, self._fresh = rooms, start, fresh
