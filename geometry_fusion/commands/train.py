@@ -28,6 +28,7 @@ def run(args: argparse.Namespace) -> None:
     inputs = [
         config.trainer.init_from,
         config.get("fusion_from"),
+        config.get("merger_from"),
         config.data.get("frames"),
         config.data.get("masks"),
     ]

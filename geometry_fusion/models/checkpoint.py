@@ -71,6 +71,25 @@ def continue_from(
     files: the backbones by role. Raises InputError for a checkpoint of another spec or other
     backbones.
     """
+    backbones = _check_spec(checkpoint, spec)
+    check_backbones(checkpoint, backbones, files)
+    weights = _checked_weights(read_weights(checkpoint), str(checkpoint), model.merger, model)
+    model.load_state_dict(weights, strict=False)
+
+
+def take_merger(model: torch.nn.Module, spec: FusionSpec, checkpoint: Path) -> None:
+    """Load the merger of a run on other backbones into `model`, a SAM2 with `.merger` of `spec`.
+
+    Raises InputError for a checkpoint of another spec.
+    """
+    _check_spec(checkpoint, spec)
+    weights = _checked_weights(read_weights(checkpoint), str(checkpoint), model.merger, model)
+    merger = {name: tensor for name, tensor in weights.items() if name.startswith("merger.")}
+    model.load_state_dict(merger, strict=False)
+
+
+def _check_spec(checkpoint: Path, spec: FusionSpec) -> dict:
+    """The backbones of a checkpoint, by `read_spec`. Raises InputError if its spec is another."""
     earlier, backbones = read_spec(checkpoint)
     # The options of MUSt3R's memory may change between two runs; the levels that are read may not.
     compared = {
@@ -84,9 +103,7 @@ def continue_from(
             f"{checkpoint}: was trained with another {differing[0]}; choose the checkpoint of this "
             "arm"
         )
-    check_backbones(checkpoint, backbones, files)
-    weights = _checked_weights(read_weights(checkpoint), str(checkpoint), model.merger, model)
-    model.load_state_dict(weights, strict=False)
+    return backbones
 
 
 def shipped_for(files: dict[str, WeightFile]) -> Path | None:

@@ -18,7 +18,13 @@ from geometry_fusion.data.scenes import Scene, find_scenes
 from geometry_fusion.devices import pick_device
 from geometry_fusion.errors import InputError
 from geometry_fusion.geometry.source import GeometrySource
-from geometry_fusion.models.checkpoint import continue_from, fuse_weights, is_tunable, shipped_for
+from geometry_fusion.models.checkpoint import (
+    continue_from,
+    fuse_weights,
+    is_tunable,
+    shipped_for,
+    take_merger,
+)
 from geometry_fusion.models.geometry import SourceOptions, source_maker
 from geometry_fusion.models.identity import WeightFile
 from geometry_fusion.models.must3r import load_must3r, model_file
@@ -88,10 +94,13 @@ def build_fusion_model(config: DictConfig) -> FusionModel:
 def start_from(
     model: torch.nn.Module, spec: FusionSpec, config: DictConfig, files: dict[str, WeightFile]
 ) -> None:
-    """Load the checkpoint `fusion_from`; "auto" is the shipped one of these backbones.
+    """Load the checkpoint `fusion_from`; "auto" is the shipped one of these backbones. Or load the
+    merger alone of `merger_from`, a checkpoint of other backbones.
 
     Raises InputError for a checkpoint of another arm, merger or backbone.
     """
+    if config.get("merger_from"):
+        take_merger(model, spec, Path(config.merger_from))
     checkpoint = config.fusion_from
     if checkpoint == "auto":
         checkpoint = shipped_for(files) if config.arm == "3am" else None

@@ -32,6 +32,7 @@ from geometry_fusion.geometry.source import NoGeometry
 from geometry_fusion.io.extract import extract_frames
 from geometry_fusion.io.frame_folder import FrameFolder
 from geometry_fusion.io.mask_writer import read_rgb
+from geometry_fusion.io.weights import read_weights
 from geometry_fusion.measure.scores import score_masks
 from geometry_fusion.models.checkpoint import continue_from, read_spec
 from geometry_fusion.models.geometry import source_maker
@@ -40,7 +41,7 @@ from geometry_fusion.models.names import FUSION_CHECKPOINTS
 from geometry_fusion.models.spec import FusionSpec, spec_of
 from geometry_fusion.models.tracker import build_tracker
 from geometry_fusion.tracking.clip_session import track
-from geometry_fusion.training.build_fusion import build_fusion_task
+from geometry_fusion.training.build_fusion import build_fusion_model, build_fusion_task
 from geometry_fusion.training.checks import choose_trainable
 from geometry_fusion.training.fusion_clips import FusionClips
 from geometry_fusion.training.geometry_cache import GeometryCache
@@ -258,6 +259,23 @@ def test_training_continues_from_a_checkpoint_of_its_own_arm_only(run, rooms, re
         train, *arguments, f"fusion_from={checkpoint(run, 'control')}", f"trainer.init_from={other}"
     )
     assert "was trained on sam2 'tiny'" in line
+
+
+def test_a_merger_can_start_from_one_on_other_backbones():
+    shipped = ROOT / "checkpoints/fusion_tiny.safetensors"
+    arguments = ["experiment=tiny_fusion", "sam2=tiny2", f"merger_from={shipped}"]
+    config = compose_config(CONFIGS, "train", arguments)
+    choose_trainable(config)
+    model = build_fusion_model(config).model
+    saved = read_weights(shipped)
+    names = [name for name in saved if name.startswith("merger.")]
+    assert names and all(torch.equal(model.state_dict()[n], saved[n].float()) for n in names)
+    own = read_weights(sam2_model.model_files("tiny2")[1])
+    tuned = [name for name in saved if not name.startswith("merger.")]
+    assert tuned and all(torch.equal(model.state_dict()[n], own[n].float()) for n in tuned)
+    config.arm = "control"
+    with pytest.raises(InputError, match="was trained with another arm"):
+        build_fusion_model(config)
 
 
 @pytest.mark.parametrize("arm", ["3am", "oracle"])
