@@ -31,6 +31,7 @@ from geometry_fusion.evaluation.sources import (
 )
 from geometry_fusion.geometry.posed_depth import posed_depth_of
 from geometry_fusion.io.mask_writer import innermost_point
+from geometry_fusion.models.must3r import default_must3r
 from geometry_fusion.models.tracker import Tracker, build_tracker
 from geometry_fusion.motion import decide
 from geometry_fusion.motion.settings import read_settings
@@ -116,12 +117,15 @@ class EvaluatedArms:
     def _load(self, arm: str) -> Tracker:
         config = self._config
         key, mode = ARMS[arm]
+        must3r = str(config.must3r)
+        if must3r == "auto":
+            must3r = default_must3r(str(config.sam2))
         tracker = build_tracker(
             config.sam2,
             sam2_file=config.sam2_checkpoint,
             checkpoint=Path(config.checkpoints[key]) if key else None,
             mode=mode,
-            must3r=str(config.must3r),
+            must3r=must3r,
             places=place_settings(config),
             device=str(config.device),
             precision=config.precision,

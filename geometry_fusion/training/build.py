@@ -134,7 +134,9 @@ def build_must3r_task(config: DictConfig) -> Task:
         must3r_task.start_weights(model)
     else:
         weights_file = Path(config.trainer.init_from)
-        load_strictly(model, read_weights(weights_file), weights_file, file.name)
+        # Released weights lack the matching head, which only training needs: it starts anew.
+        anew = {k: v for k, v in model.state_dict().items() if k.startswith("matcher.")}
+        load_strictly(model, {**anew, **read_weights(weights_file)}, weights_file, file.name)
     parameter_groups(model, config.trainer.trainable, 0.0)
     size = constructors["encoder"]["img_size"][0]
     check_posed_batches(config, size, constructors["encoder"]["patch_size"])

@@ -10,10 +10,14 @@ import torch
 from safetensors.torch import load_file
 
 import must3r_loader
+from geometry_fusion.assets import CONFIGS
+from geometry_fusion.commands.config import compose_config
 from geometry_fusion.data.rooms import write_rooms
 from geometry_fusion.data.scenes import Scene, find_scenes
+from geometry_fusion.io.weights import read_weights
 from geometry_fusion.must3r import Dust3rEncoder, MUSt3R
 from geometry_fusion.must3r.postprocess import Pointmaps
+from geometry_fusion.training.build import build_must3r_task
 from geometry_fusion.training.must3r_losses import (
     attention_loss,
     frames_read,
@@ -242,6 +246,17 @@ def test_training_calls_are_those_of_inference(scene):
     assert all(
         p.grad is not None for n, p in model.named_parameters() if not n.startswith("matcher")
     )
+
+
+def test_a_run_starts_from_released_weights_which_lack_the_matching_head(rooms):
+    shipped = ROOT / "must3r_weights/must3r_tiny.safetensors"
+    scenes = [f"data.scenes={rooms}", f"data.val_scenes={rooms}", "validation.val_frames=3"]
+    arguments = ["experiment=tiny_must3r", f"trainer.init_from={shipped}", *scenes]
+    model = build_must3r_task(compose_config(CONFIGS, "train", arguments)).model
+    saved, state = read_weights(shipped), model.state_dict()
+    assert all(torch.equal(state[name], value.float()) for name, value in saved.items())
+    assert set(state) - set(saved) == {"matcher.weight", "matcher.bias"}
+    assert state["matcher.weight"].std() > 0
 
 
 def test_a_short_run_learns_resumes_and_loads(rooms, tmp_path):
