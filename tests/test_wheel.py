@@ -99,6 +99,7 @@ def test_the_console_command_works_in_an_empty_folder(installed, tmp_path):
     assert Path(done.stdout.strip()).is_relative_to(tmp_path / ".cache/3am")
 
 
+@pytest.mark.slow
 def test_a_sample_is_compared_in_an_empty_folder(installed, tmp_path):
     console = installed / "bin" / "3am"
     done = run(installed, tmp_path, console, "ab", "--sample", "walk", "--out", "results")

@@ -39,6 +39,7 @@ def differ(a: dict, b: dict) -> bool:
     return any(not np.array_equal(a[i], b[i]) for i in a)
 
 
+@pytest.mark.slow
 def test_controls_show_what_an_arm_owes_to_its_geometry(arms, tracks):
     """Zero and shuffled geometry are SAM2 bit for bit; true geometry is something else."""
     by_arm = {arm: [masks(arms, arm, track) for track in tracks[:2]] for arm in ARMS}

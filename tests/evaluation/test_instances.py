@@ -103,6 +103,7 @@ def test_errors_of_points_are_measured_in_metres(room):
     assert "% of objects' size" in str(off)
 
 
+@pytest.mark.slow
 def test_points_of_must3r_are_labelled_by_pixels(room):
     """Computed once; the alignment brings the cloud near the true one, its labels need none."""
     ground = room.ground("must3r", "own")

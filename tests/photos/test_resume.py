@@ -112,6 +112,7 @@ def killed(photos, tmp_path_factory) -> tuple[Path, list[dict]]:
     return folder / "out", runs_of(photos, folder, KILLS)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_results(killed):
     out, (first, *died, last) = killed
     printed = (out.parent / "log.txt.printed").read_text()

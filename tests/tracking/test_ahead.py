@@ -190,6 +190,7 @@ def test_a_session_continues_with_other_frames_than_it_had_encoded(images, threa
         assert torch.allclose(logits, wanted.logits, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_session_that_may_fall_back_settles_with_both_arms_and_resumes(
     images, threads, begun, tmp_path
 ):

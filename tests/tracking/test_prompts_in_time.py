@@ -199,6 +199,7 @@ def test_every_pass_gives_the_same_masks(predictor, later, truth):
         assert_same(ids_of(session.track(later)), first)
 
 
+@pytest.mark.slow
 def test_a_streamed_run_with_several_prompts_is_resumed_bit_for_bit(predictor, frames, truth):
     prompts = [wrong_click(), Prompt(40, 1, mask=truth[40]), Prompt(46, 2, mask=truth[46])]
     whole = ids_of(session_of(predictor, "stream", prompts).track(frames.path))

@@ -140,6 +140,7 @@ def test_killed_again_and_again_finished_masks_are_whole_and_the_run_is_resumed(
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["masks", "segmented.mp4"]
 
 
+@pytest.mark.slow
 def test_with_geometry_too_an_interrupted_run_gives_the_same_masks(
     clip, whole, tmp_path, monkeypatch, capsys, threads
 ):

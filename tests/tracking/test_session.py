@@ -158,6 +158,7 @@ def test_frames_encoded_at_once_give_the_masks_of_one_by_one(frames):
         torch.testing.assert_close(a, b, rtol=1e-2, atol=5e-2)
 
 
+@pytest.mark.slow
 def test_batches_can_be_filled_to_one_size_for_compiled_encoders(frames):
     answers, sizes = [], []
     for fill in (False, True):
