@@ -113,10 +113,10 @@ class Must3rTask:
     """Trains `StreamedClips` on scenes with depth; the interface is `Task`.
 
     kinds: name -> keyword arguments of `PosedClips.batch`. stages: in order; each lasts until a
-    share of `max_steps` and draws a kind of batch per step by weight. size: side of the square
-    input. pixels: sampled per frame for the regression. alpha: as in `regression`. constructors:
-    arguments of encoder and decoder, for the metadata. Raises InputError for scenes without depth
-    or cameras.
+    share of `max_steps` and draws a kind of batch per step by weight. size: pixels of the
+    long side of the input. pixels: sampled per frame for the regression, at most all of them.
+    alpha: as in `regression`. constructors: arguments of encoder and decoder, for the metadata.
+    Raises InputError for scenes without depth or cameras.
     """
 
     def __init__(
@@ -165,7 +165,8 @@ class Must3rTask:
         world = move(batch.camera_to_world, local)
         points = move(batch.reference_from_camera(), local)
         num_pixels = local.shape[2] * local.shape[3]
-        sampled = torch.from_numpy(rng.choice(num_pixels, self._pixels, replace=False))
+        count = min(self._pixels, num_pixels)  # pictures of scene folders may be thin
+        sampled = torch.from_numpy(rng.choice(num_pixels, count, replace=False))
         sampled = sampled.to(raw.device)
         predicted = pointmaps(raw.flatten(2, 3)[:, :, sampled])
         losses, errors = regression(

@@ -8,7 +8,9 @@ Recipe of a clip, a pure function of its random generator:
   then turns far away from its first view, as it does at inference.
 * The overlap of two frames is the share of one frame's points that the other sees; the smaller of
   both shares counts.
-* A height is drawn from `heights` for the whole batch; all frames are cropped to their middle rows.
+* All clips of a batch have the picture shape of its first scene.
+* A height is drawn from `heights` for the whole batch; frames that are higher are cropped to their
+  middle rows.
 * The clip is mirrored with probability 1/2, its geometry included. Its colour channels are permuted
   and its brightness and contrast changed, the same way in all frames.
 

@@ -259,6 +259,23 @@ def test_a_run_starts_from_released_weights_which_lack_the_matching_head(rooms):
     assert state["matcher.weight"].std() > 0
 
 
+def test_thin_pictures_are_supervised_at_all_their_pixels(tmp_path):
+    write_rooms(range(5, 6), tmp_path, workers=1, frames=4, width=128, height=72)
+    arguments = [
+        "experiment=tiny_must3r",
+        f"data.scenes={tmp_path}",
+        f"data.val_scenes={tmp_path}",
+        "validation.val_frames=3",
+        "losses.pixels=12288",  # those of 128x96; these pictures have 128x64
+        "batches.kinds.near={clips: 1, frames: 3, overlap: [0.3, 1.0], heights: [128, 96]}",
+    ]
+    task = build_must3r_task(compose_config(CONFIGS, "train", arguments))
+    rng = np.random.default_rng(0)
+    batch = task.batch(rng, 0)
+    assert batch.images.shape[-2:] == (64, 128)
+    assert torch.isfinite(task.losses(task.model, batch, rng)["total"])
+
+
 def test_a_short_run_learns_resumes_and_loads(rooms, tmp_path):
     arguments = [
         ROOT / "train.py",
